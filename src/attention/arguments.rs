@@ -1,0 +1,160 @@
+//! A call after all its checks: what every backend starts from.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+
+use crate::cache::check_same;
+use crate::plan::{PaddingBits, ResolvedPlan};
+use crate::{AttentionError, AttentionOptions, AttentionPlan, KvCache, SimdLevel, Unsupported};
+
+/// The tensors of a call, as they came.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    /// `[batch, heads, tokens, head_dim]`
+    pub queries: &'a Tensor,
+    /// Keys before rotation and values of the input tokens, `[batch, heads, tokens, head_dim]`; may be missing if all
+    /// keys are cached.
+    pub keys_values: Option<(&'a Tensor, &'a Tensor)>,
+    /// Keys and values of earlier tokens.
+    pub cache: Option<&'a KvCache>,
+}
+
+/// A checked call.
+///
+/// Invariants: all tensors share dtype and device and have the documented shapes; a key source that the plan names is
+/// present; `scale` is positive and finite.
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    pub resolved: Arc<ResolvedPlan>,
+    pub batch: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// `[batch or 1, tokens, head_dim / 2, 2]` of (cos, sin) in f32.
+    pub rope: Option<Tensor>,
+    /// Real tokens of the input.
+    pub padding: Option<Arc<PaddingBits>>,
+    pub cache: Option<CacheArguments>,
+    pub simd: SimdLevel,
+}
+
+/// The cache of a call.
+#[derive(Debug)]
+pub(crate) struct CacheArguments {
+    /// `[batch or 1, heads, cached tokens, head_dim]`
+    pub keys: Tensor,
+    /// `[batch or 1, heads, cached tokens, head_dim]`
+    pub values: Tensor,
+    /// Real tokens of the cache.
+    pub padding: Option<Arc<PaddingBits>>,
+    /// Whether one row serves the whole batch.
+    pub broadcast: bool,
+}
+
+impl Arguments {
+    /// Checks a call against its plan.
+    pub fn new(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Self, AttentionError> {
+        let queries = inputs.queries;
+        let &[batch, heads, tokens, head_dim] = queries.dims() else {
+            let expected = "[batch, heads, tokens, head_dim]".to_string();
+            return Err(AttentionError::Shape { argument: "queries", expected, got: queries.dims().to_vec() });
+        };
+        if tokens != plan.len() {
+            let (expected, got, groups) = (plan.len(), tokens, plan.describe_input());
+            return Err(AttentionError::TokenCount { argument: "queries", expected, got, groups });
+        }
+        if head_dim == 0 || heads == 0 {
+            let expected = "[batch, heads ≥ 1, tokens, head_dim ≥ 1]".to_string();
+            return Err(AttentionError::Shape { argument: "queries", expected, got: queries.dims().to_vec() });
+        }
+        if !queries.dtype().is_float() {
+            let expected = "a float dtype".to_string();
+            return Err(AttentionError::DType { argument: "queries", expected, got: queries.dtype() });
+        }
+
+        let resolved = plan.resolve(inputs.cache.map(KvCache::layout))?;
+        if let Some((keys, values)) = inputs.keys_values {
+            for (argument, tensor) in [("keys", keys), ("values", values)] {
+                if tensor.dims() != queries.dims() {
+                    let expected = format!("{:?}, the shape of the queries", queries.dims());
+                    return Err(AttentionError::Shape { argument, expected, got: tensor.dims().to_vec() });
+                }
+                check_same(argument, queries, tensor)?;
+            }
+        } else if resolved.ranges().has_input_keys() {
+            let expected = format!("{:?}, because the plan has input tokens as keys", queries.dims());
+            return Err(AttentionError::Shape { argument: "keys and values", expected, got: Vec::new() });
+        }
+        if let Some(cache) = inputs.cache {
+            cache.check(queries)?;
+        }
+
+        if let Some(rope) = &options.rope {
+            rope.check(batch, tokens, head_dim, &plan.describe_input())?;
+            if !rope.table().device().same_device(queries.device()) {
+                let (expected, got) = (queries.device().location(), rope.table().device().location());
+                return Err(AttentionError::Device { argument: "RoPE frequencies", expected, got });
+            }
+        }
+        if let Some(padding) = &options.key_padding {
+            crate::padding::check(padding, batch, tokens, &plan.describe_input())?;
+            if plan.needs_cache() && !resolved.ranges().has_input_keys() {
+                return Err(AttentionError::PaddingWithoutKeys);
+            }
+        }
+        let scale = options.scale.unwrap_or_else(|| (1.0 / (head_dim as f64).sqrt()) as f32);
+        if !(scale.is_finite() && scale > 0.0) {
+            let (expected, got) = ("positive and finite", scale.to_string());
+            return Err(AttentionError::Value { argument: "scale", expected, got });
+        }
+        let simd = match options.simd {
+            Some(level) => level.check(),
+            None => SimdLevel::active(),
+        };
+        let simd = simd.map_err(|error| AttentionError::Value {
+            argument: "SIMD level",
+            expected: "one that this CPU has",
+            got: error.to_string(),
+        })?;
+        Ok(Self {
+            resolved,
+            batch,
+            heads,
+            head_dim,
+            scale,
+            rope: options.rope.as_ref().map(|rope| rope.table().clone()),
+            padding: options.key_padding.as_ref().map(|padding| padding.bits().clone()),
+            cache: inputs.cache.map(|cache| CacheArguments {
+                keys: cache.keys().clone(),
+                values: cache.values().clone(),
+                padding: cache.padding().map(|padding| padding.bits().clone()),
+                broadcast: cache.batch() == 1,
+            }),
+            simd,
+        })
+    }
+
+    /// Number of query tokens.
+    pub fn tokens(&self) -> usize {
+        self.resolved.ranges().input_tokens()
+    }
+
+    /// Whether the fused kernel of the device can run this call, besides what [`supports`](crate::supports) says.
+    pub fn follows_gradients(&self) -> Result<(), Unsupported> {
+        let tracked = |tensor: &Tensor| tensor.track_op();
+        if self.rope.as_ref().is_some_and(tracked) {
+            return Err(Unsupported::Gradient { argument: "RoPE frequencies" });
+        }
+        if self.cache.as_ref().is_some_and(|cache| tracked(&cache.keys) || tracked(&cache.values)) {
+            return Err(Unsupported::Gradient { argument: "cache" });
+        }
+        Ok(())
+    }
+}
+
+/// The dtype in which the reference computes: at least f32.
+pub(crate) fn wide_dtype(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}

@@ -1,0 +1,79 @@
+//! The dtypes of the fused CPU kernel: how a row becomes f32 and back.
+
+use candle_core::{CpuStorage, WithDType};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// A dtype of queries, keys, values and outputs.
+pub(super) trait Element: WithDType {
+    /// The zero that pads and that a query without keys gets.
+    const ZERO: Self;
+
+    /// Converts a row to f32.
+    fn widen(source: &[Self], target: &mut [f32]);
+
+    /// Rounds a row to this dtype, to nearest even.
+    fn narrow(source: &[f32], target: &mut [Self]);
+
+    /// Wraps an output.
+    fn storage(data: Vec<Self>) -> CpuStorage;
+}
+
+impl Element for f32 {
+    const ZERO: Self = 0.0;
+
+    #[inline(always)]
+    fn widen(source: &[Self], target: &mut [f32]) {
+        target.copy_from_slice(source);
+    }
+
+    #[inline(always)]
+    fn narrow(source: &[f32], target: &mut [Self]) {
+        target.copy_from_slice(source);
+    }
+
+    fn storage(data: Vec<Self>) -> CpuStorage {
+        CpuStorage::F32(data)
+    }
+}
+
+impl Element for bf16 {
+    const ZERO: Self = bf16::ZERO;
+
+    #[inline(always)]
+    fn widen(source: &[Self], target: &mut [f32]) {
+        // Without `bf16::to_f32`, whose quieting of signalling NaNs costs a branch per number.
+        for (target, source) in target.iter_mut().zip(source) {
+            *target = f32::from_bits(u32::from(source.to_bits()) << 16);
+        }
+    }
+
+    #[inline(always)]
+    fn narrow(source: &[f32], target: &mut [Self]) {
+        for (target, source) in target.iter_mut().zip(source) {
+            *target = bf16::from_f32(*source);
+        }
+    }
+
+    fn storage(data: Vec<Self>) -> CpuStorage {
+        CpuStorage::BF16(data)
+    }
+}
+
+impl Element for f16 {
+    const ZERO: Self = f16::ZERO;
+
+    #[inline(always)]
+    fn widen(source: &[Self], target: &mut [f32]) {
+        source.convert_to_f32_slice(target);
+    }
+
+    #[inline(always)]
+    fn narrow(source: &[f32], target: &mut [Self]) {
+        target.convert_from_f32_slice(source);
+    }
+
+    fn storage(data: Vec<Self>) -> CpuStorage {
+        CpuStorage::F16(data)
+    }
+}

@@ -1,0 +1,142 @@
+//! The fused CPU backend: the whole plan in one pass over the thread pool, without a score matrix and without copies
+//! of queries, keys or values.
+//!
+//! | file | idea |
+//! |---|---|
+//! | [`simd`] | vector operations per instruction set, chosen at run time |
+//! | [`strip`] | the algorithm: online softmax for a strip of queries and a tile of keys |
+//! | [`kernel`] | what differs between f32 and bf16 dot products |
+//! | [`item`] | one work item: staging keys and queries, looping over tiles, handing out rows |
+//! | [`launch`] | all work items on the thread pool; combining split ones |
+//! | [`rotate`] | RoPE of queries and keys |
+//! | [`view`], [`element`], [`scratch`] | strided access, dtypes, memory that threads keep |
+
+mod element;
+mod item;
+mod kernel;
+mod launch;
+mod rotate;
+mod scratch;
+mod simd;
+mod strip;
+mod view;
+
+use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
+use half::{bf16, f16};
+
+pub use simd::{SimdLevel, UnknownSimdLevel};
+
+use self::element::Element;
+use self::item::{Keys, Launch, Source};
+use self::launch::OutputShape;
+use self::rotate::RotatedLayout;
+use self::scratch::Purpose;
+use self::view::{RopeView, View};
+use crate::attention::arguments::Arguments;
+use crate::plan::TileShape;
+
+/// Queries of a work item: enough that staging its keys (a few per cent) stays small against using them.
+const QUERIES_PER_ITEM: usize = 192;
+
+/// Keys of a scheduled tile. Kernels stage tiles of their own size from consecutive scheduled ones.
+const KEYS_PER_TILE: usize = 128;
+
+/// One operand of the launch.
+pub(super) type Operand<'a> = (&'a CpuStorage, &'a Layout);
+
+/// Runs the plan and returns rows `[batch, tokens, heads, head_dim]`.
+pub(super) fn forward(
+    arguments: &Arguments,
+    queries: Operand<'_>,
+    keys: Operand<'_>,
+    values: Operand<'_>,
+) -> Result<(CpuStorage, Shape)> {
+    let storage = match queries.0 {
+        CpuStorage::F32(_) => typed::<f32>(arguments, queries, keys, values)?,
+        CpuStorage::F16(_) => typed::<f16>(arguments, queries, keys, values)?,
+        CpuStorage::BF16(_) => typed::<bf16>(arguments, queries, keys, values)?,
+        other => bail!("the fused CPU kernel takes f32, f16 and bf16, got {:?}", other_dtype(other)),
+    };
+    let shape = (arguments.batch, arguments.tokens(), arguments.heads, arguments.head_dim);
+    Ok((storage, Shape::from(shape)))
+}
+
+fn other_dtype(storage: &CpuStorage) -> candle_core::DType {
+    use candle_core::backend::BackendStorage;
+    storage.dtype()
+}
+
+fn typed<T: Element>(
+    arguments: &Arguments,
+    queries: Operand<'_>,
+    keys: Operand<'_>,
+    values: Operand<'_>,
+) -> Result<CpuStorage> {
+    let ranges = arguments.resolved.ranges();
+    let (heads, head_dim) = (arguments.heads, arguments.head_dim);
+
+    // Guards of the tensors that are not operands of the op; they live until the launch has returned.
+    let cache = arguments.cache.as_ref();
+    let cache_keys = cache.map(|cache| cache.keys.storage_and_layout());
+    let cache_values = cache.map(|cache| cache.values.storage_and_layout());
+    let rope = arguments.rope.as_ref().map(Tensor::storage_and_layout);
+
+    let rope = rope.as_ref().map(|(storage, layout)| rope_view(storage, layout)).transpose()?;
+    let cache = match (cache, &cache_keys, &cache_values) {
+        (Some(cache), Some((keys, keys_layout)), Some((values, values_layout))) => Some(Source {
+            keys: Keys::Given(view::<T>(on_cpu(keys)?, keys_layout)?),
+            values: view::<T>(on_cpu(values)?, values_layout)?,
+            padding: cache.padding.as_deref(),
+            broadcast: cache.broadcast,
+        }),
+        _ => None,
+    };
+
+    let tile = TileShape { queries: QUERIES_PER_ITEM, keys: KEYS_PER_TILE };
+    let schedule = arguments.resolved.schedule(arguments.batch, heads, tile, rayon::current_num_threads());
+    let given_keys = view::<T>(keys.0, keys.1)?;
+    let values = view::<T>(values.0, values.1)?;
+    let launch = |input: Option<Keys<'_, T>>| {
+        let input = input.map(|keys| Source { keys, values, padding: arguments.padding.as_deref(), broadcast: false });
+        let launch = Launch {
+            schedule: &schedule,
+            queries: view::<T>(queries.0, queries.1)?,
+            input,
+            cache,
+            rope,
+            scale: arguments.scale * std::f32::consts::LOG2_E,
+            head_dim,
+        };
+        let shape = OutputShape { batch: arguments.batch, tokens: arguments.tokens(), heads, head_dim };
+        let pairs = ranges.visible_pairs() * (arguments.batch * heads) as u64;
+        Ok(T::storage(launch::run(&launch, arguments.simd, shape, pairs)))
+    };
+    match (ranges.has_input_keys(), rope) {
+        (false, _) => launch(None),
+        (true, None) => launch(Some(Keys::Given(given_keys))),
+        (true, Some(rope)) => scratch::with(Purpose::RotatedKeys, |buffer| {
+            let layout = RotatedLayout::new(ranges);
+            let rows = buffer.of(arguments.batch * layout.rows() * heads * head_dim);
+            layout.rotate(&given_keys, &rope, (heads, head_dim), rows);
+            launch(Some(Keys::Rotated(View::of_rows(rows, layout.rows(), heads, head_dim), &layout)))
+        }),
+    }
+}
+
+fn on_cpu(storage: &Storage) -> Result<&CpuStorage> {
+    match storage {
+        Storage::Cpu(storage) => Ok(storage),
+        _ => bail!("the cache and the RoPE frequencies of a CPU launch must be on the CPU"),
+    }
+}
+
+fn view<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<View<'a, T>> {
+    let data = storage.as_slice::<T>()?;
+    let view = View::new(data, layout);
+    view.ok_or_else(|| candle_core::Error::RequiresContiguous { op: "mixed_attention (channels)" })
+}
+
+fn rope_view<'a>(storage: &'a Storage, layout: &Layout) -> Result<RopeView<'a>> {
+    let data = on_cpu(storage)?.as_slice::<f32>()?;
+    RopeView::new(data, layout).ok_or_else(|| candle_core::Error::RequiresContiguous { op: "RoPE frequencies" })
+}

@@ -1,0 +1,113 @@
+//! AVX-512: 16 lanes, 32 registers.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+
+/// Proof that the CPU has AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy)]
+pub(in crate::attention::cpu) struct Avx512(());
+
+impl Avx512 {
+    /// The proof, if this CPU has the instructions.
+    pub(in crate::attention::cpu) fn detect() -> Option<Self> {
+        let present = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        present.then_some(Self(()))
+    }
+}
+
+// SAFETY of every block below: `self` proves that the CPU has AVX-512; pointers are vouched for by the caller.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx512 {
+    type Vector = __m512;
+
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, source: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(source) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, target: *mut f32, value: __m512) {
+        unsafe { _mm512_storeu_ps(target, value) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn scale_exponent(self, value: __m512, rounded: __m512) -> __m512 {
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(rounded));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value), exponent))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
+        unsafe {
+            // `quads[g][c]` holds, for the four rows from 4g, column c of each 128-bit lane: rows 4g..4g+4 of columns
+            // c, c + 4, c + 8 and c + 12.
+            let quad = |first: usize| {
+                let row = |i: usize| _mm512_loadu_ps(source.add((first + i) * source_stride));
+                let (a, b) = (_mm512_unpacklo_ps(row(0), row(1)), _mm512_unpackhi_ps(row(0), row(1)));
+                let (c, d) = (_mm512_unpacklo_ps(row(2), row(3)), _mm512_unpackhi_ps(row(2), row(3)));
+                [
+                    _mm512_shuffle_ps::<0x44>(a, c),
+                    _mm512_shuffle_ps::<0xEE>(a, c),
+                    _mm512_shuffle_ps::<0x44>(b, d),
+                    _mm512_shuffle_ps::<0xEE>(b, d),
+                ]
+            };
+            let quads = [quad(0), quad(4), quad(8), quad(12)];
+            for column in 0..4 {
+                let [a, b, c, d] = [quads[0][column], quads[1][column], quads[2][column], quads[3][column]];
+                // Lanes 0 and 2 of both, and lanes 1 and 3 of both.
+                let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
+                let (cd_even, cd_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xDD>(c, d));
+                let columns = [
+                    _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even),
+                    _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd),
+                    _mm512_shuffle_f32x4::<0xDD>(ab_even, cd_even),
+                    _mm512_shuffle_f32x4::<0xDD>(ab_odd, cd_odd),
+                ];
+                for (lane, value) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(target.add((column + 4 * lane) * target_stride), value);
+                }
+            }
+        }
+    }
+}

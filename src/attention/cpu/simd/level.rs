@@ -1,0 +1,106 @@
+//! Which instruction set runs the CPU kernel: detected, and lowered on request.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+/// An instruction set of the fused CPU kernel.
+///
+/// The best one present is used. Setting the environment variable `MIXED_ATTENTION_SIMD` to one of the names below, or
+/// [`AttentionOptions::simd`](crate::AttentionOptions::simd), asks for a lower one, so that each can be tested on one
+/// machine; a level that the CPU lacks is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SimdLevel {
+    /// Plain Rust (`scalar`).
+    Scalar,
+    /// 64-bit Arm (`neon`).
+    Neon,
+    /// x86 with AVX2, FMA and F16C (`avx2`).
+    Avx2,
+    /// x86 with AVX-512 F, BW, DQ and VL (`avx512`).
+    Avx512,
+    /// AVX-512 with bf16 dot products (`avx512bf16`); for f32 and f16 the same as `avx512`.
+    Avx512Bf16,
+}
+
+/// A level that does not exist or that this CPU lacks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("SIMD level '{asked}' is not available; this CPU has {available:?}")]
+pub struct UnknownSimdLevel {
+    /// The name that was asked for.
+    pub asked: String,
+    /// The levels that this CPU has.
+    pub available: Vec<SimdLevel>,
+}
+
+impl SimdLevel {
+    /// The levels of this CPU, lowest first.
+    pub fn available() -> &'static [SimdLevel] {
+        static AVAILABLE: OnceLock<Vec<SimdLevel>> = OnceLock::new();
+        AVAILABLE.get_or_init(|| {
+            let mut levels = vec![SimdLevel::Scalar];
+            #[cfg(target_arch = "x86_64")]
+            {
+                levels.extend(super::Avx2::detect().map(|_| SimdLevel::Avx2));
+                let avx512 = super::Avx512::detect();
+                levels.extend(avx512.map(|_| SimdLevel::Avx512));
+                let bf16 = is_x86_feature_detected!("avx512bf16");
+                levels.extend(avx512.filter(|_| bf16).map(|_| SimdLevel::Avx512Bf16));
+            }
+            #[cfg(target_arch = "aarch64")]
+            levels.extend(super::Neon::detect().map(|_| SimdLevel::Neon));
+            levels
+        })
+    }
+
+    /// The best level of this CPU, or the one that `MIXED_ATTENTION_SIMD` names. The variable is read once.
+    ///
+    /// # Errors
+    /// The variable names a level that does not exist or that this CPU lacks.
+    pub fn active() -> Result<SimdLevel, UnknownSimdLevel> {
+        static ACTIVE: OnceLock<Result<SimdLevel, UnknownSimdLevel>> = OnceLock::new();
+        let detect = || match std::env::var("MIXED_ATTENTION_SIMD") {
+            Ok(name) if !name.is_empty() => name.parse::<SimdLevel>()?.check(),
+            _ => Ok(Self::available().last().copied().unwrap_or(SimdLevel::Scalar)),
+        };
+        ACTIVE.get_or_init(detect).clone()
+    }
+
+    /// This level, if the CPU has it.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn check(self) -> Result<SimdLevel, UnknownSimdLevel> {
+        if Self::available().contains(&self) { Ok(self) } else { Err(UnknownSimdLevel::new(&self.to_string())) }
+    }
+
+    const NAMES: [(SimdLevel, &'static str); 5] = [
+        (SimdLevel::Scalar, "scalar"),
+        (SimdLevel::Neon, "neon"),
+        (SimdLevel::Avx2, "avx2"),
+        (SimdLevel::Avx512, "avx512"),
+        (SimdLevel::Avx512Bf16, "avx512bf16"),
+    ];
+}
+
+impl UnknownSimdLevel {
+    fn new(asked: &str) -> Self {
+        Self { asked: asked.to_string(), available: SimdLevel::available().to_vec() }
+    }
+}
+
+impl FromStr for SimdLevel {
+    type Err = UnknownSimdLevel;
+
+    fn from_str(name: &str) -> Result<Self, UnknownSimdLevel> {
+        let known = Self::NAMES.iter().find(|(_, known)| *known == name);
+        known.map(|(level, _)| *level).ok_or_else(|| UnknownSimdLevel::new(name))
+    }
+}
+
+impl fmt::Display for SimdLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMES.iter().find(|(level, _)| level == self).map_or("", |(_, name)| name);
+        f.write_str(name)
+    }
+}

@@ -1,0 +1,73 @@
+//! What a call may ask for besides its tensors.
+
+use crate::{KeyPadding, RopeFrequencies, SimdLevel};
+
+/// Which implementation runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Backend {
+    /// The fused kernel where it can run, else the reference; a fallback is logged once through `tracing`.
+    #[default]
+    Auto,
+    /// The fused kernel, or an error that says why not.
+    Fused,
+    /// The definition in plain candle ops, for any dtype and device.
+    Reference,
+}
+
+/// Options of [`mixed_attention`](crate::mixed_attention()) and of the modules.
+///
+/// ```
+/// use candle_mixed_attention::{AttentionOptions, Backend, KeyPadding};
+///
+/// let padding = KeyPadding::from_lengths(&[290, 120], 290)?;
+/// let options = AttentionOptions::default().key_padding(padding).backend(Backend::Fused);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct AttentionOptions {
+    pub(crate) rope: Option<RopeFrequencies>,
+    pub(crate) key_padding: Option<KeyPadding>,
+    pub(crate) scale: Option<f32>,
+    pub(crate) backend: Backend,
+    pub(crate) simd: Option<SimdLevel>,
+    pub(crate) cache_groups: Option<Vec<String>>,
+}
+
+impl AttentionOptions {
+    /// Rotates queries and input keys by these angles, one per input token. Cached keys are already rotated.
+    pub fn rope(mut self, frequencies: &RopeFrequencies) -> Self {
+        self.rope = Some(frequencies.clone());
+        self
+    }
+
+    /// Hides padding tokens of the input from all queries. A cache carries the padding of its own tokens.
+    pub fn key_padding(mut self, padding: KeyPadding) -> Self {
+        self.key_padding = Some(padding);
+        self
+    }
+
+    /// Factor of the scores; `1 / √head_dim` if not set. Positive and finite.
+    pub fn scale(mut self, scale: f32) -> Self {
+        self.scale = Some(scale);
+        self
+    }
+
+    /// Chooses the implementation.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Names the groups that [`forward_with_cache`](crate::MixedAttention::forward_with_cache) keeps, instead of those
+    /// whose name contains `_anchor`.
+    pub fn cache_groups<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.cache_groups = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Instruction set of the fused CPU kernel, for tests and comparisons. Other devices ignore it.
+    pub fn simd(mut self, level: SimdLevel) -> Self {
+        self.simd = Some(level);
+        self
+    }
+}

@@ -1,0 +1,347 @@
+//! The errors of this crate. Each names the argument or group, what was expected and what came.
+//!
+//! All of them convert into [`candle_core::Error`], so that `?` works inside a candle `forward`.
+
+use candle_core::{DType, DeviceLocation};
+use thiserror::Error;
+
+/// Why token specs and patterns do not make an [`AttentionPlan`](crate::AttentionPlan).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// There is no token group at all.
+    #[error("a plan needs at least one token group, got none")]
+    NoGroups,
+    /// Two token specs have the same name.
+    #[error("token group '{group}' is defined twice; group names must be unique")]
+    DuplicateGroup {
+        /// The name.
+        group: String,
+    },
+    /// The sizes of the groups overflow the address space.
+    #[error("the sizes of the token groups add up to more than {limit} tokens at group '{group}'", limit = usize::MAX)]
+    TooManyTokens {
+        /// The group whose size made the sum overflow.
+        group: String,
+    },
+    /// A pattern names a group that no token spec defines.
+    #[error("pattern {pattern} names group '{group}' among its {role}, but the token groups are {known:?}")]
+    UnknownGroup {
+        /// Position of the pattern in the list.
+        pattern: usize,
+        /// The unknown name.
+        group: String,
+        /// `"query_tokens"` or `"key_value_tokens"`.
+        role: &'static str,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// A group is query more than once.
+    #[error(
+        "group '{group}' is query in pattern {first} and again in pattern {second}; each input group is query of \
+         exactly one pattern"
+    )]
+    DuplicateQuery {
+        /// The group.
+        group: String,
+        /// The pattern that named it first.
+        first: usize,
+        /// The pattern that named it again (equal to `first` when one list names it twice).
+        second: usize,
+    },
+    /// An input group is query of no pattern.
+    #[error("input group '{group}' ({size} tokens) is query of no pattern; each input group is query of exactly one")]
+    GroupWithoutPattern {
+        /// The group.
+        group: String,
+        /// Its size.
+        size: usize,
+    },
+    /// A pattern has an empty list.
+    #[error("pattern {pattern} has no {role}; expected at least one group name")]
+    EmptyPattern {
+        /// Position of the pattern in the list.
+        pattern: usize,
+        /// `"query_tokens"` or `"key_value_tokens"`.
+        role: &'static str,
+    },
+    /// The number of keys of a cached group is not known before a cache is given.
+    #[error(
+        "group '{group}' is cached and its size is not known from the plan alone; call \
+         `AttentionPlan::with_cache_layout` with the layout of the cache first"
+    )]
+    CachedSizeUnknown {
+        /// The cached group.
+        group: String,
+    },
+    /// A cached group is not in the cache.
+    #[error("cached group '{group}' is not in the cache, which holds {cached:?}")]
+    NotInCache {
+        /// The group.
+        group: String,
+        /// The groups that the cache holds.
+        cached: Vec<String>,
+    },
+    /// A plan made by [`AttentionPlan::with_cached`](crate::AttentionPlan::with_cached) meets a cache whose group has
+    /// another size.
+    #[error("group '{group}' has {expected} tokens in the plan that filled the cache, but the cache holds {got}")]
+    CachedSizeMismatch {
+        /// The group.
+        group: String,
+        /// Its size in the first plan.
+        expected: usize,
+        /// Its size in the cache.
+        got: usize,
+    },
+    /// The plan has cached groups but no cache came.
+    #[error("groups {groups:?} have no size, so their keys and values come from a cache, but no cache was given")]
+    CacheMissing {
+        /// The cached groups of the plan.
+        groups: Vec<String>,
+    },
+    /// A cache came but no group of the plan is cached.
+    #[error(
+        "a cache holding {cached:?} was given, but every group of the plan has a size, so it would be ignored; give the \
+         groups to take from the cache no size"
+    )]
+    CacheUnused {
+        /// The groups that the cache holds.
+        cached: Vec<String>,
+    },
+    /// A derived plan would need keys that are neither cached nor in the input.
+    #[error(
+        "queries '{query}' attend to group '{group}', which is neither among the cached groups {cached:?} nor in the \
+         input of this step"
+    )]
+    KeysMissing {
+        /// The query group.
+        query: String,
+        /// The key group.
+        group: String,
+        /// The cached groups of the step.
+        cached: Vec<String>,
+    },
+    /// An anchor-attention setup is not usable.
+    #[error(transparent)]
+    Anchors(#[from] AnchorError),
+}
+
+/// Why branches and tokens do not make an anchor-attention plan.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AnchorError {
+    /// No branch was named.
+    #[error("anchor attention needs at least one branch, got none")]
+    NoBranches,
+    /// Two branches have the same name.
+    #[error("branch '{branch}' is named twice")]
+    DuplicateBranch {
+        /// The branch.
+        branch: String,
+    },
+    /// Cross and joint attention need a second branch.
+    #[error("{kind} anchor attention needs at least two branches, got {got:?}; with one, use self attention")]
+    TooFewBranches {
+        /// `"cross"` or `"joint"`.
+        kind: &'static str,
+        /// The branches.
+        got: Vec<String>,
+    },
+    /// A token group belongs to no branch.
+    #[error("group '{group}' belongs to no branch: its name starts with none of {branches:?} followed by '_'")]
+    UnknownBranch {
+        /// The group.
+        group: String,
+        /// The configured branches.
+        branches: Vec<String>,
+    },
+    /// A branch has no token group.
+    #[error("branch '{branch}' has no token group; the groups are {groups:?}")]
+    BranchWithoutTokens {
+        /// The branch.
+        branch: String,
+        /// The groups that came.
+        groups: Vec<String>,
+    },
+    /// A branch has no anchor group.
+    #[error("branch '{branch}' lacks its anchor group '{anchors}'; the groups are {groups:?}")]
+    MissingAnchors {
+        /// The branch.
+        branch: String,
+        /// The expected name of its anchor group.
+        anchors: String,
+        /// The groups that came.
+        groups: Vec<String>,
+    },
+}
+
+/// Why a call does not fit its plan, its layer or its device.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum AttentionError {
+    /// The plan itself, or the plan together with a cache.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A tensor has another shape than the call needs.
+    #[error("{argument} must have shape {expected}, got {got:?}")]
+    Shape {
+        /// The argument.
+        argument: &'static str,
+        /// The shape that was expected, with the names of its axes.
+        expected: String,
+        /// The shape that came.
+        got: Vec<usize>,
+    },
+    /// The token axis does not match the plan.
+    #[error("{argument} has {got} tokens, but the groups of the plan hold {expected}: {groups}")]
+    TokenCount {
+        /// The argument.
+        argument: &'static str,
+        /// Tokens of the plan's input groups.
+        expected: usize,
+        /// Tokens of the argument.
+        got: usize,
+        /// The groups with their sizes.
+        groups: String,
+    },
+    /// A tensor has another batch size than the input and cannot be broadcast.
+    #[error("{argument} has batch size {got}, but the input has {expected}; expected {expected} or 1")]
+    Batch {
+        /// The argument.
+        argument: &'static str,
+        /// Batch size of the input.
+        expected: usize,
+        /// Batch size of the argument.
+        got: usize,
+    },
+    /// Two arguments differ in dtype.
+    #[error("{argument} has dtype {got:?}, expected {expected}")]
+    DType {
+        /// The argument.
+        argument: &'static str,
+        /// What was expected.
+        expected: String,
+        /// The dtype that came.
+        got: DType,
+    },
+    /// Two arguments live on different devices.
+    #[error("{argument} is on {got:?}, but the input is on {expected:?}")]
+    Device {
+        /// The argument.
+        argument: &'static str,
+        /// Device of the input.
+        expected: DeviceLocation,
+        /// Device of the argument.
+        got: DeviceLocation,
+    },
+    /// A number is out of its range.
+    #[error("{argument} must be {expected}, got {got}")]
+    Value {
+        /// The argument.
+        argument: &'static str,
+        /// The range.
+        expected: &'static str,
+        /// The value that came.
+        got: String,
+    },
+    /// The layer rotates its queries and keys, but no RoPE frequencies came.
+    #[error("the layer has use_rope = true, but no RoPE frequencies were given for {argument}")]
+    RopeMissing {
+        /// What the frequencies are for.
+        argument: &'static str,
+    },
+    /// RoPE frequencies came for a layer that does not rotate.
+    #[error("RoPE frequencies were given for {argument}, but the layer has use_rope = false")]
+    RopeUnexpected {
+        /// What the frequencies are for.
+        argument: &'static str,
+    },
+    /// A padding mask came together with a cache, and no input token is a key.
+    #[error(
+        "key_padding covers the input tokens, but all keys of this plan come from the cache, so the mask would be \
+         ignored; a cache carries the padding of its own tokens"
+    )]
+    PaddingWithoutKeys,
+    /// A cache was made by another layer.
+    #[error("the cache does not fit: {what} is {got} in the cache and {expected} in this layer")]
+    CacheMismatch {
+        /// What differs.
+        what: &'static str,
+        /// The value in the layer.
+        expected: String,
+        /// The value in the cache.
+        got: String,
+    },
+    /// A cache file cannot be read.
+    #[error("'{path}' is not a KV cache of this crate: {reason}")]
+    CacheFile {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// `Backend::Fused` was asked for where it does not run.
+    #[error("the fused backend cannot run here: {0}")]
+    Unsupported(#[from] Unsupported),
+    /// A layer's weights have another shape, or some are missing.
+    #[error("weights under '{prefix}': {reason}")]
+    Weights {
+        /// The prefix in the checkpoint.
+        prefix: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+}
+
+/// Why the fused backend does not serve a device, dtype and head_dim.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Unsupported {
+    /// No fused kernel for this dtype.
+    #[error("no fused kernel for dtype {dtype:?} on {device:?}; it takes f32, f16 and bf16")]
+    DType {
+        /// The dtype.
+        dtype: DType,
+        /// The device.
+        device: DeviceLocation,
+    },
+    /// No fused kernel for this head_dim.
+    #[error("no fused kernel for head_dim {head_dim} on {device:?}; it takes {expected}")]
+    HeadDim {
+        /// The head_dim.
+        head_dim: usize,
+        /// The head_dims that work.
+        expected: &'static str,
+        /// The device.
+        device: DeviceLocation,
+    },
+    /// No fused kernels for this device.
+    #[error("no fused kernel for {device:?}: {reason}")]
+    Device {
+        /// The device.
+        device: DeviceLocation,
+        /// Why not.
+        reason: String,
+    },
+    /// A gradient would be lost.
+    #[error(
+        "{argument} is part of a gradient computation, which the fused kernel cannot follow; use Backend::Auto or \
+         Backend::Reference"
+    )]
+    Gradient {
+        /// The argument.
+        argument: &'static str,
+    },
+}
+
+macro_rules! into_candle {
+    ($($error:ty),*) => {$(
+        impl From<$error> for candle_core::Error {
+            fn from(error: $error) -> Self {
+                candle_core::Error::wrap(error)
+            }
+        }
+    )*};
+}
+
+into_candle!(PlanError, AnchorError, AttentionError, Unsupported);

@@ -1,0 +1,27 @@
+//! Structured ("mixed") attention for candle.
+
+mod attention;
+mod cache;
+mod error;
+pub mod modules;
+mod padding;
+mod pattern;
+pub mod plan;
+mod rope;
+mod tokens;
+
+pub use attention::{
+    AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,
+};
+pub use cache::{CacheFingerprint, KvCache};
+pub use candle_core;
+pub use error::{AnchorError, AttentionError, PlanError, Unsupported};
+pub use modules::{
+    AnchorAttention, AnchorAttentionConfig, AnchorKind, BoundAttention, DotProductAttention, DotProductAttentionConfig,
+    MixedAttention, MixedAttentionConfig, PerceiverAttention, PerceiverAttentionConfig, anchor_patterns, branch_of,
+};
+pub use padding::KeyPadding;
+pub use pattern::AttentionPattern;
+pub use plan::AttentionPlan;
+pub use rope::{Rope, RopeConfig, RopeFrequencies, wave_numbers};
+pub use tokens::TokenSpec;

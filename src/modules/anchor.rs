@@ -1,0 +1,231 @@
+//! Anchor attention over the domains ("branches") of a physics model: the patterns that AB-UPT is made of.
+//!
+//! Each branch has a group of anchors, named `<branch><suffix>`, and usually a group of queries. Only anchors are keys,
+//! so the cost is linear in the number of queries, and a query never changes what another token gets.
+//!
+//! | kind | a token of branch D sees |
+//! |---|---|
+//! | self | the anchors of D |
+//! | cross | the anchors of every other branch, in branch order |
+//! | joint | the anchors of every branch, in branch order |
+//!
+//! A token group belongs to the branch with the longest name that it starts with, followed by `_`: with branches `wing`
+//! and `wing_tip`, the group `wing_tip_queries` belongs to `wing_tip`.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+use super::mixed::{MixedAttention, MixedAttentionConfig};
+use crate::{AnchorError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, TokenSpec};
+
+/// Whose anchors a token sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnchorKind {
+    /// Those of its own branch.
+    #[serde(rename = "self")]
+    Own,
+    /// Those of every other branch.
+    Cross,
+    /// Those of every branch.
+    Joint,
+}
+
+/// Configuration of an [`AnchorAttention`] layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchorAttentionConfig {
+    /// The layer itself.
+    #[serde(flatten)]
+    pub attention: MixedAttentionConfig,
+    /// Whose anchors a token sees.
+    pub kind: AnchorKind,
+    /// Names of the branches; their order is the order of the keys.
+    pub branches: Vec<String>,
+    /// What follows the branch in the name of its anchors. Default: `_anchors`.
+    #[serde(default = "default_suffix")]
+    pub anchor_suffix: String,
+}
+
+fn default_suffix() -> String {
+    "_anchors".to_string()
+}
+
+impl AnchorAttentionConfig {
+    /// With anchors named `<branch>_anchors`.
+    pub fn new<S: Into<String>>(
+        attention: MixedAttentionConfig,
+        kind: AnchorKind,
+        branches: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let branches = branches.into_iter().map(Into::into).collect();
+        Self { attention, kind, branches, anchor_suffix: default_suffix() }
+    }
+}
+
+/// The branch that a group belongs to: the longest name that it starts with, followed by `_`.
+pub fn branch_of<'a, S: AsRef<str>>(group: &str, branches: &'a [S]) -> Option<&'a str> {
+    let belongs = |branch: &&str| group.strip_prefix(branch).is_some_and(|rest| rest.starts_with('_'));
+    branches.iter().map(AsRef::as_ref).filter(belongs).max_by_key(|branch| branch.len())
+}
+
+/// The patterns of anchor attention.
+///
+/// ```
+/// use candle_mixed_attention::{AnchorKind, TokenSpec, anchor_patterns};
+///
+/// let tokens = [TokenSpec::new("hull_anchors", 64), TokenSpec::new("air_anchors", 64), TokenSpec::new("air_queries", 9)];
+/// let patterns = anchor_patterns(AnchorKind::Cross, &["hull", "air"], &tokens, "_anchors")?;
+/// assert_eq!(patterns[1].query_tokens, ["air_anchors", "air_queries"]);
+/// assert_eq!(patterns[1].key_value_tokens, ["hull_anchors"]);
+/// # Ok::<(), candle_mixed_attention::AnchorError>(())
+/// ```
+///
+/// # Errors
+/// No branches, or one where two are needed, or two of one name; a group that belongs to no branch; a branch without
+/// groups or without anchors.
+pub fn anchor_patterns<S: AsRef<str>>(
+    kind: AnchorKind,
+    branches: &[S],
+    tokens: &[TokenSpec],
+    anchor_suffix: &str,
+) -> std::result::Result<Vec<AttentionPattern>, AnchorError> {
+    let names: Vec<String> = branches.iter().map(|branch| branch.as_ref().to_string()).collect();
+    let needs_two = match kind {
+        AnchorKind::Own => None,
+        AnchorKind::Cross => Some("cross"),
+        AnchorKind::Joint => Some("joint"),
+    };
+    if names.is_empty() {
+        return Err(AnchorError::NoBranches);
+    }
+    if let Some(twice) = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
+        return Err(AnchorError::DuplicateBranch { branch: twice.1.clone() });
+    }
+    if let (Some(kind), 1) = (needs_two, names.len()) {
+        return Err(AnchorError::TooFewBranches { kind, got: names });
+    }
+    let groups = || tokens.iter().map(|token| token.name.clone()).collect::<Vec<_>>();
+    let mut members: Vec<Vec<String>> = vec![Vec::new(); names.len()];
+    for token in tokens {
+        let branch = branch_of(&token.name, &names).and_then(|branch| names.iter().position(|name| name == branch));
+        match branch {
+            Some(branch) => members[branch].push(token.name.clone()),
+            None => return Err(AnchorError::UnknownBranch { group: token.name.clone(), branches: names }),
+        }
+    }
+    let mut anchors = Vec::with_capacity(names.len());
+    for (branch, members) in names.iter().zip(&members) {
+        let name = format!("{branch}{anchor_suffix}");
+        if members.is_empty() {
+            return Err(AnchorError::BranchWithoutTokens { branch: branch.clone(), groups: groups() });
+        }
+        if !members.contains(&name) {
+            return Err(AnchorError::MissingAnchors { branch: branch.clone(), anchors: name, groups: groups() });
+        }
+        anchors.push(name);
+    }
+    let others = |own: usize| anchors.iter().enumerate().filter(move |(index, _)| *index != own).map(|(_, name)| name);
+    Ok(match kind {
+        AnchorKind::Joint => vec![AttentionPattern::queries(groups()).attend_to(anchors)],
+        AnchorKind::Own => {
+            let pattern = |(members, anchors): (Vec<String>, &String)| {
+                AttentionPattern::queries(members).attend_to([anchors.clone()])
+            };
+            members.into_iter().zip(&anchors).map(pattern).collect()
+        }
+        AnchorKind::Cross => {
+            let pattern = |(branch, members): (usize, Vec<String>)| {
+                AttentionPattern::queries(members).attend_to(others(branch).cloned())
+            };
+            members.into_iter().enumerate().map(pattern).collect()
+        }
+    })
+}
+
+/// Self, cross or joint anchor attention over any branches.
+#[derive(Debug, Clone)]
+pub struct AnchorAttention {
+    config: AnchorAttentionConfig,
+    attention: MixedAttention,
+}
+
+impl AnchorAttention {
+    /// Loads the layer from `mixed_attention` under `vb`, as AB-UPT checkpoints store it.
+    ///
+    /// # Errors
+    /// As [`MixedAttention::new`]; branches that cannot work (none, too few, two of one name).
+    pub fn new(config: &AnchorAttentionConfig, vb: VarBuilder) -> Result<Self> {
+        // Branches are checked by making the patterns of their anchors alone.
+        let anchors: Vec<TokenSpec> = config
+            .branches
+            .iter()
+            .map(|branch| TokenSpec::new(format!("{branch}{}", config.anchor_suffix), 0))
+            .collect();
+        anchor_patterns(config.kind, &config.branches, &anchors, &config.anchor_suffix)?;
+        Ok(Self {
+            config: config.clone(),
+            attention: MixedAttention::new(&config.attention, vb.pp("mixed_attention"))?,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &AnchorAttentionConfig {
+        &self.config
+    }
+
+    /// The layer under the patterns.
+    pub fn attention(&self) -> &MixedAttention {
+        &self.attention
+    }
+
+    /// The plan for these groups; keep it where the same groups come again.
+    ///
+    /// # Errors
+    /// As [`anchor_patterns`] and [`AttentionPlan::new`].
+    pub fn plan(&self, tokens: &[TokenSpec]) -> std::result::Result<AttentionPlan, PlanError> {
+        let config = &self.config;
+        let patterns = anchor_patterns(config.kind, &config.branches, tokens, &config.anchor_suffix)?;
+        AttentionPlan::new(tokens, patterns)
+    }
+
+    /// `x [batch, tokens, hidden_dim]` of these groups, to the same shape.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan) and [`MixedAttention::forward`].
+    pub fn forward(&self, x: &Tensor, tokens: &[TokenSpec], options: &AttentionOptions) -> Result<Tensor> {
+        self.attention.forward(x, &self.plan(tokens)?, options)
+    }
+
+    /// As [`forward`](Self::forward), and also returns the cache of the anchors of all branches.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_with_cache(
+        &self,
+        x: &Tensor,
+        tokens: &[TokenSpec],
+        options: &AttentionOptions,
+    ) -> Result<(Tensor, KvCache)> {
+        let plan = self.plan(tokens)?;
+        if options.cache_groups.is_some() {
+            return self.attention.forward_with_cache(x, &plan, options);
+        }
+        let anchors = self.config.branches.iter().map(|branch| format!("{branch}{}", self.config.anchor_suffix));
+        self.attention.forward_with_cache(x, &plan, &options.clone().cache_groups(anchors))
+    }
+
+    /// A later pass over groups whose anchors have no size and come from `cache`.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan) and [`MixedAttention::forward_cached`].
+    pub fn forward_cached(
+        &self,
+        x: &Tensor,
+        tokens: &[TokenSpec],
+        cache: &KvCache,
+        options: &AttentionOptions,
+    ) -> Result<Tensor> {
+        self.attention.forward_cached(x, &self.plan(tokens)?, cache, options)
+    }
+}

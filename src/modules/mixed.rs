@@ -1,0 +1,270 @@
+//! The mixed-attention layer.
+
+use candle_core::{Module, Result, Tensor};
+use candle_nn::{Linear, VarBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::projection::{self, FusedLinear};
+use crate::attention::{Inputs, run};
+use crate::{
+    AttentionError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, RopeFrequencies, TokenSpec,
+};
+
+/// Groups whose name contains this are kept in the cache unless the options name others.
+const CACHED_BY_DEFAULT: &str = "_anchor";
+
+/// Configuration of a [`MixedAttention`] layer.
+///
+/// ```
+/// use candle_mixed_attention::MixedAttentionConfig;
+///
+/// let config: MixedAttentionConfig = serde_json::from_str(r#"{"hidden_dim": 192, "num_heads": 3}"#).unwrap();
+/// assert!(config.bias && !config.use_rope);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MixedAttentionConfig {
+    /// Width of the tokens.
+    pub hidden_dim: usize,
+    /// Number of heads; divides `hidden_dim`.
+    pub num_heads: usize,
+    /// Whether the projections have a bias. Default: true.
+    #[serde(default = "yes")]
+    pub bias: bool,
+    /// Whether queries and keys are rotated. Default: false.
+    #[serde(default)]
+    pub use_rope: bool,
+}
+
+pub(super) fn yes() -> bool {
+    true
+}
+
+impl MixedAttentionConfig {
+    /// With bias, without RoPE.
+    pub fn new(hidden_dim: usize, num_heads: usize) -> Self {
+        Self { hidden_dim, num_heads, bias: true, use_rope: false }
+    }
+
+    /// With or without RoPE.
+    pub fn use_rope(mut self, use_rope: bool) -> Self {
+        self.use_rope = use_rope;
+        self
+    }
+}
+
+/// Multi-head attention over token groups: projections, RoPE, all patterns in one launch, output projection.
+///
+/// ```
+/// use candle_core::{DType, Device, Module, Tensor};
+/// use candle_mixed_attention::{AttentionPattern, AttentionPlan, MixedAttention, MixedAttentionConfig, TokenSpec};
+/// use candle_nn::{VarBuilder, VarMap};
+///
+/// let vars = VarMap::new();
+/// let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+/// let attention = MixedAttention::new(&MixedAttentionConfig::new(64, 4), vb.pp("attention"))?;
+///
+/// let plan = AttentionPlan::new(
+///     [TokenSpec::new("surface_anchors", 100), TokenSpec::new("surface_queries", 50)],
+///     [AttentionPattern::queries(["surface_anchors", "surface_queries"]).attend_to(["surface_anchors"])],
+/// )?;
+/// let x = Tensor::randn(0f32, 1., (1, plan.len(), 64), &Device::Cpu)?;
+/// let y = attention.bind(&plan).forward(&x)?;
+/// assert_eq!(y.dims(), x.dims());
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct MixedAttention {
+    config: MixedAttentionConfig,
+    /// Queries, keys and values side by side, so that one product makes all three.
+    projections: FusedLinear,
+    /// The query part of `projections`, for passes whose keys are all cached.
+    query_projection: FusedLinear,
+    output: Linear,
+}
+
+impl MixedAttention {
+    /// Loads `q`, `k`, `v` (or one fused `qkv`) and `proj`, each with `weight [out, in]` and, if configured, `bias`.
+    ///
+    /// # Errors
+    /// `hidden_dim` is not divisible by `num_heads`; a tensor is missing or has another shape.
+    pub fn new(config: &MixedAttentionConfig, vb: VarBuilder) -> Result<Self> {
+        projection::head_dim(config.hidden_dim, config.num_heads)?;
+        let width = (config.hidden_dim, config.hidden_dim);
+        let projections = FusedLinear::load(&vb, "qkv", &["q", "k", "v"], width, config.bias)?;
+        let query_projection = projections.narrow(0, 1)?;
+        let output = candle_nn::linear_b(config.hidden_dim, config.hidden_dim, config.bias, vb.pp("proj"))?;
+        Ok(Self { config: *config, projections, query_projection, output })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &MixedAttentionConfig {
+        &self.config
+    }
+
+    /// `x [batch, tokens, hidden_dim]`, the input groups of the plan one after another, to the same shape.
+    ///
+    /// # Errors
+    /// Shapes, options or plan that do not fit; a plan with cached groups (see
+    /// [`forward_cached`](Self::forward_cached)).
+    pub fn forward(&self, x: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
+        self.check(x, plan, options)?;
+        plan.resolve(None).map_err(AttentionError::from)?;
+        let [queries, keys, values] = self.project(x)?;
+        self.attend(Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: None }, plan, options)
+    }
+
+    /// [`forward`](Self::forward) in the shape of the PyTorch call: makes the plan from specs and patterns first.
+    ///
+    /// Keep a plan instead where the same groups come again.
+    ///
+    /// # Errors
+    /// As [`AttentionPlan::new`] and [`forward`](Self::forward).
+    pub fn forward_patterns(
+        &self,
+        x: &Tensor,
+        token_specs: &[TokenSpec],
+        patterns: &[AttentionPattern],
+        options: &AttentionOptions,
+    ) -> Result<Tensor> {
+        self.forward(x, &AttentionPlan::new(token_specs, patterns)?, options)
+    }
+
+    /// As [`forward`](Self::forward), and also returns the keys (after rotation) and values of the groups whose name
+    /// contains `_anchor`, or of those that [`AttentionOptions::cache_groups`] names, with their padding.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); no group to cache, or an unknown one.
+    pub fn forward_with_cache(
+        &self,
+        x: &Tensor,
+        plan: &AttentionPlan,
+        options: &AttentionOptions,
+    ) -> Result<(Tensor, KvCache)> {
+        self.check(x, plan, options)?;
+        plan.resolve(None).map_err(AttentionError::from)?;
+        let [queries, keys, values] = self.project(x)?;
+        let cache = cache_of(&keys, &values, plan, options)?;
+        let inputs = Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: None };
+        Ok((self.attend(inputs, plan, options)?, cache))
+    }
+
+    /// A later pass: the groups of the plan without a size come from `cache`, `x` holds the others.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); a cache of another layer, batch size, dtype or device, or one that lacks a group.
+    pub fn forward_cached(
+        &self,
+        x: &Tensor,
+        plan: &AttentionPlan,
+        cache: &KvCache,
+        options: &AttentionOptions,
+    ) -> Result<Tensor> {
+        self.check(x, plan, options)?;
+        let resolved = plan.resolve(Some(cache.layout())).map_err(AttentionError::from)?;
+        if resolved.ranges().has_input_keys() {
+            let [queries, keys, values] = self.project(x)?;
+            let inputs = Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: Some(cache) };
+            self.attend(inputs, plan, options)
+        } else {
+            let queries = self.query_projection.heads(x, self.config.num_heads)?.remove(0);
+            self.attend(Inputs { queries: &queries, keys_values: None, cache: Some(cache) }, plan, options)
+        }
+    }
+
+    /// The layer with a plan, as a plain candle [`Module`].
+    pub fn bind<'a>(&'a self, plan: &AttentionPlan) -> BoundAttention<'a> {
+        BoundAttention { attention: self, plan: plan.clone(), options: AttentionOptions::default() }
+    }
+
+    fn check(
+        &self,
+        x: &Tensor,
+        plan: &AttentionPlan,
+        options: &AttentionOptions,
+    ) -> std::result::Result<(), AttentionError> {
+        let width = self.config.hidden_dim;
+        let &[_, tokens, got] = x.dims() else {
+            let expected = format!("[batch, tokens, {width}]");
+            return Err(AttentionError::Shape { argument: "x", expected, got: x.dims().to_vec() });
+        };
+        if got != width {
+            let expected = format!("[batch, tokens, {width}]");
+            return Err(AttentionError::Shape { argument: "x", expected, got: x.dims().to_vec() });
+        }
+        if tokens != plan.len() {
+            let (expected, groups) = (plan.len(), plan.describe_input());
+            return Err(AttentionError::TokenCount { argument: "x", expected, got: tokens, groups });
+        }
+        check_rope(self.config.use_rope, options.rope.as_ref(), "x")
+    }
+
+    fn project(&self, x: &Tensor) -> Result<[Tensor; 3]> {
+        let parts = self.projections.heads(x, self.config.num_heads)?;
+        <[Tensor; 3]>::try_from(parts).map_err(|_| candle_core::Error::UnwrapNone)
+    }
+
+    fn attend(&self, inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
+        projection::join_heads(&self.output, &run(inputs, plan, options)?)
+    }
+}
+
+/// `use_rope` and the presence of frequencies must agree.
+pub(super) fn check_rope(
+    use_rope: bool,
+    frequencies: Option<&RopeFrequencies>,
+    argument: &'static str,
+) -> std::result::Result<(), AttentionError> {
+    match (use_rope, frequencies) {
+        (true, None) => Err(AttentionError::RopeMissing { argument }),
+        (false, Some(_)) => Err(AttentionError::RopeUnexpected { argument }),
+        _ => Ok(()),
+    }
+}
+
+/// The keys, rotated, and values of the groups to keep.
+fn cache_of(keys: &Tensor, values: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<KvCache> {
+    let names: Vec<String> = match &options.cache_groups {
+        Some(names) => names.clone(),
+        None => {
+            let kept = plan.tokens().iter().filter(|token| token.name.contains(CACHED_BY_DEFAULT));
+            kept.map(|token| token.name.clone()).collect()
+        }
+    };
+    let mut places = Vec::with_capacity(names.len());
+    let mut groups = Vec::with_capacity(names.len());
+    for name in names {
+        let known = || plan.tokens().iter().map(|token| token.name.clone()).collect();
+        let place = plan.input_group(&name);
+        let (start, len) = place.ok_or_else(|| PlanError::NotInCache { group: name.clone(), cached: known() })?;
+        let mut key = keys.narrow(2, start, len)?;
+        if let Some(rope) = &options.rope {
+            key = rope.narrow(start, len)?.rotate(&key)?;
+        }
+        groups.push((name, key, values.narrow(2, start, len)?));
+        places.push((start, len));
+    }
+    let padding = options.key_padding.as_ref().map(|padding| padding.gather(&places));
+    KvCache::from_groups(groups, padding)
+}
+
+/// A [`MixedAttention`] layer with its plan; see [`MixedAttention::bind`].
+#[derive(Debug, Clone)]
+pub struct BoundAttention<'a> {
+    attention: &'a MixedAttention,
+    plan: AttentionPlan,
+    options: AttentionOptions,
+}
+
+impl BoundAttention<'_> {
+    /// Sets the options of every call.
+    pub fn with_options(mut self, options: AttentionOptions) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+impl Module for BoundAttention<'_> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.attention.forward(x, &self.plan, &self.options)
+    }
+}

@@ -1,0 +1,15 @@
+//! Attention layers with weights: projections, plan, fused op, output projection.
+//!
+//! All of them are [`MixedAttention`] or the fused op under a plan: anchor attention makes its patterns from branch
+//! names, dot-product attention is a plan of one group, perceiver attention a plan whose keys are all cached.
+
+mod anchor;
+mod dot_product;
+mod mixed;
+mod perceiver;
+mod projection;
+
+pub use anchor::{AnchorAttention, AnchorAttentionConfig, AnchorKind, anchor_patterns, branch_of};
+pub use dot_product::{DotProductAttention, DotProductAttentionConfig};
+pub use mixed::{BoundAttention, MixedAttention, MixedAttentionConfig};
+pub use perceiver::{PerceiverAttention, PerceiverAttentionConfig};

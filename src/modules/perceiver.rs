@@ -1,0 +1,119 @@
+//! Cross attention from tokens to another sequence: a plan whose keys are all cached.
+
+use candle_core::{Result, Tensor};
+use candle_nn::{Linear, VarBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::mixed::{check_rope, yes};
+use super::projection::{self, FusedLinear};
+use crate::attention::{Inputs, run};
+use crate::{
+    AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies, TokenSpec,
+};
+
+/// Name of the group that holds the encoded source in the cache.
+const SOURCE: &str = "source";
+
+/// Configuration of a [`PerceiverAttention`] layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerceiverAttentionConfig {
+    /// Width of the asking tokens.
+    pub hidden_dim: usize,
+    /// Number of heads; divides `hidden_dim`.
+    pub num_heads: usize,
+    /// Width of the source tokens; `hidden_dim` if not set.
+    #[serde(default)]
+    pub kv_dim: Option<usize>,
+    /// Whether the projections have a bias. Default: true.
+    #[serde(default = "yes")]
+    pub bias: bool,
+    /// Whether queries and keys are rotated. Default: false.
+    #[serde(default)]
+    pub use_rope: bool,
+}
+
+/// Every token of `x` attends to every token of a source, which is encoded once.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_mixed_attention::{AttentionOptions, PerceiverAttention, PerceiverAttentionConfig};
+/// use candle_nn::{VarBuilder, VarMap};
+///
+/// let config: PerceiverAttentionConfig = serde_json::from_str(r#"{"hidden_dim": 48, "num_heads": 3}"#).unwrap();
+/// let vars = VarMap::new();
+/// let layer = PerceiverAttention::new(&config, VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu))?;
+/// let source = layer.encode(&Tensor::randn(0f32, 1., (1, 20, 48), &Device::Cpu)?, None, None)?;
+/// let x = Tensor::randn(0f32, 1., (1, 7, 48), &Device::Cpu)?;
+/// assert_eq!(layer.forward(&x, &source, &AttentionOptions::default())?.dims(), &[1, 7, 48]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct PerceiverAttention {
+    config: PerceiverAttentionConfig,
+    query: FusedLinear,
+    key_value: FusedLinear,
+    output: Linear,
+}
+
+impl PerceiverAttention {
+    /// Loads `q`, `k` and `v` (or one fused `kv`) and `proj`.
+    ///
+    /// # Errors
+    /// `hidden_dim` is not divisible by `num_heads`; a tensor is missing or has another shape.
+    pub fn new(config: &PerceiverAttentionConfig, vb: VarBuilder) -> Result<Self> {
+        projection::head_dim(config.hidden_dim, config.num_heads)?;
+        let (width, kv_width) = (config.hidden_dim, config.kv_dim.unwrap_or(config.hidden_dim));
+        Ok(Self {
+            config: *config,
+            query: FusedLinear::load(&vb, "q", &["q"], (width, width), config.bias)?,
+            key_value: FusedLinear::load(&vb, "kv", &["k", "v"], (kv_width, width), config.bias)?,
+            output: candle_nn::linear_b(width, width, config.bias, vb.pp("proj"))?,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &PerceiverAttentionConfig {
+        &self.config
+    }
+
+    /// Projects a source `[batch, tokens, kv_dim]` to keys, which are rotated, and values.
+    ///
+    /// # Errors
+    /// Another width; frequencies that do not agree with `use_rope` or do not fit; padding that does not fit.
+    pub fn encode(
+        &self,
+        source: &Tensor,
+        frequencies: Option<&RopeFrequencies>,
+        padding: Option<KeyPadding>,
+    ) -> Result<KvCache> {
+        check_rope(self.config.use_rope, frequencies, "the source")?;
+        projection::check_input("source", source, self.config.kv_dim.unwrap_or(self.config.hidden_dim))?;
+        let mut parts = self.key_value.heads(source, self.config.num_heads)?;
+        let (values, keys) = (parts.remove(1), parts.remove(0));
+        let keys = frequencies.map_or(Ok(keys.clone()), |frequencies| frequencies.rotate(&keys))?;
+        KvCache::from_groups([(SOURCE, keys, values)], padding)
+    }
+
+    /// The plan for this number of asking tokens; keep it where the same number comes again.
+    ///
+    /// # Errors
+    /// None in practice: one group that attends to a cached one is a valid plan.
+    pub fn plan(tokens: usize) -> std::result::Result<AttentionPlan, PlanError> {
+        AttentionPlan::new(
+            [TokenSpec::new("queries", tokens), TokenSpec::cached(SOURCE)],
+            [AttentionPattern::queries(["queries"]).attend_to([SOURCE])],
+        )
+    }
+
+    /// `x [batch, tokens, hidden_dim]` to the same shape. `options.rope` rotates the queries.
+    ///
+    /// # Errors
+    /// Another width; frequencies that do not agree with `use_rope`; a source that another layer encoded.
+    pub fn forward(&self, x: &Tensor, source: &KvCache, options: &AttentionOptions) -> Result<Tensor> {
+        let (_, tokens) = projection::check_input("x", x, self.config.hidden_dim)?;
+        check_rope(self.config.use_rope, options.rope.as_ref(), "x")?;
+        let queries = self.query.heads(x, self.config.num_heads)?.remove(0);
+        let inputs = Inputs { queries: &queries, keys_values: None, cache: Some(source) };
+        projection::join_heads(&self.output, &run(inputs, &Self::plan(tokens)?, options)?)
+    }
+}

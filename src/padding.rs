@@ -1,0 +1,114 @@
+//! Key padding: which tokens are real.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::AttentionError;
+use crate::plan::PaddingBits;
+
+/// Marks the tokens of ragged batches that are real; the others are never seen as keys.
+///
+/// A masked key has no influence at all, even if it holds NaN or infinity. A query all of whose keys are masked gets
+/// zeros from attention. Masked tokens are still computed as queries. A batch of 1 serves every row of the input.
+///
+/// ```
+/// use candle_mixed_attention::KeyPadding;
+///
+/// // Two samples, padded to 5 tokens.
+/// let padding = KeyPadding::from_lengths(&[5, 3], 5)?;
+/// assert_eq!((padding.batch(), padding.tokens()), (2, 5));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPadding {
+    bits: Arc<PaddingBits>,
+}
+
+impl KeyPadding {
+    /// Reads a mask `[batch, tokens]` of dtype u8, u32 or i64: 0 for padding, anything else for a real token.
+    ///
+    /// # Errors
+    /// Another dtype or number of axes.
+    pub fn from_mask(mask: &Tensor) -> Result<Self> {
+        if !matches!(mask.dtype(), DType::U8 | DType::U32 | DType::I64) {
+            let expected = "u8, u32 or i64 (1 = real token, 0 = padding)".to_string();
+            return Err(AttentionError::DType { argument: "key_padding", expected, got: mask.dtype() }.into());
+        }
+        let &[batch, tokens] = mask.dims() else {
+            let expected = "[batch, tokens]".to_string();
+            return Err(AttentionError::Shape { argument: "key_padding", expected, got: mask.dims().to_vec() }.into());
+        };
+        let real = mask.ne(0i64)?.flatten_all()?.to_vec1::<u8>()?;
+        Ok(Self { bits: Arc::new(PaddingBits::new(batch, tokens, |row, token| real[row * tokens + token] != 0)) })
+    }
+
+    /// The first `lengths[row]` of `tokens` tokens of each row are real.
+    ///
+    /// # Errors
+    /// A length exceeds `tokens`.
+    pub fn from_lengths(lengths: &[usize], tokens: usize) -> Result<Self> {
+        if let Some(length) = lengths.iter().find(|&&length| length > tokens) {
+            let (expected, got) = ("at most the number of tokens", format!("{length} of {tokens}"));
+            return Err(AttentionError::Value { argument: "key_padding length", expected, got }.into());
+        }
+        Ok(Self { bits: Arc::new(PaddingBits::new(lengths.len(), tokens, |row, token| token < lengths[row])) })
+    }
+
+    /// Number of rows.
+    pub fn batch(&self) -> usize {
+        self.bits.batch()
+    }
+
+    /// Number of tokens of a row.
+    pub fn tokens(&self) -> usize {
+        self.bits.tokens()
+    }
+
+    /// The packed bits.
+    pub fn bits(&self) -> &Arc<PaddingBits> {
+        &self.bits
+    }
+
+    /// Wraps packed bits.
+    pub(crate) fn from_bits(bits: PaddingBits) -> Self {
+        Self { bits: Arc::new(bits) }
+    }
+
+    /// As a mask `[batch, tokens]` of u8.
+    ///
+    /// # Errors
+    /// The tensor cannot be made on the device.
+    pub fn to_mask(&self, device: &candle_core::Device) -> Result<Tensor> {
+        let (batch, tokens) = (self.batch(), self.tokens());
+        let real = |index: usize| u8::from(self.bits.is_real(index / tokens, index % tokens));
+        Tensor::from_vec((0..batch * tokens).map(real).collect::<Vec<u8>>(), (batch, tokens), device)
+    }
+
+    /// The padding of some groups, one after another, given as (first token, tokens).
+    pub(crate) fn gather(&self, groups: &[(usize, usize)]) -> Self {
+        Self::from_bits(self.bits.gather(groups))
+    }
+
+    /// Whether no token is padding.
+    pub(crate) fn is_full(&self) -> bool {
+        (0..self.batch()).all(|row| self.bits.count(row, 0, self.tokens()) == self.tokens())
+    }
+}
+
+/// Checks a mask against the input.
+pub(crate) fn check(
+    padding: &KeyPadding,
+    batch: usize,
+    tokens: usize,
+    groups: &str,
+) -> std::result::Result<(), AttentionError> {
+    if padding.tokens() != tokens {
+        let (expected, got, groups) = (tokens, padding.tokens(), groups.to_string());
+        return Err(AttentionError::TokenCount { argument: "key_padding", expected, got, groups });
+    }
+    if padding.batch() != batch && padding.batch() != 1 {
+        return Err(AttentionError::Batch { argument: "key_padding", expected: batch, got: padding.batch() });
+    }
+    Ok(())
+}

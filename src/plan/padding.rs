@@ -1,0 +1,116 @@
+//! Padding as the kernels see it: a bit per key token and a class per key tile.
+
+use super::{KeySource, KeyTile};
+
+/// One bit per token and batch row, set for a real token. Rows are padded to whole 64-bit words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaddingBits {
+    batch: usize,
+    tokens: usize,
+    words_per_row: usize,
+    words: Vec<u64>,
+}
+
+/// What a kernel has to do with a key tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TileClass {
+    /// No real token: skip it.
+    Empty = 0,
+    /// Some real tokens: look at the bits.
+    Partial = 1,
+    /// Only real tokens: the unmasked loop.
+    Full = 2,
+}
+
+impl PaddingBits {
+    /// Packs a row-major mask `[batch, tokens]`, true for a real token.
+    pub fn new(batch: usize, tokens: usize, real: impl Fn(usize, usize) -> bool) -> Self {
+        let words_per_row = tokens.div_ceil(64);
+        let mut words = vec![0u64; batch * words_per_row];
+        for row in 0..batch {
+            for token in (0..tokens).filter(|&token| real(row, token)) {
+                words[row * words_per_row + token / 64] |= 1 << (token % 64);
+            }
+        }
+        Self { batch, tokens, words_per_row, words }
+    }
+
+    /// Number of batch rows.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Number of tokens of a row.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The words of all rows, [`words_per_row`](Self::words_per_row) each, lowest bit first.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// Number of words of a row.
+    pub fn words_per_row(&self) -> usize {
+        self.words_per_row
+    }
+
+    /// The words of one row; a batch of 1 serves every row.
+    fn row(&self, row: usize) -> &[u64] {
+        let row = if self.batch == 1 { 0 } else { row };
+        &self.words[row * self.words_per_row..(row + 1) * self.words_per_row]
+    }
+
+    /// Whether a token is real. A batch of 1 serves every row.
+    pub fn is_real(&self, row: usize, token: usize) -> bool {
+        self.row(row)[token / 64] >> (token % 64) & 1 == 1
+    }
+
+    /// Number of real tokens in `[start, start + len)` of a row.
+    pub fn count(&self, row: usize, start: usize, len: usize) -> usize {
+        let words = self.row(row);
+        let mut count = 0;
+        let mut token = start;
+        while token < start + len {
+            let bits = (64 - token % 64).min(start + len - token);
+            let mask = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+            count += (words[token / 64] >> (token % 64) & mask).count_ones() as usize;
+            token += bits;
+        }
+        count
+    }
+
+    /// The class of a tile of these keys in one row.
+    pub fn class(&self, row: usize, tile: &KeyTile) -> TileClass {
+        match self.count(row, tile.start as usize, tile.len as usize) {
+            0 => TileClass::Empty,
+            real if real == tile.len as usize => TileClass::Full,
+            _ => TileClass::Partial,
+        }
+    }
+
+    /// The real tokens of a group of rows, for a cache: tokens `[start, start + len)` of `ranges`, one after another.
+    pub(crate) fn gather(&self, ranges: &[(usize, usize)]) -> Self {
+        let tokens = ranges.iter().map(|&(_, len)| len).sum();
+        let source: Vec<usize> = ranges.iter().flat_map(|&(start, len)| start..start + len).collect();
+        Self::new(self.batch, tokens, |row, token| self.is_real(row, source[token]))
+    }
+}
+
+/// The class of every key tile of a schedule for `batch` rows, row after row, with padding in either source.
+pub fn tile_classes(
+    tiles: &[KeyTile],
+    batch: usize,
+    input: Option<&PaddingBits>,
+    cache: Option<&PaddingBits>,
+) -> Vec<TileClass> {
+    let class = |row: usize, tile: &KeyTile| {
+        let bits = match tile.source {
+            KeySource::Input => input,
+            KeySource::Cache => cache,
+        };
+        bits.map_or(TileClass::Full, |bits| bits.class(row, tile))
+    };
+    (0..batch).flat_map(|row| tiles.iter().map(move |tile| class(row, tile))).collect()
+}

@@ -1,0 +1,129 @@
+//! What a plan boils down to: which run of query tokens sees which runs of key tokens.
+
+use std::ops::Range;
+
+/// Where the keys and values of a range are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum KeySource {
+    /// The keys and values of the input tokens.
+    Input = 0,
+    /// The keys and values of a [`KvCache`](crate::KvCache).
+    Cache = 1,
+}
+
+/// A run of key tokens, `[start, start + len)` along the token axis of its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyRange {
+    /// Which keys.
+    pub source: KeySource,
+    /// First token.
+    pub start: usize,
+    /// Number of tokens.
+    pub len: usize,
+}
+
+/// A run of query tokens, `[start, start + len)` of the input, that all see the same keys.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct QueryRange {
+    /// First token.
+    pub start: usize,
+    /// Number of tokens, at least 1.
+    pub len: usize,
+    /// The keys it sees, as positions in [`PlanRanges::key_ranges`]. Empty if every key group has size 0.
+    pub keys: Range<usize>,
+}
+
+/// All ranges of a plan whose group sizes are known.
+///
+/// Invariants: query ranges are ascending, disjoint and cover every input token; no range is empty; neighbours with
+/// the same keys are merged, and so are adjacent key ranges of one source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PlanRanges {
+    input_tokens: usize,
+    cache_tokens: usize,
+    query_ranges: Vec<QueryRange>,
+    key_ranges: Vec<KeyRange>,
+}
+
+impl PlanRanges {
+    /// Collects ranges; `builder` adds one list of key ranges per pattern and the query runs that see it.
+    pub(super) fn new(input_tokens: usize, cache_tokens: usize, patterns: Vec<PatternRanges>) -> Self {
+        let mut key_ranges: Vec<KeyRange> = Vec::new();
+        let mut query_ranges: Vec<QueryRange> = Vec::new();
+        for pattern in patterns {
+            let first = key_ranges.len();
+            for range in pattern.keys.into_iter().filter(|range| range.len > 0) {
+                // Only what this pattern has added may be extended.
+                match key_ranges[first..].last_mut() {
+                    Some(last) if last.source == range.source && last.start + last.len == range.start => {
+                        last.len += range.len;
+                    }
+                    _ => key_ranges.push(range),
+                }
+            }
+            let keys = first..key_ranges.len();
+            let queries = pattern.queries.into_iter().filter(|&(_, len)| len > 0);
+            query_ranges.extend(queries.map(|(start, len)| QueryRange { start, len, keys: keys.clone() }));
+        }
+        query_ranges.sort_unstable_by_key(|range| range.start);
+        query_ranges.dedup_by(|next, last| {
+            let mergeable =
+                last.start + last.len == next.start && key_ranges[last.keys.clone()] == key_ranges[next.keys.clone()];
+            if mergeable {
+                last.len += next.len;
+            }
+            mergeable
+        });
+        Self { input_tokens, cache_tokens, query_ranges, key_ranges }
+    }
+
+    /// Number of tokens of the input.
+    pub fn input_tokens(&self) -> usize {
+        self.input_tokens
+    }
+
+    /// Number of tokens of the cache, 0 without one.
+    pub fn cache_tokens(&self) -> usize {
+        self.cache_tokens
+    }
+
+    /// The query ranges, ascending.
+    pub fn query_ranges(&self) -> &[QueryRange] {
+        &self.query_ranges
+    }
+
+    /// The key ranges of all query ranges.
+    pub fn key_ranges(&self) -> &[KeyRange] {
+        &self.key_ranges
+    }
+
+    /// The key ranges that one query range sees, in the order of its pattern.
+    pub fn keys_of(&self, queries: &QueryRange) -> &[KeyRange] {
+        &self.key_ranges[queries.keys.clone()]
+    }
+
+    /// Number of keys that a query of this range sees; a group named twice counts twice.
+    pub fn key_count(&self, queries: &QueryRange) -> usize {
+        self.keys_of(queries).iter().map(|range| range.len).sum()
+    }
+
+    /// Number of (query, key) pairs that are computed per batch row and head.
+    pub fn visible_pairs(&self) -> u64 {
+        let pairs = |range: &QueryRange| range.len as u64 * self.key_count(range) as u64;
+        self.query_ranges.iter().map(pairs).sum()
+    }
+
+    /// Whether any key is an input token.
+    pub fn has_input_keys(&self) -> bool {
+        self.key_ranges.iter().any(|range| range.source == KeySource::Input)
+    }
+}
+
+/// The ranges of one pattern, before empty ones are dropped and neighbours merged.
+pub(super) struct PatternRanges {
+    /// `(start, len)` of each query group.
+    pub queries: Vec<(usize, usize)>,
+    /// Each key group, in the order of the pattern.
+    pub keys: Vec<KeyRange>,
+}

@@ -1,0 +1,98 @@
+//! One file per kind of golden case.
+
+pub mod core;
+pub mod dot_product;
+pub mod invalid;
+pub mod mixed;
+pub mod perceiver;
+pub mod rope;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use candle_core::{DType, Device, Tensor};
+use candle_mixed_attention::{Rope, RopeConfig, RopeFrequencies};
+use candle_nn::VarBuilder;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::support::backends::Runner;
+use crate::support::compare::check_close;
+
+/// A case, as the index describes it.
+pub struct Case {
+    pub path: PathBuf,
+    pub config: Value,
+    pub passes: Vec<Value>,
+}
+
+/// How to run it.
+pub struct Setting {
+    pub runner: Runner,
+    pub dtype: DType,
+    pub tolerance: f64,
+}
+
+/// The function that runs the cases of a kind, if this crate has what they need.
+pub fn runner(kind: &str) -> Option<fn(&Case, &Setting) -> Result<()>> {
+    Some(match kind {
+        "core" => core::run,
+        "rope" => rope::run,
+        "mixed" => mixed::run,
+        "dot_product" => dot_product::run,
+        "perceiver" => perceiver::run,
+        _ => return None,
+    })
+}
+
+/// The tensors of a case: weights and inputs in the dtype under test, positions and wave numbers in f32.
+pub struct Tensors {
+    all: HashMap<String, Tensor>,
+    dtype: DType,
+    device: Device,
+}
+
+impl Tensors {
+    pub fn load(case: &Case, setting: &Setting) -> Result<Self> {
+        let device = setting.runner.device.clone();
+        let all = candle_core::safetensors::load(&case.path, &device)?;
+        Ok(Self { all, dtype: setting.dtype, device })
+    }
+
+    /// As stored.
+    pub fn raw(&self, name: &str) -> Result<&Tensor> {
+        self.all.get(name).ok_or_else(|| anyhow!("the case has no tensor {name}"))
+    }
+
+    /// In the dtype under test.
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        Ok(self.raw(name)?.to_dtype(self.dtype)?)
+    }
+
+    /// The weights `w.*`, without the prefix.
+    pub fn weights(&self) -> VarBuilder<'static> {
+        let own = self.all.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("w.")?, tensor)));
+        let weights = own.map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
+        VarBuilder::from_tensors(weights, self.dtype, &self.device)
+    }
+
+    /// The RoPE angles at stored positions, by the wave numbers of the case.
+    pub fn frequencies(&self, config: &RopeConfig, positions: &str) -> Result<RopeFrequencies> {
+        let rope = Rope::load(config, self.weights())?;
+        Ok(rope.frequencies(self.raw(positions)?)?)
+    }
+}
+
+/// Reads a config or a pass.
+pub fn parse<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    serde_json::from_value(value.clone()).context("the case's description")
+}
+
+/// Compares with a stored expectation.
+pub fn check(tensors: &Tensors, setting: &Setting, name: &str, got: &Tensor) -> Result<()> {
+    if got.dtype() != setting.dtype {
+        return Err(anyhow!("{name} has dtype {:?}, expected {:?}", got.dtype(), setting.dtype));
+    }
+    check_close(name, got, tensors.raw(name)?, setting.tolerance).map_err(|error| anyhow!(error))
+}
