@@ -1,4 +1,5 @@
 //! Structured ("mixed") attention for candle.
+#![deny(missing_docs)]
 
 mod attention;
 mod cache;
