@@ -1,0 +1,10 @@
+//! Runs CUDA kernels on the CPU, from their unmodified source, with every access checked. See `README.md`.
+
+mod compile;
+mod device;
+mod finding;
+pub mod self_tests;
+
+pub use compile::{Compiler, Source};
+pub use device::{Device, Kernels, Launch, TensorMap};
+pub use finding::{Finding, FindingKind};
