@@ -77,7 +77,7 @@ extern "C" __global__ void beyond_shared_memory(DetectorArguments p) {
 }
 
 extern "C" __global__ void misaligned_read(DetectorArguments p) {
-    const float4 four = *reinterpret_cast<const float4*>(p.input + threadIdx.x / 4 * 4 + p.seeded);
+    const float4 four = __ldg(reinterpret_cast<const float4*>(p.input + threadIdx.x / 4 * 4 + p.seeded));
     p.output[grid_thread()] = four.x + four.y + four.z + four.w;
 }
 

@@ -10,8 +10,8 @@ struct HopperDetectorArguments {
 };
 
 constexpr uint32_t TILE_BYTES = 64 * 64 * 2;
-// Shared memory: two tiles, then the mbarriers.
-constexpr uint32_t TILE = 0, OTHER_TILE = TILE_BYTES, FULL = 2 * TILE_BYTES, EMPTY = FULL + 8;
+// Shared memory: a tile, then the mbarriers.
+constexpr uint32_t TILE = 0, FULL = TILE_BYTES, EMPTY = FULL + 8;
 
 __device__ __forceinline__ uint32_t shared_base() { return ptx::shared_address(ptx::dynamic_shared_memory()); }
 

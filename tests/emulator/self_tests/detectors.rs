@@ -110,7 +110,7 @@ fn launch_hopper(kernels: &Kernels, name: &str, seeded: bool, order: u64) -> Res
         seeded: seeded.into(),
         padding: [0; 11],
     };
-    let launch = Launch { grid: [1; 3], block: [160, 1, 1], shared_bytes: 2 * 64 * 64 * 2 + 128, order };
+    let launch = Launch { grid: [1; 3], block: [160, 1, 1], shared_bytes: 64 * 64 * 2 + 128, order };
     device.launch(name, launch, &arguments)
 }
 
