@@ -9,6 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::metal;
+
 /// Names a compiler to use instead of the first that is found.
 const COMPILER_VARIABLE: &str = "EMULATOR_CXX";
 
@@ -19,7 +21,7 @@ pub struct Compiler {
     version: String,
 }
 
-/// A `.cu` file and the kernels of it that are wanted.
+/// A `.cu` or `.metal` file and the kernels of it that are wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     pub path: &'a Path,
@@ -29,7 +31,7 @@ pub struct Source<'a> {
     pub defines: &'a [&'a str],
 }
 
-fn folder() -> PathBuf {
+pub(super) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator")
 }
 
@@ -45,6 +47,8 @@ const KERNEL_FLAGS: [&str; 7] = [
     "-Wno-psabi",
 ];
 
+const ENGINE_FLAGS: [&str; 5] = ["-O2", "-g1", "-Wall", "-Wextra", "-Werror"];
+
 /// clang leaves out the call for a read of what is written right after; a read of something uninitialised would pass.
 const CLANG_KERNEL_FLAGS: [&str; 2] = ["-mllvm", "-tsan-instrument-read-before-write=1"];
 
@@ -54,9 +58,24 @@ impl Compiler {
         if let Ok(command) = std::env::var(COMPILER_VARIABLE) {
             return Self::probe(&command).ok_or(format!("{COMPILER_VARIABLE}={command} does not run"));
         }
-        let usual = ["g++", "clang++", "clang++-19", "c++"];
-        let found = usual.iter().find_map(|command| Self::probe(command));
-        found.ok_or(format!("no C++ compiler found (tried {}); set {COMPILER_VARIABLE}", usual.join(", ")))
+        Self::first_of(&["g++", "clang++", "clang++-19", "c++"])
+    }
+
+    /// The same for Metal kernels, whose vector types only clang knows (version 16 or later).
+    pub fn find_clang() -> Result<Self, String> {
+        match Self::find() {
+            Ok(compiler) if compiler.is_clang() => Ok(compiler),
+            _ => Self::first_of(&["clang++", "clang++-19", "clang++-18", "clang++-17", "clang++-16"]),
+        }
+    }
+
+    fn first_of(commands: &[&str]) -> Result<Self, String> {
+        let found = commands.iter().find_map(|command| Self::probe(command));
+        found.ok_or(format!("no compiler found out of {}; set {COMPILER_VARIABLE}", commands.join(", ")))
+    }
+
+    fn is_clang(&self) -> bool {
+        self.version.contains("clang")
     }
 
     fn probe(command: &str) -> Option<Self> {
@@ -69,11 +88,13 @@ impl Compiler {
     pub fn build(&self, source: Source<'_>) -> Result<PathBuf> {
         let engine = self.engine()?;
         let kernel_folder = source.path.parent().context("a kernel file in a folder")?;
-        let text = entry_text(source);
-        let mut inputs = files(kernel_folder, &["cu", "cuh", "h"])?;
-        inputs.extend(files(&folder().join("cuda"), &["cuh", "h"])?);
-        inputs.push(folder().join("engine/emulator.h"));
-        inputs.push(folder().join("engine/kernel_table.h"));
+        let is_metal = source.path.extension().is_some_and(|extension| extension == "metal");
+        let vocabulary = folder().join(if is_metal { "metal" } else { "cuda" });
+        let entry_text = if is_metal { metal::entry_text(source)? } else { entry_text(source) };
+        let text = define_lines(source.defines) + &entry_text;
+        let mut inputs = files(kernel_folder, &["cu", "cuh", "h", "metal"])?;
+        inputs.extend(files(&vocabulary, &["cuh", "h", ""])?);
+        inputs.extend(files(&folder().join("engine"), &["h"])?);
         let key = self.key(&inputs, &[&text, &format!("{:?}", engine)])?;
         let stem = source.path.file_stem().unwrap_or_default().to_string_lossy();
         cached(&format!("{stem}-{key:016x}.so"), |library| {
@@ -82,11 +103,8 @@ impl Compiler {
             let object = library.with_extension("o");
             let mut command = Command::new(&self.command);
             command.arg("-std=c++20").args(KERNEL_FLAGS).arg("-fPIC").arg("-c").arg(&entry).arg("-o").arg(&object);
-            command
-                .arg("-I")
-                .arg(folder().join("cuda"))
-                .args(source.defines.iter().map(|define| format!("-D{define}")));
-            if self.version.contains("clang") {
+            command.arg("-I").arg(&vocabulary).arg("-I").arg(kernel_folder);
+            if self.is_clang() {
                 command.args(CLANG_KERNEL_FLAGS);
             }
             run(command)?;
@@ -94,6 +112,18 @@ impl Compiler {
             command.arg("-shared").arg("-Wl,-Bsymbolic").arg(&object).args(&engine).arg("-o").arg(library);
             run(command)
         })
+    }
+
+    /// Checks that pointers of a `.metal` file keep to their address spaces, without running anything.
+    pub fn check_address_spaces(&self, path: &Path, defines: &[&str]) -> Result<()> {
+        let cache = cache_folder()?;
+        let unit = tempfile::Builder::new().suffix(".cpp").tempfile_in(cache)?;
+        fs::write(unit.path(), define_lines(defines) + &metal::checked_text(path)?)?;
+        let mut command = Command::new(&self.command);
+        command.args(["-std=c++20", "-fsyntax-only", "-Wall", "-Wno-unused-function", "-DMSL_CHECK"]);
+        command.arg("-I").arg(folder().join("metal")).arg("-I").arg(path.parent().context("a file in a folder")?);
+        command.arg(unit.path());
+        run(command)
     }
 
     /// The engine's objects.
@@ -106,7 +136,7 @@ impl Compiler {
                 let stem = unit.file_stem().unwrap_or_default().to_string_lossy();
                 cached(&format!("engine-{stem}-{key:016x}.o"), |object| {
                     let mut command = Command::new(&self.command);
-                    command.args(["-std=c++20", "-O2", "-g1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-c"]);
+                    command.arg("-std=c++20").args(ENGINE_FLAGS).args(["-fPIC", "-c"]);
                     command.arg(unit).arg("-o").arg(object);
                     run(command)
                 })
@@ -117,13 +147,18 @@ impl Compiler {
     /// Changes whenever a result may change.
     fn key(&self, inputs: &[PathBuf], texts: &[&str]) -> Result<u64> {
         let mut hasher = DefaultHasher::new();
-        (&self.command, &self.version, KERNEL_FLAGS, CLANG_KERNEL_FLAGS, texts).hash(&mut hasher);
+        (&self.command, &self.version, KERNEL_FLAGS, CLANG_KERNEL_FLAGS, ENGINE_FLAGS, texts).hash(&mut hasher);
         for path in inputs {
             path.hash(&mut hasher);
             fs::read(path).with_context(|| path.display().to_string())?.hash(&mut hasher);
         }
         Ok(hasher.finish())
     }
+}
+
+/// `NAME=VALUE` as `#define NAME VALUE`.
+fn define_lines(defines: &[&str]) -> String {
+    defines.iter().map(|define| format!("#define {}\n", define.replacen('=', " ", 1))).collect()
 }
 
 /// A translation unit of the kernel's file and the table of its kernels.
@@ -134,9 +169,6 @@ fn entry_text(source: Source<'_>) -> String {
     for kernel in source.kernels {
         let _ = writeln!(text, "    emulator::KernelEntry<&{kernel}>::named({kernel:?}),");
     }
-    for define in source.defines {
-        let _ = writeln!(text, "    // {define}");
-    }
     text + "    {nullptr, nullptr, 0}};\n"
 }
 
@@ -144,7 +176,8 @@ fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extensions.iter().any(|wanted| extension == *wanted)) {
+        let extension = path.extension().unwrap_or_default();
+        if path.is_file() && extensions.iter().any(|wanted| extension == *wanted) {
             found.push(path);
         }
     }
@@ -152,15 +185,20 @@ fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+fn cache_folder() -> Result<PathBuf> {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
+    fs::create_dir_all(&cache)?;
+    Ok(cache)
+}
+
 /// A file of the cache, made by `make` if it is not there. Whoever is second to make the same one overwrites it with
 /// the same content.
 fn cached(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
+    let cache = cache_folder()?;
     let finished = cache.join(name);
     if finished.exists() {
         return Ok(finished);
     }
-    fs::create_dir_all(&cache)?;
     let work = tempfile::tempdir_in(&cache)?;
     let made = work.path().join(name);
     make(&made)?;

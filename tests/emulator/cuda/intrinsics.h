@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "../engine/lanes.h"
 #include "half.h"
 
 // ---- Barriers -----------------------------------------------------------------------------------------------------
@@ -25,31 +26,6 @@ inline EMULATOR_UNCHECKED void __threadfence() { emulator::thread_fence(); }
 // ---- Shuffles and votes -------------------------------------------------------------------------------------------
 
 namespace emulator {
-
-template <class T>
-struct Shuffle {
-    T value;
-    unsigned source;  // lane
-    T received;
-};
-
-template <class T>
-EMULATOR_UNCHECKED void exchange(void* const* lanes, unsigned count) {
-    for (unsigned i = 0; i < count; ++i) {
-        if (!lanes[i]) continue;
-        auto& mine = *static_cast<Shuffle<T>*>(lanes[i]);
-        const void* theirs = mine.source < count ? lanes[mine.source] : nullptr;
-        mine.received = static_cast<const Shuffle<T>*>(theirs ? theirs : lanes[i])->value;
-    }
-}
-
-template <class T>
-EMULATOR_UNCHECKED T shuffle(unsigned mask, T value, unsigned source, const char* what, Place place) {
-    if (!(mask >> (source & 31) & 1)) misuse(place, "%s from lane %u, which is not in the mask", what, source);
-    Shuffle<T> mine{value, source, value};
-    warp_collective(mask, what, &mine, exchange<T>, Ordering::None, place);
-    return mine.received;
-}
 
 struct Vote {
     bool predicate;

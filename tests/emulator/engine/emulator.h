@@ -29,6 +29,9 @@ unsigned linear_thread_index();
 unsigned lane_index();
 unsigned warp_index();
 
+// The bytes that the launch was given as arguments.
+const void* launch_arguments();
+
 // ---- Memory -------------------------------------------------------------------------------------------------------
 
 enum class Access { Read, Write };
@@ -41,8 +44,8 @@ unsigned char* shared_base();
 uint32_t shared_address(const void* pointer);
 unsigned char* shared_pointer(uint32_t address);
 
-// An array of `bytes` bytes that all threads of the block see, the same one for the same key.
-void* shared_array(const void* key, size_t bytes, size_t alignment);
+// An array of `bytes` bytes in shared memory behind offset `after`; the same one for the same key in all threads.
+void* shared_array(const void* key, size_t bytes, size_t alignment, size_t after);
 
 // ---- Meetings -----------------------------------------------------------------------------------------------------
 

@@ -214,6 +214,7 @@ Dim3 grid_size() { return {current->shape.grid[0], current->shape.grid[1], curre
 unsigned linear_thread_index() { return self().number; }
 unsigned lane_index() { return self().lane(); }
 unsigned warp_index() { return self().warp(); }
+const void* launch_arguments() { return current->arguments; }
 
 unsigned elected_lane() {
     const uint64_t order = current->shape.order;

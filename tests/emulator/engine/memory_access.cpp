@@ -1,4 +1,5 @@
 // Where an address leads: the thread's own stack, shared memory, a buffer, or a constant of the program.
+#include <algorithm>
 #include <link.h>
 
 #include "launch.h"
@@ -71,9 +72,9 @@ uint32_t shared_address(const void* pointer) {
 
 unsigned char* shared_pointer(uint32_t address) { return shared_base() + address - SharedMemory::FIRST_ADDRESS; }
 
-void* shared_array(const void* key, size_t bytes, size_t alignment) {
+void* shared_array(const void* key, size_t bytes, size_t alignment, size_t after) {
     Block& here = block();
-    const size_t start = (here.shared_arrays_end + alignment - 1) / alignment * alignment;
+    const size_t start = (std::max(here.shared_arrays_end, after) + alignment - 1) / alignment * alignment;
     const auto [array, fresh] = here.shared_arrays.try_emplace(key, start);
     if (fresh) here.shared_arrays_end = start + bytes;
     return here.shared.base() + array->second;

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
 use bytemuck::{NoUninit, Pod, Zeroable};
 use half::f16;
 use libtest_mimic::Trial;
@@ -114,17 +113,6 @@ fn launch_hopper(kernels: &Kernels, name: &str, seeded: bool, order: u64) -> Res
     device.launch(name, launch, &arguments)
 }
 
-/// Right without the mistake, found with it.
-fn check(kinds: &[FindingKind], launch: impl Fn(bool, u64) -> Result<(), Finding>) -> Result<()> {
-    for order in ORDERS {
-        launch(false, order)?;
-        let found = launch(true, order);
-        let expected = found.as_ref().is_err_and(|finding| kinds.contains(&finding.kind));
-        ensure!(expected, "order {order}: expected a finding of kind {kinds:?}, got {found:?}");
-    }
-    Ok(())
-}
-
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     let mut trials = file_trials(compiler, "detectors.cu", &BASIC, launch_basic);
     trials.extend(file_trials(compiler, "detectors_hopper.cu", &HOPPER, launch_hopper));
@@ -143,7 +131,7 @@ fn file_trials(
     let kernels = super::compile_once(compiler, path, table.iter().map(|(name, _)| *name).collect());
     let trial = |&(name, kinds): &'static (&'static str, &'static [FindingKind])| {
         super::trial("detector", name, compiler, kernels, move |kernels| {
-            check(kinds, |seeded, order| launch(kernels, name, seeded, order))
+            super::check_detector(&ORDERS, kinds, |seeded, order| launch(kernels, name, seeded, order))
         })
     };
     table.iter().map(trial).collect()
