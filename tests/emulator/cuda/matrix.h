@@ -45,7 +45,9 @@ struct MultiplyAdd {
 };
 
 // The decoding of one element out of a register; `half` is 0 for 32-bit elements.
-inline EMULATOR_UNCHECKED float decode_f16(uint32_t bits, int half) { return f16_to_float(uint16_t(bits >> half * 16)); }
+inline EMULATOR_UNCHECKED float decode_f16(uint32_t bits, int half) {
+    return f16_to_float(uint16_t(bits >> half * 16));
+}
 inline EMULATOR_UNCHECKED float decode_bf16(uint32_t bits, int half) {
     return bf16_to_float(uint16_t(bits >> half * 16));
 }

@@ -34,7 +34,8 @@ void emulator_launch(emulator::GlobalMemory* device, const char* name, const emu
     };
     if (!kernel->name) return refuse("there is no kernel `%s`", name);
     if (kernel->argument_bytes != argument_bytes) {
-        return refuse("kernel `%s` takes %zu bytes of arguments, not %zu", name, kernel->argument_bytes, argument_bytes);
+        return refuse("kernel `%s` takes %zu bytes of arguments, not %zu", name, kernel->argument_bytes,
+                      argument_bytes);
     }
     const size_t threads = size_t(shape->block[0]) * shape->block[1] * shape->block[2];
     if (threads == 0 || threads > 1024) return refuse("a block of %zu threads", threads);

@@ -61,6 +61,34 @@ void complete(Barrier& barrier, const char* what, Ordering ordering) {
     ++block().progress;
 }
 
+// Whether another participant waits at the collective that `me` has come to. Reports it if that can never be.
+bool has_come(const Thread& other, const Thread& me, const char* what, Place place) {
+    switch (other.state) {
+        case State::Ready:
+        case State::Mbarrier:
+            return false;
+        case State::Done:
+            report(Kind::Divergence, "%s, but thread %u has left the kernel", what, other.number);
+        case State::Barrier:
+            // A barrier takes whole warps, so this one needs me; one of another warp may still complete.
+            if (other.warp() == me.warp()) {
+                report(Kind::Divergence, "%s, but thread %u waits at %s in line %u", what, other.number,
+                       other.waits_for, other.place.line());
+            }
+            return false;
+        case State::Collective:
+            break;
+    }
+    if (!other.participants.contain(me.number)) return false;
+    const bool same = other.operation == me.operation && strcmp(other.waits_for, what) == 0 &&
+                      other.participants == me.participants && same_place(other.place, place);
+    if (!same) {
+        report(Kind::Divergence, "%s (mask %08x), but thread %u is at %s (mask %08x) in line %u", what,
+               me.participants.mask, other.number, other.waits_for, other.participants.mask, other.place.line());
+    }
+    return true;
+}
+
 }  // namespace
 
 void meet(Participants participants, const char* what, void* argument, WarpOperation operation, Ordering ordering,
@@ -75,40 +103,18 @@ void meet(Participants participants, const char* what, void* argument, WarpOpera
     me.argument = argument;
     me.operation = operation;
 
-    std::vector<Thread*> who;
-    bool complete = true;
-    for (unsigned i = participants.first; i < participants.first + participants.count; ++i) {
+    // Whoever comes last looks at all the others; before that, one who is missing is enough. The search begins behind
+    // the calling thread, where it is short if threads run in order.
+    for (unsigned step = 1; step < participants.count; ++step) {
+        const unsigned i = participants.first + (me.number - participants.first + step) % participants.count;
         if (!participants.contain(i)) continue;
-        Thread& other = block().threads[i];
-        who.push_back(&other);
-        if (&other == &me) continue;
-        switch (other.state) {
-            case State::Done:
-                report(Kind::Divergence, "%s, but thread %u has left the kernel", what, i);
-            case State::Barrier:
-                // A barrier takes whole warps, so this one needs me; one of another warp may still complete.
-                if (other.warp() == me.warp()) {
-                    report(Kind::Divergence, "%s, but thread %u waits at %s in line %u", what, i, other.waits_for,
-                           other.place.line());
-                }
-                complete = false;
-                break;
-            case State::Collective:
-                if (!other.participants.contain(me.number)) {
-                    complete = false;
-                } else if (other.operation != operation || strcmp(other.waits_for, what) != 0 ||
-                           !(other.participants == participants) || !same_place(other.place, place)) {
-                    report(Kind::Divergence, "%s (mask %08x), but thread %u is at %s (mask %08x) in line %u", what,
-                           participants.mask, i, other.waits_for, other.participants.mask, other.place.line());
-                }
-                break;
-            case State::Ready:
-            case State::Mbarrier:
-                complete = false;
-        }
+        if (!has_come(block().threads[i], me, what, place)) return suspend(State::Collective, what, place);
     }
-    if (!complete) return suspend(State::Collective, what, place);
 
+    std::vector<Thread*> who;
+    for (unsigned i = participants.first; i < participants.first + participants.count; ++i) {
+        if (participants.contain(i)) who.push_back(&block().threads[i]);
+    }
     if (operation) {
         std::array<void*, WARPGROUP> arguments = {};
         for (Thread* thread : who) arguments[thread->number - participants.first] = thread->argument;

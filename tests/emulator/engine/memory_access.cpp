@@ -19,7 +19,8 @@ bool is_program_data(const void* address, size_t bytes) {
             for (int i = 0; i < library->dlpi_phnum; ++i) {
                 const auto& segment = library->dlpi_phdr[i];
                 const uintptr_t start = library->dlpi_addr + segment.p_vaddr;
-                query.found |= segment.p_type == PT_LOAD && query.first >= start && query.last <= start + segment.p_memsz;
+                const uintptr_t end = start + segment.p_memsz;
+                query.found |= segment.p_type == PT_LOAD && query.first >= start && query.last <= end;
             }
             return int(query.found);
         },

@@ -61,7 +61,9 @@ struct Request {
 };
 
 // Row and column of D, or of A with its registers' halves numbered in order, that thread and number stand for.
-unsigned row_of(unsigned thread, unsigned number) { return thread / WARP * 16 + thread % WARP / 4 + number / 2 % 2 * 8; }
+unsigned row_of(unsigned thread, unsigned number) {
+    return thread / WARP * 16 + thread % WARP / 4 + number / 2 % 2 * 8;
+}
 unsigned column_of(unsigned thread, unsigned number) { return number / 4 * 8 + thread % 4 * 2 + number % 2; }
 
 Warpgroup& warpgroup() { return block().warpgroups[self().number / WARPGROUP]; }

@@ -77,7 +77,8 @@ EMULATOR_UNCHECKED void multiply_matrices(void* const* lanes, unsigned) {
 }
 
 template <class D, class A, class B, class C>
-EMULATOR_UNCHECKED void simdgroup_multiply_accumulate(thread simdgroup_matrix<D>& d, thread const simdgroup_matrix<A>& a,
+EMULATOR_UNCHECKED void simdgroup_multiply_accumulate(thread simdgroup_matrix<D>& d,
+                                                      thread const simdgroup_matrix<A>& a,
                                                       thread const simdgroup_matrix<B>& b,
                                                       thread const simdgroup_matrix<C>& c,
                                                       emulator::Place place = emulator::Place::current()) {

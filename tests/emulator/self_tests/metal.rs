@@ -92,14 +92,14 @@ fn check_address_spaces(compiler: &Compiler) -> Result<()> {
     Ok(())
 }
 
+type Test = Box<dyn Fn(&Kernels) -> Result<()> + Send>;
+
 pub fn trials() -> Vec<Trial> {
     let compiler = Compiler::find_clang();
     let mut names: Vec<_> = DETECTORS.iter().map(|(name, _)| *name).collect();
     names.extend(["multiply<half>", "multiply<bfloat>", "multiply<float>", "reduce"]);
     let kernels = super::compile_once(&compiler, file(), names);
-    let trial = |name: &str, test: Box<dyn Fn(&Kernels) -> Result<()> + Send>| {
-        super::trial("metal", name, &compiler, kernels, move |kernels| test(kernels))
-    };
+    let trial = |name: &str, test: Test| super::trial("metal", name, &compiler, kernels, move |kernels| test(kernels));
     let mut trials: Vec<_> = DETECTORS
         .iter()
         .map(|&(name, kinds)| {

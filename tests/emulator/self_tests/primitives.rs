@@ -185,7 +185,7 @@ fn load_box(device: &Device, name: &str, order: u64, boxed: &[u32], swizzle: u32
         }
         let chunk_row = place * 2 / 128;
         let chunks = (swizzle as usize / 16).max(1);
-        let swizzled = place ^ (chunk_row % chunks) * 8;
+        let swizzled = place ^ ((chunk_row % chunks) * 8);
         expected[swizzled] = if inside { tensor[source as usize].into() } else { 0.0 };
     }
     ensure_equal(&d.read(), &expected)
