@@ -70,17 +70,17 @@ bool wake_pollers() {
 
 // Nobody can go on. Meetings that some have come to and others cannot are divergence, all else is a deadlock.
 void report_standstill() {
-    const std::vector<Thread>& threads = block().threads;
+    std::vector<Thread>& threads = block().threads;
     const auto stuck = std::find_if(threads.begin(), threads.end(), [](const Thread& thread) {
         return thread.state == State::Collective || thread.state == State::Barrier;
     });
     const auto waiter = std::find_if(threads.begin(), threads.end(),
                                      [](const Thread& thread) { return thread.state == State::Mbarrier; });
-    const Thread& first = stuck != threads.end() ? *stuck : *waiter;
+    Thread& first = stuck != threads.end() ? *stuck : *waiter;
     const auto other = std::find_if(threads.begin(), threads.end(), [&](const Thread& thread) {
         return thread.state != first.state || thread.place.line() != first.place.line();
     });
-    current->thread = const_cast<Thread*>(&first);
+    current->thread = &first;
     current->origin = {nullptr, first.place};
     std::string rest = "all threads wait there";
     if (other != threads.end()) {

@@ -74,9 +74,8 @@ struct Thread {
     Participants participants = {};
     void* argument = nullptr;
     WarpOperation operation = nullptr;
-    // The mbarrier phase it waits for.
+    // The mbarrier it waits for.
     uint32_t mbarrier = 0;
-    uint32_t parity = 0;
 
     View view = {};
     View released = {};  // what its last thread_fence published

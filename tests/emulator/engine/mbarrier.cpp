@@ -145,7 +145,6 @@ bool mbarrier_try_wait(uint32_t address, uint32_t parity, Place place) {
     const auto ended = [&] { return find(address, "mbarrier wait").phase != parity; };
     if (!ended()) {
         self().mbarrier = address;
-        self().parity = parity;
         suspend(State::Mbarrier, "mbarrier wait", place);
         if (!ended()) return false;
     }

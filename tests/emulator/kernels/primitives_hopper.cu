@@ -38,6 +38,23 @@ extern "C" __global__ void load_box_3d(const __grid_constant__ TileArguments p) 
 extern "C" __global__ void load_box_4d(const __grid_constant__ TileArguments p) { load_box<4>(p); }
 extern "C" __global__ void load_box_5d(const __grid_constant__ TileArguments p) { load_box<5>(p); }
 
+// d[0..256] doubled, by way of shared memory; thread 0 polls and does the other arrival while it waits.
+extern "C" __global__ void double_by_bulk_load(const __grid_constant__ TileArguments p) {
+    unsigned char* memory = ptx::dynamic_shared_memory();
+    const uint32_t shared = ptx::shared_address(memory), mbarrier = shared + 1024;
+    if (threadIdx.x == 0) {
+        ptx::mbarrier_init(mbarrier, 2);
+        ptx::fence_mbarrier_init();
+        ptx::mbarrier_arrive_expect_tx(mbarrier, 1024);
+        ptx::bulk_load(shared, p.d, 1024, mbarrier);
+        for (int attempt = 0; !ptx::mbarrier_try_wait(mbarrier, 0); ++attempt) {
+            if (attempt == 0) ptx::mbarrier_arrive(mbarrier);
+        }
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < 256; i += blockDim.x) p.d[i] = 2.0f * reinterpret_cast<const float*>(memory)[i];
+}
+
 // D [64, N] = A [64, 64] · B, with B [N, 64] (K-major) or [64, N] (MN-major), by one warpgroup. Tiles come by TMA with
 // the 128-byte swizzle; an MN-major B lies as slabs [64, 64], one after the other.
 template <class Element, int N, ptx::Major B, bool A_IN_REGISTERS>

@@ -24,7 +24,8 @@ const BASIC: [(&str, Check); 8] = [
     ("convert", convert),
 ];
 
-const HOPPER: [(&str, Check); 13] = [
+const HOPPER: [(&str, Check); 14] = [
+    ("double_by_bulk_load", double_by_bulk_load),
     ("load_box_3d", |device, name, order| load_box(device, name, order, &[64, 5, 2], 128)),
     ("load_box_4d", |device, name, order| load_box(device, name, order, &[32, 3, 2, 2], 64)),
     ("load_box_5d", |device, name, order| load_box(device, name, order, &[8, 2, 3, 2, 2], 0)),
@@ -189,6 +190,14 @@ fn load_box(device: &Device, name: &str, order: u64, boxed: &[u32], swizzle: u32
         expected[swizzled] = if inside { tensor[source as usize].into() } else { 0.0 };
     }
     ensure_equal(&d.read(), &expected)
+}
+
+fn double_by_bulk_load(device: &Device, name: &str, order: u64) -> Result<()> {
+    let numbers: Vec<f32> = (0..256).map(|i| i as f32).collect();
+    let d = device.in_out("d", &numbers);
+    let arguments = TileArguments { d: d.address(), ..Zeroable::zeroed() };
+    device.launch(name, Launch { grid: [1; 3], block: [64, 1, 1], shared_bytes: 1024 + 8, order }, &arguments)?;
+    ensure_equal(&d.read(), &numbers.iter().map(|number| 2.0 * number).collect::<Vec<_>>())
 }
 
 fn warpgroup_multiply<T: Element>(device: &Device, name: &str, order: u64, n: usize, b_rows: bool) -> Result<()> {
