@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::metal;
+use super::metal_lint::unqualified_pointers;
 
 /// Names a compiler to use instead of the first that is found.
 const COMPILER_VARIABLE: &str = "EMULATOR_CXX";
@@ -114,8 +115,10 @@ impl Compiler {
         })
     }
 
-    /// Checks that pointers of a `.metal` file keep to their address spaces, without running anything.
+    /// Checks that pointers of a `.metal` file name their address spaces and keep to them, without running anything.
     pub fn check_address_spaces(&self, path: &Path, defines: &[&str]) -> Result<()> {
+        let unqualified = unqualified_pointers(&fs::read_to_string(path)?);
+        ensure!(unqualified.is_empty(), "{}: no address space: {}", path.display(), unqualified.join("; "));
         let cache = cache_folder()?;
         let unit = tempfile::Builder::new().suffix(".cpp").tempfile_in(cache)?;
         fs::write(unit.path(), define_lines(defines) + &metal::checked_text(path)?)?;

@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use libtest_mimic::Trial;
 
-use crate::emulator::{Compiler, Device, Finding, FindingKind, Kernels, Launch, MetalArguments};
+use crate::emulator::{Compiler, Device, Finding, FindingKind, Kernels, Launch, MetalArguments, unqualified_pointers};
 use FindingKind::*;
 
 const ORDERS: [u64; 4] = [0, 1, 2, 3];
@@ -92,6 +92,16 @@ fn check_address_spaces(compiler: &Compiler) -> Result<()> {
     Ok(())
 }
 
+/// Finds pointers without an address space, and only those.
+fn find_unqualified_pointers() -> Result<()> {
+    let bad = ["float* p = x;", "const half4 & v, int i", "struct S; void f(S* s)", "vec<half, 4>* tile)"];
+    let good = ["device float* p = x;", "float thread& v,", "const constant half4* p)", "a = b * c;", "if (x && y)"];
+    let wrong = |text: &&str| unqualified_pointers(text).is_empty();
+    ensure!(!bad.iter().any(wrong), "missed: {:?}", bad.iter().find(|text| wrong(text)));
+    ensure!(good.iter().all(wrong), "found: {:?}", good.iter().find(|text| !wrong(text)));
+    Ok(())
+}
+
 type Test = Box<dyn Fn(&Kernels) -> Result<()> + Send>;
 
 pub fn trials() -> Vec<Trial> {
@@ -116,5 +126,7 @@ pub fn trials() -> Vec<Trial> {
     let clang = compiler.clone();
     let check = move |_: &Kernels| check_address_spaces(clang.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?);
     trials.push(trial("address_spaces", Box::new(check)));
+    let lint = || Ok(find_unqualified_pointers().map_err(|error| format!("{error:#}"))?);
+    trials.push(Trial::test("metal::unqualified_pointers", lint));
     trials
 }
