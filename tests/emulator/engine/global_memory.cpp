@@ -76,15 +76,15 @@ void GlobalMemory::check_ordered(const Buffer& buffer, const Cell& cell, size_t 
     if (cell.block == NOBODY) return;
     const size_t offset = index * GRANULE;
     if (cell.block == who.block) {
-        if (cell.epoch.agent == who.epoch.agent || who.view.knows(cell.epoch)) return;
+        if (cell.epoch.actor == who.epoch.actor || who.view.knows(cell.epoch)) return;
         report(Kind::Race,
                "%s at offset %zu of buffer `%s`: thread %u of this block wrote it and nothing orders the two", what,
-               offset, buffer.name.c_str(), cell.epoch.agent);
+               offset, buffer.name.c_str(), cell.epoch.actor);
     }
     if (known.covers(who.view, cell.block, cell.epoch)) return;
     report(Kind::Blocks,
            "%s at offset %zu of buffer `%s`: block number %u (thread %u) wrote it and nothing orders the two", what,
-           offset, buffer.name.c_str(), cell.block, cell.epoch.agent);
+           offset, buffer.name.c_str(), cell.block, cell.epoch.actor);
 }
 
 void GlobalMemory::read(const void* address, size_t bytes, const Accessor& who, const Publications& known,

@@ -125,7 +125,7 @@ void run_block() {
     }
     for (const auto& [address, mbarrier] : block.mbarriers) {
         const bool awaited = std::any_of(block.threads.begin(), block.threads.end(), [&](const Thread& thread) {
-            return thread.view.of(mbarrier.agent) >= mbarrier.loads;
+            return thread.view.of(mbarrier.actor) >= mbarrier.loads;
         });
         if (awaited) continue;
         record(Kind::Asynchronous, "the block ended and nobody waited for a TMA load that reports to shared address %u",
@@ -163,14 +163,14 @@ void Block::begin(Dim3 block_index, unsigned block_number) {
     progress = 0;
 }
 
-std::string Block::agent_name(unsigned agent) const {
-    if (agent < threads.size()) return "thread " + std::to_string(agent);
-    agent -= threads.size();
-    if (agent < warps()) return "a wgmma of warp " + std::to_string(agent);
+std::string Block::actor_name(unsigned actor) const {
+    if (actor < threads.size()) return "thread " + std::to_string(actor);
+    actor -= threads.size();
+    if (actor < warps()) return "a wgmma of warp " + std::to_string(actor);
     for (const auto& [address, mbarrier] : mbarriers) {
-        if (mbarrier.agent == threads.size() + agent) return "mbarrier at shared address " + std::to_string(address);
+        if (mbarrier.actor == threads.size() + actor) return "mbarrier at shared address " + std::to_string(address);
     }
-    return "an unknown agent";
+    return "an unknown actor";
 }
 
 void run(Launch& launch) {

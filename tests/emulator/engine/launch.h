@@ -106,10 +106,10 @@ struct Block {
     Block(const Shape& shape, char* stacks);
 
     void begin(Dim3 block_index, unsigned block_number);
-    std::string agent_name(unsigned agent) const;
+    std::string actor_name(unsigned actor) const;
 
-    unsigned warp_agent(unsigned warp) const { return threads.size() + warp; }
-    unsigned mbarrier_agent(size_t ordinal) const { return threads.size() + warps() + ordinal; }
+    unsigned warp_actor(unsigned warp) const { return threads.size() + warp; }
+    unsigned mbarrier_actor(size_t ordinal) const { return threads.size() + warps() + ordinal; }
     unsigned warps() const { return (threads.size() + WARP - 1) / WARP; }
 
     Dim3 index;

@@ -17,7 +17,7 @@ Mbarrier& find(uint32_t address, const char* what) {
     Mbarrier& mbarrier = found->second;
     if (!self().view.knows(mbarrier.initialised)) {
         report(Kind::Race, "%s: thread %u initialised the mbarrier and nothing orders the two", what,
-               mbarrier.initialised.agent);
+               mbarrier.initialised.actor);
     }
     return mbarrier;
 }
@@ -40,7 +40,7 @@ TmaLoad begin_load(uint32_t destination, uint32_t bytes, uint32_t address, const
         report(Kind::Asynchronous, "%s: no fence_mbarrier_init between the mbarrier's initialisation and TMA", what);
     }
     const uint32_t load = ++mbarrier.loads;
-    block().shared.begin_tma(shared_pointer(destination), bytes, {load, static_cast<uint16_t>(mbarrier.agent)},
+    block().shared.begin_tma(shared_pointer(destination), bytes, {load, static_cast<uint16_t>(mbarrier.actor)},
                              self().view);
     TmaLoad issued = {};
     issued.destination = destination;
@@ -110,7 +110,7 @@ void mbarrier_init(uint32_t address, uint32_t count, Place place) {
     Mbarrier mbarrier = {};
     mbarrier.count = count;
     mbarrier.missing_arrivals = count;
-    mbarrier.agent = here.mbarrier_agent(here.mbarriers.size());
+    mbarrier.actor = here.mbarrier_actor(here.mbarriers.size());
     mbarrier.initialised = self().now();
     here.mbarriers.insert({address, mbarrier});
     current->origin = {};
@@ -118,7 +118,7 @@ void mbarrier_init(uint32_t address, uint32_t count, Place place) {
 
 void mbarrier_fence_init() {
     for (auto& [address, mbarrier] : block().mbarriers) {
-        if (mbarrier.initialised.agent == self().number) mbarrier.fenced = true;
+        if (mbarrier.initialised.actor == self().number) mbarrier.fenced = true;
     }
     self().step();
 }
@@ -213,7 +213,7 @@ bool deliver_tma(size_t choice) {
     if (load.tiled) write_tile(load);
     else memcpy(shared_pointer(load.destination), load.source, load.bytes);
     Mbarrier& mbarrier = block().mbarriers.at(load.mbarrier);
-    uint32_t& arrived = mbarrier.arriving.entry(mbarrier.agent);
+    uint32_t& arrived = mbarrier.arriving.entry(mbarrier.actor);
     arrived = std::max(arrived, load.load);
     mbarrier.missing_bytes -= load.bytes;
     ++block().progress;

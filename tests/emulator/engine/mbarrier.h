@@ -14,7 +14,7 @@ struct Mbarrier {
     uint32_t missing_arrivals;
     int64_t missing_bytes = 0;  // negative while more bytes have come than are expected yet
     uint32_t phase = 0;         // parity of the running phase
-    unsigned agent;             // in whose name TMA writes
+    unsigned actor;             // in whose name TMA writes
     Epoch initialised;
     bool fenced = false;
     uint32_t loads = 0;         // issued so far

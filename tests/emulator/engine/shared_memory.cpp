@@ -54,10 +54,10 @@ void SharedMemory::check_written(const Cell& cell, size_t index, const View& vie
     }
     if (cell.owner == Owner::CopyInFlight) {
         report(Kind::Asynchronous, "%s of shared offset %zu before the wait for the cp.async of %s into it", what,
-               offset, current->block->agent_name(cell.written.agent).c_str());
+               offset, current->block->actor_name(cell.written.actor).c_str());
     }
     if (view.knows(cell.written)) return;
-    const std::string writer = current->block->agent_name(cell.written.agent);
+    const std::string writer = current->block->actor_name(cell.written.actor);
     if (cell.owner == Owner::Tma) {
         report(Kind::Asynchronous, "%s of shared offset %zu before the wait for the TMA load (%s) into it", what,
                offset, writer.c_str());
@@ -69,9 +69,9 @@ void SharedMemory::check_written(const Cell& cell, size_t index, const View& vie
 void SharedMemory::check_reads(const Cell& cell, size_t index, Epoch writer, const View& view,
                                const char* what) const {
     const auto check = [&](Epoch read) {
-        if (read.agent == writer.agent || view.knows(read)) return;
+        if (read.actor == writer.actor || view.knows(read)) return;
         report(Kind::Race, "%s of shared offset %zu: write after read, %s read it and nothing orders the two", what,
-               index * GRANULE, current->block->agent_name(read.agent).c_str());
+               index * GRANULE, current->block->actor_name(read.actor).c_str());
     };
     check(cell.last_read);
     if (!cell.other_reads) return;
@@ -79,13 +79,13 @@ void SharedMemory::check_reads(const Cell& cell, size_t index, Epoch writer, con
 }
 
 void SharedMemory::note(Cell& cell, Epoch reader) {
-    if (cell.last_read.clock == 0 || cell.last_read.agent == reader.agent) {
+    if (cell.last_read.clock == 0 || cell.last_read.actor == reader.actor) {
         cell.last_read = reader;
         return;
     }
     if (!cell.other_reads) cell.other_reads = std::make_unique<std::vector<Epoch>>();
     for (Epoch& read : *cell.other_reads) {
-        if (read.agent != reader.agent) continue;
+        if (read.actor != reader.actor) continue;
         read = reader;
         return;
     }
@@ -114,9 +114,9 @@ void SharedMemory::read_async(const void* address, size_t bytes, const View& vie
         }
         check_written(cell, i, view, what, "read after write");
         const bool by_thread = cell.owner == Owner::Thread || cell.owner == Owner::CopyLanded;
-        if (by_thread && cell.written.clock > fences[cell.written.agent]) {
+        if (by_thread && cell.written.clock > fences[cell.written.actor]) {
             report(Kind::Asynchronous, "%s of shared offset %zu, which %s wrote without a fence_proxy_async after it",
-                   what, i * GRANULE, current->block->agent_name(cell.written.agent).c_str());
+                   what, i * GRANULE, current->block->actor_name(cell.written.actor).c_str());
         }
     }
 }

@@ -39,14 +39,14 @@ class SharedMemory {
     // `fences[t]` is the last step of thread t that it has fenced.
     void read_async(const void* address, size_t bytes, const View& view, const std::vector<uint32_t>& fences,
                     const char* what);
-    // Notes that an agent has read, so that later writers must know of it.
+    // Notes that an actor has read, so that later writers must know of it.
     void note_read(const void* address, size_t bytes, Epoch reader);
 
     // cp.async: from `begin` to `land`, nobody may touch the bytes.
     void begin_copy(const void* address, size_t bytes, Epoch writer, const View& view);
     void land_copy(const void* address, size_t bytes, Epoch writer);
 
-    // TMA: written by an mbarrier's agent at a step that its waiters will know.
+    // TMA: written by an mbarrier's actor at a step that its waiters will know.
     void begin_tma(const void* address, size_t bytes, Epoch writer, const View& view);
 
     // Ordinary accesses to an mbarrier are always wrong.
@@ -59,7 +59,7 @@ class SharedMemory {
     struct Cell {
         Epoch written;
         Epoch last_read;
-        std::unique_ptr<std::vector<Epoch>> other_reads;  // by further agents since the write
+        std::unique_ptr<std::vector<Epoch>> other_reads;  // by further actors since the write
         Owner owner = Owner::Thread;
     };
 

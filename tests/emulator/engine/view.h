@@ -1,7 +1,7 @@
-// What an agent knows to have happened: the happens-before relation as vector clocks.
+// What an actor knows to have happened: the happens-before relation as vector clocks.
 //
-// Agents of a block are its threads, its warps (which read for wgmma) and its mbarriers (for which TMA writes), in this
-// order. An agent's own entry counts its steps; a meeting joins the views of those who meet.
+// Actors of a block are its threads, its warps (which read for wgmma) and its mbarriers (for which TMA writes), in this
+// order. An actor's own entry counts its steps; a meeting joins the views of those who meet.
 #pragma once
 
 #include <algorithm>
@@ -10,23 +10,23 @@
 
 namespace emulator {
 
-// Step `clock` of an agent; 0 means never.
+// Step `clock` of an actor; 0 means never.
 struct Epoch {
     uint32_t clock = 0;
-    uint16_t agent = 0;
+    uint16_t actor = 0;
 };
 
 struct View {
-    std::vector<uint32_t> clock;     // per agent; agents beyond the end are unknown
+    std::vector<uint32_t> clock;     // per actor; actors beyond the end are unknown
     std::vector<uint32_t> counters;  // per global counter: how many of its publications are known
 
-    uint32_t of(unsigned agent) const { return agent < clock.size() ? clock[agent] : 0; }
+    uint32_t of(unsigned actor) const { return actor < clock.size() ? clock[actor] : 0; }
 
-    bool knows(Epoch epoch) const { return epoch.clock <= of(epoch.agent); }
+    bool knows(Epoch epoch) const { return epoch.clock <= of(epoch.actor); }
 
-    uint32_t& entry(unsigned agent) {
-        if (agent >= clock.size()) clock.resize(agent + 1, 0);
-        return clock[agent];
+    uint32_t& entry(unsigned actor) {
+        if (actor >= clock.size()) clock.resize(actor + 1, 0);
+        return clock[actor];
     }
 
     void join(const View& other) {

@@ -85,11 +85,11 @@ void check_operands(const WgmmaInstruction& instruction) {
 void note_operand_reads(const WgmmaInstruction& instruction) {
     const unsigned first = self().number / WARPGROUP * WARPGROUP;
     for (unsigned warp = first / WARP; warp < (first + WARPGROUP) / WARP; ++warp) {
-        const unsigned agent = block().warp_agent(warp);
+        const unsigned actor = block().warp_actor(warp);
         uint32_t clock = 0;
-        for (unsigned lane = 0; lane < WARP; ++lane) clock = ++block().threads[warp * WARP + lane].view.entry(agent);
+        for (unsigned lane = 0; lane < WARP; ++lane) clock = ++block().threads[warp * WARP + lane].view.entry(actor);
         for_each_chunk(instruction, [&](const unsigned char* chunk) {
-            block().shared.note_read(chunk, CHUNK, {clock, static_cast<uint16_t>(agent)});
+            block().shared.note_read(chunk, CHUNK, {clock, static_cast<uint16_t>(actor)});
         });
     }
 }
