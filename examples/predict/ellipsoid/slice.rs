@@ -23,10 +23,10 @@ impl Slice {
         let mut points = Vec::new();
         // Position among the kept points of every point of the grid.
         let mut kept = vec![None; columns * rows];
-        for at in 0..columns * rows {
+        for (at, kept) in kept.iter_mut().enumerate() {
             let point = [along(at % columns, columns, BOX), 0.0, along(at / columns, rows, half_height)];
             if level(semi_axes, point) > 1.0 {
-                kept[at] = Some(points.len() as u32);
+                *kept = Some(points.len() as u32);
                 grid_index.push(at);
                 points.push(point.map(|x| x as f32));
             }

@@ -35,7 +35,10 @@ impl TensorPoints {
         let mut size = [0; 8];
         file.read_exact(&mut size).context("not a safetensors file: shorter than its header")?;
         let size = u64::from_le_bytes(size);
-        ensure!(size <= LONGEST_HEADER && size + 8 <= length, "not a safetensors file: its header would be {size} bytes");
+        ensure!(
+            size <= LONGEST_HEADER && size + 8 <= length,
+            "not a safetensors file: its header would be {size} bytes"
+        );
         let mut header = vec![0; size as usize];
         file.read_exact(&mut header)?;
         let mut entries: BTreeMap<String, serde_json::Value> =
@@ -46,7 +49,9 @@ impl TensorPoints {
         let name = match (name, entries.len()) {
             (Some(name), _) => name.to_string(),
             (None, 1) => names().remove(0),
-            (None, _) => bail!("expected one tensor, or a name as in 'points.safetensors#name'; it holds {:?}", names()),
+            (None, _) => {
+                bail!("expected one tensor, or a name as in 'points.safetensors#name'; it holds {:?}", names())
+            }
         };
         let Some(entry) = entries.get(&name) else { bail!("there is no tensor '{name}'; it holds {:?}", names()) };
         let entry = Entry::deserialize(entry).with_context(|| format!("tensor '{name}' is described wrongly"))?;
@@ -58,7 +63,10 @@ impl TensorPoints {
         };
         let [start, end] = entry.data_offsets;
         let expected = points.checked_mul(if double { 24 } else { 12 });
-        ensure!(end.checked_sub(start) == expected, "tensor '{name}': offsets {start}..{end} do not hold {points} points");
+        ensure!(
+            end.checked_sub(start) == expected,
+            "tensor '{name}': offsets {start}..{end} do not hold {points} points"
+        );
         let data_start = 8 + size + start;
         let needed = 8 + size + end;
         ensure!(length >= needed, "truncated: tensor '{name}' ends at byte {needed}, the file at {length}");

@@ -45,12 +45,7 @@ impl ConditionStatistics {
     ///
     /// # Errors
     /// Lists of different length, or a standard deviation that is not positive.
-    pub fn new(
-        name: String,
-        unit: Option<String>,
-        mean: Vec<f64>,
-        std: Vec<f64>,
-    ) -> Result<Self, NormalisationError> {
+    pub fn new(name: String, unit: Option<String>, mean: Vec<f64>, std: Vec<f64>) -> Result<Self, NormalisationError> {
         check(|| format!("mean of condition '{name}'"), &mean, mean.len(), "", |_| true)?;
         check(|| format!("std of condition '{name}'"), &std, mean.len(), " above 0", |value| value > 0.0)?;
         Ok(Self { name, unit, mean, std })

@@ -7,9 +7,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum NormalisationError {
     /// A position lies outside the box that the network was trained on.
-    #[error(
-        "{argument}: point {point} has {coordinate} = {value}, outside the box [{min}, {max}] of the statistics"
-    )]
+    #[error("{argument}: point {point} has {coordinate} = {value}, outside the box [{min}, {max}] of the statistics")]
     OutsideBox {
         /// The argument.
         argument: String,

@@ -87,11 +87,7 @@ impl PositionStatistics {
     ///
     /// # Errors
     /// Lists of different length, a scale that is not positive, an empty box.
-    pub fn affine(
-        shift: Vec<f64>,
-        scale: Vec<f64>,
-        bounds: Option<PositionBox>,
-    ) -> Result<Self, NormalisationError> {
+    pub fn affine(shift: Vec<f64>, scale: Vec<f64>, bounds: Option<PositionBox>) -> Result<Self, NormalisationError> {
         let width = shift.len();
         check(|| "shift of the positions".into(), &shift, width, "", |_| true)?;
         check(|| "scale of the positions".into(), &scale, width, " above 0", |value| value > 0.0)?;
