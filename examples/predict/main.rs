@@ -25,7 +25,7 @@ use clap::Parser;
 use serde_json::{Map, json};
 
 use args::Arguments;
-use demo::{Demo, Options};
+use demo::{Demo, Options, Resolution};
 use ellipsoid::Flow;
 
 fn main() -> Result<()> {
@@ -39,7 +39,7 @@ fn main() -> Result<()> {
     for warning in case.warnings() {
         eprintln!("warning: {warning}; expect larger errors");
     }
-    let demo = Demo::new(case);
+    let demo = Demo::new(case, Resolution::FINE);
     if arguments.output.dry_run {
         return plan::print(&demo.parts(), folder);
     }

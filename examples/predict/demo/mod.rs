@@ -19,12 +19,22 @@ use crate::output::{
 };
 use crate::progress::Progress;
 
-/// Vertices of the surface mesh: rings between the poles, and around.
-const SURFACE_GRID: [usize; 2] = [127, 256];
-
-/// Points of the slice along x and z, and half its height.
-const SLICE_GRID: [usize; 2] = [401, 321];
+/// Half the height of the slice.
 const SLICE_HALF_HEIGHT: f64 = 2.0;
+
+/// How many points the demo predicts.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolution {
+    /// Vertices of the surface mesh: rings between the poles, and around.
+    pub surface: [usize; 2],
+    /// Points of the slice along x and z.
+    pub slice: [usize; 2],
+}
+
+impl Resolution {
+    /// Fine enough for pictures.
+    pub const FINE: Self = Self { surface: [127, 256], slice: [401, 321] };
+}
 
 /// What to do with the results.
 pub struct Options<'a> {
@@ -55,9 +65,8 @@ pub struct Demo {
 
 impl Demo {
     /// The demo for a body.
-    pub fn new(case: Case) -> Self {
-        let [rings, sectors] = SURFACE_GRID;
-        let [columns, rows] = SLICE_GRID;
+    pub fn new(case: Case, resolution: Resolution) -> Self {
+        let ([rings, sectors], [columns, rows]) = (resolution.surface, resolution.slice);
         let slice = Slice::new(case.semi_axes, columns, rows, SLICE_HALF_HEIGHT);
         let surface = Place { kind: PlaceKind::Surface, mesh: surface_mesh(case.semi_axes, rings, sectors) };
         let plane = Place { kind: PlaceKind::Slice, mesh: slice.mesh.clone() };

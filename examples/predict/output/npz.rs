@@ -14,6 +14,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::FieldSpec;
 use super::disk::{Disk, partial};
+use super::safetensors::POSITIONS;
 
 /// Bytes that are copied at once.
 const BUFFER: usize = 1 << 20;
@@ -31,7 +32,7 @@ pub fn write_npz(disk: &impl Disk, safetensors: &Path, npz: &Path, points: u64, 
         .compression_method(CompressionMethod::Stored)
         .last_modified_time(DateTime::default())
         .large_file(true);
-    let positions = FieldSpec::new("positions", 3);
+    let positions = FieldSpec::new(POSITIONS, 3);
     for field in std::iter::once(&positions).chain(fields) {
         archive.start_file(format!("{}.npy", field.name), options)?;
         let header = npyz::WriteOptions::new_header_only()

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::disk::{Disk, partial};
 use super::layout::FileLayout;
+use super::safetensors::POSITIONS;
 use super::state::{PartState, STATE_FILE, State};
 use super::{FieldSpec, Predict};
 
@@ -58,6 +59,7 @@ impl<D: Disk> Run<D> {
         existing: Existing,
     ) -> Result<Self> {
         ensure!(chunk > 0, "--chunk must be at least 1, got 0");
+        parts.iter().try_for_each(Part::check_names)?;
         let state = State::new(inputs, chunk, parts.iter().map(Part::fresh_state).collect());
         let mut run = Self { disk, folder: folder.to_path_buf(), parts, state };
         if existing != Existing::Overwrite {
@@ -205,6 +207,16 @@ impl Part {
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(FileLayout::len).sum()
+    }
+
+    /// Every array of a file needs a name of its own; the positions have one already.
+    fn check_names(&self) -> Result<()> {
+        let mut names = vec![POSITIONS];
+        for field in &self.fields {
+            ensure!(!names.contains(&field.name.as_str()), "part '{}': two arrays named '{}'", self.name, field.name);
+            names.push(&field.name);
+        }
+        Ok(())
     }
 
     fn fresh_state(&self) -> PartState {

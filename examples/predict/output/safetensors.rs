@@ -8,9 +8,12 @@ use super::layout::{FileLayout, RowSource};
 /// The format wants the data to begin at a multiple of this.
 const ALIGNMENT: usize = 8;
 
+/// The name of the tensor with the positions.
+pub const POSITIONS: &str = "positions";
+
 /// A safetensors file with the positions and fields of `points` points.
 pub fn safetensors_layout(name: &str, points: u64, fields: &[FieldSpec]) -> FileLayout {
-    let positions = ("positions", RowSource::Position, 3);
+    let positions = (POSITIONS, RowSource::Position, 3);
     let values = fields.iter().enumerate().map(|(at, field)| {
         let FieldSpec { name, components } = field;
         (name.as_str(), RowSource::Field(at, *components), *components)

@@ -103,7 +103,7 @@ impl Panel<'_> {
         canvas.fill(bar, |_, y| self.scale.colour(value(y)));
         canvas.outline(bar, INK);
         text::draw(canvas, &fonts.regular, 18.0, [bar.x, bar.y - 12.0], Align::Left, INK, &self.label);
-        let values = ticks::ticks(f64::from(min), f64::from(max), 6);
+        let values = ticks::ticks(f64::from(min), f64::from(max), 8);
         for (tick, label) in values.iter().zip(ticks::labels(&values)) {
             let y = bar.y + (max - *tick as f32) / (max - min) * bar.height;
             let right = bar.x + bar.width;

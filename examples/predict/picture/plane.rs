@@ -117,7 +117,7 @@ impl PlanePanel<'_> {
             }
         }
         for piece in &outline {
-            canvas.polyline(piece, 1.6, ink, 0.9);
+            canvas.polyline(piece, 1.6, ink, 1.0);
         }
     }
 }

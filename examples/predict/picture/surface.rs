@@ -15,8 +15,8 @@ const VIEWER: Vec3 = [-0.62, -0.85, 0.48];
 const LIGHT: Vec3 = [-0.55, -0.5, 0.95];
 
 /// Brightness of a surface that the light does not reach, and what full light adds.
-const AMBIENT: f32 = 0.62;
-const DIFFUSE: f32 = 0.42;
+const AMBIENT: f32 = 0.72;
+const DIFFUSE: f32 = 0.40;
 
 /// Share of the rectangle that stays free around the body.
 const MARGIN: f32 = 0.06;

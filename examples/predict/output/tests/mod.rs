@@ -21,6 +21,9 @@ const SURFACE_POINTS: u64 = 4;
 const VOLUME_POINTS: u64 = 11;
 const CHUNK: u64 = 3;
 
+/// A number that changes its last bit on its way through JSON.
+const ANGLE: f64 = 0.124_999_999_310_512_56;
+
 fn fields() -> Vec<FieldSpec> {
     vec![FieldSpec::new("velocity", 3), FieldSpec::new("pressure", 1)]
 }
@@ -54,7 +57,7 @@ fn parts() -> Vec<Part> {
 }
 
 fn open<D: Disk>(disk: D, folder: &Path, existing: Existing) -> Result<Run<D>> {
-    let inputs = Map::from_iter([("seed".to_string(), json!(7))]);
+    let inputs = Map::from_iter([("seed".to_string(), json!(7)), ("angle".to_string(), json!(ANGLE))]);
     Run::open(disk, folder, inputs, CHUNK, parts(), existing)
 }
 

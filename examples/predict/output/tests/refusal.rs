@@ -61,7 +61,7 @@ fn another_run_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
     open(LocalDisk, folder.path(), Existing::Refuse).unwrap();
     let resume = |seed: u64, chunk: u64, parts: Vec<Part>| {
-        let inputs = Map::from_iter([("seed".to_string(), json!(seed))]);
+        let inputs = Map::from_iter([("seed".to_string(), json!(seed)), ("angle".to_string(), json!(ANGLE))]);
         message(Run::open(LocalDisk, folder.path(), inputs, chunk, parts, Existing::Resume))
     };
     assert_eq!(resume(8, CHUNK, parts()), "--resume: seed was 7 when the run began and is 8 now");
@@ -87,6 +87,18 @@ fn a_disk_that_is_too_small_is_found_out_before_anything_is_written() {
     let refusal = message(open(SmallDisk, folder.path(), Existing::Refuse));
     assert!(refusal.contains("of disk space, 1000 B are free"), "{refusal}");
     assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn two_arrays_of_one_name_are_refused() {
+    for (name, expected) in [("pressure", "two arrays named 'pressure'"), ("positions", "two arrays named 'positions'")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let mut parts = parts();
+        parts[0].fields[0].name = name.to_string();
+        let refusal = message(Run::open(LocalDisk, folder.path(), Map::new(), CHUNK, parts, Existing::Refuse));
+        assert!(refusal.contains(expected), "{refusal}");
+    }
 }
 
 #[test]
