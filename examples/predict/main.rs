@@ -20,6 +20,8 @@ mod picture;
 mod plan;
 mod progress;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::Parser;
 use serde_json::{Map, json};
@@ -28,11 +30,20 @@ use args::Arguments;
 use demo::{Demo, Options, Resolution};
 use ellipsoid::Flow;
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
     let folder = &arguments.output.out;
     if arguments.model.weights.is_some() {
-        return plan::print(&plan::check_model(&arguments)?, folder);
+        return plan::print(&plan::check_model(arguments)?, folder);
     }
 
     let case = arguments.demo.case()?;

@@ -14,7 +14,7 @@ const PRESSURE: &str = "Cp";
 pub fn surface(case: &Case, model: &str, mesh: &Mesh, results: &Results) -> Result<Vec<u8>> {
     let (predicted, exact) = pressure(results);
     let difference = minus(predicted, exact);
-    let scale = Scale::spanning(exact, Colormap::Viridis);
+    let scale = Scale::symmetric(exact, Colormap::CoolWarm);
     let panel = |title: &str, values, scale, label: &str| {
         let content = SurfacePanel { mesh, values }.into();
         Panel { title: title.to_string(), label: label.to_string(), scale, content }

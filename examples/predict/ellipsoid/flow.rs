@@ -155,8 +155,8 @@ mod tests {
             for ((point, velocity), pressure) in places.into_iter().zip(velocity).zip(pressure) {
                 let ours = flow.at(point);
                 assert!((ours.pressure - pressure).abs() <= 4.0 * F32_ROUNDING, "{point:?}: {ours:?}");
-                for i in 0..3 {
-                    assert!((ours.velocity[i] - velocity[i]).abs() <= 4.0 * F32_ROUNDING, "{point:?}: {ours:?}");
+                for (ours, expected) in ours.velocity.iter().zip(velocity) {
+                    assert!((ours - expected).abs() <= 4.0 * F32_ROUNDING, "{point:?}: {ours} for {expected}");
                 }
             }
         }

@@ -114,7 +114,11 @@ fn lit(colour: Colour, light: f32) -> Colour {
 
 /// How much a sample belongs to a line of about one pixel along one of the levels.
 fn level_line(sample: &Sample, levels: &[f32]) -> f32 {
-    let distance = |level: &f32| (sample.value - level).abs() / sample.slope.max(f32::MIN_POSITIVE);
+    // A field that does not change belongs to no line, even where it equals a level.
+    if sample.slope < f32::MIN_POSITIVE {
+        return 0.0;
+    }
+    let distance = |level: &f32| (sample.value - level).abs() / sample.slope;
     let nearest = levels.iter().map(distance).fold(f32::INFINITY, f32::min);
     (1.0 - nearest / 0.75).clamp(0.0, 1.0)
 }

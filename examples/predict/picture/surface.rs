@@ -14,9 +14,9 @@ const VIEWER: Vec3 = [-0.62, -0.85, 0.48];
 /// Where the light comes from.
 const LIGHT: Vec3 = [-0.55, -0.5, 0.95];
 
-/// Brightness of a surface that the light does not reach, and what full light adds.
-const AMBIENT: f32 = 0.72;
-const DIFFUSE: f32 = 0.40;
+/// Brightness of a surface that looks away from the light, and what full light adds.
+const AMBIENT: f32 = 0.66;
+const DIFFUSE: f32 = 0.44;
 
 /// Share of the rectangle that stays free around the body.
 const MARGIN: f32 = 0.06;
@@ -69,7 +69,8 @@ impl SurfacePanel<'_> {
             let vertex = vertex as usize;
             // A mesh without an outside is lit from both sides.
             let facing = if dot(normals[vertex], view.away) > 0.0 { -1.0 } else { 1.0 };
-            let towards_light = (facing * dot(normals[vertex], light)).max(0.0);
+            // Squared half cosine: darkens all the way round, without an edge where the light ends.
+            let towards_light = (0.5 + 0.5 * facing * dot(normals[vertex], light)).powi(2);
             Corner {
                 at: place(flat[vertex]),
                 depth: dot(self.mesh.points()[vertex], view.away),

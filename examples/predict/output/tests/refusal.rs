@@ -103,7 +103,8 @@ fn two_arrays_of_one_name_are_refused() {
 
 #[test]
 fn a_predictor_that_returns_too_little_is_named() {
-    let cases: [(fn(&mut Chunk), &str); 3] = [
+    type Spoil = fn(&mut Chunk);
+    let cases: [(Spoil, &str); 3] = [
         (|chunk| chunk.points.truncate(1), "surface: points 0 to 3: the predictor returned 1 positions for 3 points"),
         (|chunk| chunk.fields[0].truncate(8), "field 'velocity': the predictor returned 8 values, expected 9"),
         (|chunk| chunk.fields.truncate(1), "the predictor returned 1 fields, expected 2"),
