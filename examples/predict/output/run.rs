@@ -63,7 +63,7 @@ impl<D: Disk> Run<D> {
         let state = State::new(inputs, chunk, parts.iter().map(Part::fresh_state).collect());
         let mut run = Self { disk, folder: folder.to_path_buf(), parts, state };
         if existing != Existing::Overwrite {
-            let earlier = State::read(folder)?;
+            let earlier = State::read(folder).context("--out")?;
             match (earlier, existing) {
                 (Some(earlier), Existing::Resume) => {
                     earlier.check_same_run(&run.state)?;

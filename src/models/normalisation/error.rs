@@ -7,7 +7,10 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum NormalisationError {
     /// A position lies outside the box that the network was trained on.
-    #[error("{argument}: point {point} has {coordinate} = {value}, outside the box [{min}, {max}] of the statistics")]
+    #[error(
+        "{argument}: point {point} has {coordinate} = {value}, outside the box [{min}, {max}] of the statistics",
+        value = shortest(*value)
+    )]
     OutsideBox {
         /// The argument.
         argument: String,
@@ -102,6 +105,12 @@ impl From<NormalisationError> for candle_core::Error {
     fn from(error: NormalisationError) -> Self {
         candle_core::Error::wrap(error)
     }
+}
+
+/// A number as it was written: one that came as f32 without the digits that f64 adds.
+fn shortest(value: f64) -> String {
+    let narrow = value as f32;
+    if f64::from(narrow) == value { narrow.to_string() } else { value.to_string() }
 }
 
 /// Checks a list of statistics: its length and that every number is in range.

@@ -228,6 +228,16 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_shown_as_it_was_given() {
+        for message in [
+            wing_tunnel().normalise("volume", &[0.0, 0.0, 20.1f32]).unwrap_err().to_string(),
+            wing_tunnel().normalise("volume", &[0.0, 0.0, 20.1f64]).unwrap_err().to_string(),
+        ] {
+            assert_eq!(message, "volume: point 0 has z = 20.1, outside the box [0, 20] of the statistics");
+        }
+    }
+
+    #[test]
     fn rounding_to_f32_does_not_push_a_point_out_of_the_box() {
         let statistics = PositionStatistics::stretched(vec![0.1], vec![0.3], 1.0).unwrap();
         assert!(statistics.normalise("volume", &[0.1f32, 0.3f32]).is_ok());
