@@ -4,6 +4,7 @@
 mod attention;
 mod cache;
 mod error;
+pub mod models;
 pub mod modules;
 mod padding;
 mod pattern;

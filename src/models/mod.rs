@@ -1,0 +1,8 @@
+//! Whole networks on top of the attention layers, and what goes with their weights.
+
+mod normalisation;
+
+pub use normalisation::{
+    BOX_TOLERANCE, ConditionStatistics, FieldStatistics, Normalisation, NormalisationError, PositionBox,
+    PositionStatistics,
+};
