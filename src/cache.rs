@@ -65,6 +65,9 @@ struct FileHeader {
     groups: Vec<(String, usize)>,
 }
 
+/// The tensors and the metadata of a cache file.
+type FileParts = (Vec<(&'static str, Tensor)>, HashMap<String, String>);
+
 impl KvCache {
     /// Collects groups, given as (name, keys after rotation, values), both `[batch, heads, tokens, head_dim]`.
     ///
@@ -201,7 +204,7 @@ impl KvCache {
 
     /// The tensors of the cache under the names that [`save_safetensors`](Self::save_safetensors) writes, and the
     /// metadata that goes with them.
-    fn to_parts(&self) -> Result<(Vec<(&'static str, Tensor)>, HashMap<String, String>)> {
+    fn to_parts(&self) -> Result<FileParts> {
         let mut tensors = vec![("keys", self.keys.clone()), ("values", self.values.clone())];
         if let Some(padding) = &self.padding {
             tensors.push(("padding", padding.to_mask(&Device::Cpu)?));

@@ -65,6 +65,16 @@ impl AttentionOptions {
         self
     }
 
+    /// The angles that [`rope`](Self::rope) has set.
+    pub fn rope_frequencies(&self) -> Option<&RopeFrequencies> {
+        self.rope.as_ref()
+    }
+
+    /// The padding that [`key_padding`](Self::key_padding) has set.
+    pub fn padding(&self) -> Option<&KeyPadding> {
+        self.key_padding.as_ref()
+    }
+
     /// Instruction set of the fused CPU kernel, for tests and comparisons. Other devices ignore it.
     pub fn simd(mut self, level: SimdLevel) -> Self {
         self.simd = Some(level);
