@@ -2,7 +2,9 @@
 
 mod attention;
 mod cache;
+mod cache_file;
 mod error;
+pub mod models;
 pub mod modules;
 mod padding;
 mod pattern;
@@ -18,7 +20,7 @@ pub use candle_core;
 pub use error::{AnchorError, AttentionError, PlanError, Unsupported};
 pub use modules::{
     AnchorAttention, AnchorAttentionConfig, AnchorKind, BoundAttention, DotProductAttention, DotProductAttentionConfig,
-    MixedAttention, MixedAttentionConfig, PerceiverAttention, PerceiverAttentionConfig, anchor_patterns, branch_of,
+    DomainRuns, MixedAttention, MixedAttentionConfig, PerceiverAttention, PerceiverAttentionConfig, SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, branch_of,
 };
 pub use padding::KeyPadding;
 pub use pattern::AttentionPattern;

@@ -1,0 +1,3 @@
+//! Whole networks built on the crate's attention.
+
+pub mod ab_upt;
