@@ -121,7 +121,12 @@ impl MixedAttention {
         plan.resolve(None).map_err(AttentionError::from)?;
         let runs = self.runs(plan)?;
         let [queries, keys, values] = self.project(x, &runs)?;
-        self.attend(Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: None }, plan, &runs, options)
+        self.attend(
+            Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: None },
+            plan,
+            &runs,
+            options,
+        )
     }
 
     /// [`forward`](Self::forward) in the shape of the PyTorch call: makes the plan from specs and patterns first.

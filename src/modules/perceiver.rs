@@ -9,7 +9,8 @@ use super::projection::{self, FusedLinear, Projection};
 use super::untied::{DomainRuns, WeightSharing};
 use crate::attention::{Inputs, run};
 use crate::{
-    AttentionError, AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies, TokenSpec,
+    AttentionError, AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies,
+    TokenSpec,
 };
 
 /// Name of the group that holds the encoded source in the cache.

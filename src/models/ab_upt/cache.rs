@@ -105,7 +105,8 @@ impl AbUptCache {
     /// # Errors
     /// The copy fails.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let all = |caches: &Vec<KvCache>| caches.iter().map(|cache| cache.to_device(device)).collect::<Result<Vec<_>>>();
+        let all =
+            |caches: &Vec<KvCache>| caches.iter().map(|cache| cache.to_device(device)).collect::<Result<Vec<_>>>();
         Ok(Self {
             fingerprint: self.fingerprint.clone(),
             physics: all(&self.physics)?,

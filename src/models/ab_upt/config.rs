@@ -284,9 +284,8 @@ impl AbUptConfig {
             domain.fields.iter().flat_map(both).collect::<Vec<_>>()
         };
         unique("fields", self.domains.iter().flat_map(names))?;
-        let needs_two = |block: &&PhysicsBlock| {
-            matches!(block.kind, PhysicsKind::Anchors(AnchorKind::Cross | AnchorKind::Joint))
-        };
+        let needs_two =
+            |block: &&PhysicsBlock| matches!(block.kind, PhysicsKind::Anchors(AnchorKind::Cross | AnchorKind::Joint));
         if let (1, Some(block)) = (self.domains.len(), self.physics_blocks.iter().find(needs_two)) {
             return refuse("domains", &format!("at least two for a '{block}' block"), "one".to_string());
         }

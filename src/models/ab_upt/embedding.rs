@@ -55,7 +55,8 @@ impl SinCosEmbedding {
     /// # Errors
     /// Another number of coordinates.
     pub fn forward(&self, positions: &Tensor) -> Result<Tensor> {
-        let Some((&coordinates, leading)) = positions.dims().split_last().filter(|(n, _)| **n == self.coordinates) else {
+        let Some((&coordinates, leading)) = positions.dims().split_last().filter(|(n, _)| **n == self.coordinates)
+        else {
             let expected = format!("[.., {}]", self.coordinates);
             let (argument, got) = ("positions".to_string(), positions.dims().to_vec());
             return Err(AbUptError::Shape { argument, expected, got }.into());

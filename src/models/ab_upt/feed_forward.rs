@@ -16,12 +16,7 @@ pub(super) struct FeedForward {
 
 impl FeedForward {
     /// Loads `fc1` and `fc2`, or the banks `layers.0` and `layers.1`, which always have biases.
-    pub fn new(
-        (width, hidden): (usize, usize),
-        bias: bool,
-        sharing: &WeightSharing,
-        vb: VarBuilder,
-    ) -> Result<Self> {
+    pub fn new((width, hidden): (usize, usize), bias: bool, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
         let (names, bias) = match sharing {
             WeightSharing::Shared => (["fc1", "fc2"], bias),
             WeightSharing::PerDomain { .. } => (["layers.0", "layers.1"], true),

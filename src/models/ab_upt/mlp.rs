@@ -75,9 +75,7 @@ impl Mlp {
         let mut widths = vec![hidden; hidden_layers + 2];
         widths[0] = input;
         widths.push(output);
-        let layer = |(index, pair): (usize, &[usize])| {
-            candle_nn::linear(pair[0], pair[1], vb.pp("mlp").pp(2 * index))
-        };
+        let layer = |(index, pair): (usize, &[usize])| candle_nn::linear(pair[0], pair[1], vb.pp("mlp").pp(2 * index));
         Ok(Self { layers: widths.windows(2).enumerate().map(layer).collect::<Result<_>>()?, activation })
     }
 

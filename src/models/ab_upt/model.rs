@@ -1,7 +1,7 @@
 //! The network.
 
-use std::collections::hash_map::{Entry, HashMap};
 use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
@@ -33,7 +33,8 @@ const PERCEIVER_EPS: f64 = 1e-6;
 /// and at queries if there are any. It returns a cache, by which [`forward_cached`](Self::forward_cached) predicts the
 /// fields at any number of further queries. A query changes nothing but its own prediction, so both ways give the same.
 ///
-/// Positions are read in f32 whatever the dtype of the network. Loaded from a checkpoint by
+/// Positions are read in f32 whatever the dtype of the network, and so are the tokens between the blocks, where f16 and
+/// bf16 would round away what a block adds. Loaded from a checkpoint by
 /// [`Checkpoint::load`](super::Checkpoint::load).
 #[derive(Debug, Clone)]
 pub struct AbUpt {
@@ -67,12 +68,13 @@ struct GeometryBranch {
 struct DomainDecoder {
     domain: DomainConfig,
     blocks: Vec<TransformerBlock>,
+    /// In f32.
     projection: Linear,
 }
 
 /// The supernodes after the geometry blocks.
 struct EncodedGeometry {
-    /// `[batch, supernodes, hidden_dim]`
+    /// `[batch, supernodes, hidden_dim]`, f32.
     tokens: Tensor,
     frequencies: RopeFrequencies,
 }
@@ -126,9 +128,8 @@ impl AbUpt {
         };
         let rope = RopeConfig { head_dim: config.head_dim(), position_dim, max_wavelength };
 
-        let bias = |domain: &str| {
-            Mlp::new((width, width, width), 0, Activation::Gelu, vb.pp("domain_biases").pp(domain))
-        };
+        let bias =
+            |domain: &str| Mlp::new((width, width, width), 0, Activation::Gelu, vb.pp("domain_biases").pp(domain));
         let mut physics = Vec::with_capacity(config.physics_blocks.len());
         for (index, block) in config.physics_blocks.iter().enumerate() {
             let (sharing, vb) = (config.sharing(*block), vb.pp("physics_blocks").pp(index));
@@ -142,7 +143,7 @@ impl AbUpt {
         let geometry = match &config.supernode_pooling {
             Some(pooling) if config.uses_geometry() => {
                 let block = |index| TransformerBlock::new(&transformer, vb.pp("geometry_blocks").pp(index));
-                let pooling = SupernodePooling::new(pooling, vb.pp("encoder"))?;
+                let pooling = SupernodePooling::new(pooling, vb.pp("encoder").set_dtype(DType::F32))?;
                 Some(GeometryBranch { pooling, blocks: (0..config.geometry_depth).map(block).collect::<Result<_>>()? })
             }
             _ => None,
@@ -151,7 +152,7 @@ impl AbUpt {
         for domain in &config.domains {
             let (blocks, name) = (vb.pp("domain_decoder_blocks").pp(&domain.name), &domain.name);
             let block = |index| TransformerBlock::anchored(&transformer, &Default::default(), blocks.pp(index));
-            let projection = vb.pp("domain_decoder_projections").pp(name).pp("project");
+            let projection = vb.pp("domain_decoder_projections").pp(name).pp("project").set_dtype(DType::F32);
             decoders.push(DomainDecoder {
                 domain: domain.clone(),
                 blocks: (0..domain.decoder_blocks).map(block).collect::<Result<_>>()?,
@@ -283,7 +284,7 @@ impl AbUpt {
         Ok((fields, (physics, decoders)))
     }
 
-    /// The input tokens: the embedded positions of each domain through the layers of that domain.
+    /// The input tokens in f32: the embedded positions of each domain through the layers of that domain.
     fn embed(&self, tokens: &DomainTokens) -> Result<Tensor> {
         let embedded = self.embedding.forward(tokens.positions())?;
         let mut parts = Vec::with_capacity(self.domain_biases.len());
@@ -293,7 +294,8 @@ impl AbUpt {
                 parts.push(bias.forward(&embedded.narrow(1, start, len)?.contiguous()?)?);
             }
         }
-        if parts.is_empty() { Ok(embedded) } else { Tensor::cat(&parts, 1) }
+        let tokens = if parts.is_empty() { embedded } else { Tensor::cat(&parts, 1)? };
+        tokens.to_dtype(DType::F32)
     }
 
     /// All tokens through the physics blocks, and what a first pass keeps of each.
@@ -347,7 +349,7 @@ impl AbUpt {
             (x, new) = block.forward(&x, &plan, keys, pass.condition, &options)?;
             kept.extend(new);
         }
-        Ok((projection::forward(projection, &x)?, kept))
+        Ok((projection::forward(projection, &x)?.to_dtype(self.dtype)?, kept))
     }
 
     /// Cuts the decoded values of one domain into its fields.

@@ -71,9 +71,7 @@ fn search<const N: usize>(geometry: &Geometry, choice: NeighbourChoice) -> Resul
         let near = |&supernode: &u32| {
             let centre = points[supernode as usize];
             let list = match choice {
-                NeighbourChoice::Radius { radius, max_degree } => {
-                    within(&tree, &cloud, &centre, radius, max_degree)
-                }
+                NeighbourChoice::Radius { radius, max_degree } => within(&tree, &cloud, &centre, radius, max_degree),
                 NeighbourChoice::Nearest { k } => nearest(&tree, &cloud, &centre, k),
             };
             list.into_iter().map(|member| members[member as usize]).collect::<Vec<u32>>()

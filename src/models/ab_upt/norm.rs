@@ -13,6 +13,8 @@ pub(super) struct LayerNorm {
     /// `[width]`, f32.
     shift: Option<Tensor>,
     eps: f64,
+    /// Of the result.
+    dtype: DType,
 }
 
 /// Which parameters a layer norm has.
@@ -31,10 +33,10 @@ impl LayerNorm {
         let load = |name: &str| vb.get_with_hints_dtype(width, name, Init::default(), DType::F32);
         let scale = if affine == Affine::None { None } else { Some(load("weight")?) };
         let shift = if affine == Affine::ScaleAndShift { Some(load("bias")?) } else { None };
-        Ok(Self { scale, shift, eps })
+        Ok(Self { scale, shift, eps, dtype: vb.dtype() })
     }
 
-    /// `x [batch, tokens, width]` to the same shape and dtype; `modulation` scales by 1 + its scale, then shifts.
+    /// `x [batch, tokens, width]` of any dtype to the same shape in the dtype of the layers; `modulation` scales by 1 + its scale, then shifts.
     pub fn forward(&self, x: &Tensor, modulation: Option<&ScaleShift>) -> Result<Tensor> {
         let wide = x.to_dtype(DType::F32)?;
         let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
@@ -49,7 +51,7 @@ impl LayerNorm {
         if let Some(ScaleShift { scale, shift }) = modulation {
             y = y.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)?;
         }
-        y.to_dtype(x.dtype())
+        y.to_dtype(self.dtype)
     }
 }
 

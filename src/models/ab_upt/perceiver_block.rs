@@ -109,7 +109,7 @@ impl PerceiverBlock {
     }
 
     /// `x [batch, tokens, hidden_dim]`, the input groups of `tokens`, to the same shape. `options.rope` rotates the
-    /// queries.
+    /// queries. `x` may be f32 where the block is f16 or bf16: its sums are then f32 too.
     ///
     /// # Errors
     /// A condition that is missing or not expected; as [`PerceiverAttention::forward_groups`].

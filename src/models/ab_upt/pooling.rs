@@ -9,6 +9,7 @@
 //! one linear layer, or nothing. Input features f of the points, where there are any, join in: `E(p)` becomes
 //! `down [E(p) feat(f)]`, or the relative message `down [R(δ) feat(f_p) feat(f_c)]`.
 //!
+//! Everything is computed in f32 and rounded to the dtype of the network at the end: it runs once for each geometry.
 //! What the layers compute is linear up to the GELU and after it, so the part of a message that depends on the point alone
 //! is computed once for each point, that of the supernode once for each supernode, and the last layer follows the mean.
 
@@ -185,6 +186,7 @@ impl PoolingConfig {
 #[derive(Debug, Clone)]
 pub struct SupernodePooling {
     config: PoolingConfig,
+    /// Dtype of the result.
     dtype: DType,
     embedding: SinCosEmbedding,
     relative_embedding: Option<SinCosEmbedding>,
@@ -236,6 +238,8 @@ impl SupernodePooling {
     /// A configuration that cannot work; a tensor is missing or has another shape.
     pub fn new(config: &PoolingConfig, vb: VarBuilder) -> Result<Self> {
         config.validate()?;
+        let dtype = vb.dtype();
+        let vb = vb.set_dtype(DType::F32);
         let (width, coordinates) = (config.hidden_dim, config.position_dim);
         let linear = |name: &str, input: usize| candle_nn::linear(input, width, vb.pp(name).pp("project"));
         let relative = config.pos_mode != PositionMode::AbsPos;
@@ -250,14 +254,12 @@ impl SupernodePooling {
         let message = match config.message_mode {
             MessageMode::Identity => Message::Identity,
             MessageMode::Linear => Message::Linear(linear("message", config.message_dim())?),
-            MessageMode::Mlp => {
-                Message::Mlp(linear("message.0", config.message_dim())?, linear("message.2", width)?)
-            }
+            MessageMode::Mlp => Message::Mlp(linear("message.0", config.message_dim())?, linear("message.2", width)?),
         };
         let embedding = |name: &str, coordinates| SinCosEmbedding::new(width, coordinates, MAX_WAVELENGTH, vb.pp(name));
         Ok(Self {
             config: config.clone(),
-            dtype: vb.dtype(),
+            dtype,
             embedding: embedding("pos_embed", coordinates)?,
             relative_embedding: if relative { Some(embedding("rel_pos_embed", coordinates + 1)?) } else { None },
             features,
@@ -309,7 +311,8 @@ impl SupernodePooling {
         if let Some(projection) = &self.projection {
             pooled = projection.forward(&Tensor::cat(&[&pooled, &own], 1)?)?;
         }
-        pooled.reshape((geometry.batch(), geometry.supernodes_per_sample(), self.config.output_dim()))
+        let shape = (geometry.batch(), geometry.supernodes_per_sample(), self.config.output_dim());
+        pooled.reshape(shape)?.to_dtype(self.dtype)
     }
 
     /// Checks the geometry and projects its features to `[points, hidden_dim]`.
@@ -322,7 +325,7 @@ impl SupernodePooling {
         let dims = geometry.features().map(|features| features.dims().to_vec()).unwrap_or_default();
         match (&self.features, geometry.features(), self.config.input_features_dim) {
             (Some(layers), Some(features), Some(width)) if dims.last() == Some(&width) => {
-                Ok(Some(layers.up.forward(&features.to_dtype(self.dtype)?.contiguous()?)?))
+                Ok(Some(layers.up.forward(&features.to_dtype(DType::F32)?.contiguous()?)?))
             }
             (None, None, _) => Ok(None),
             (_, _, width) => {
@@ -334,12 +337,7 @@ impl SupernodePooling {
     }
 
     /// The parts of a message, and the value that is added again at the end, `[supernodes, hidden_dim]`.
-    fn parts(
-        &self,
-        positions: &Tensor,
-        supernodes: &Tensor,
-        features: Option<&Tensor>,
-    ) -> Result<(Vec<Part>, Tensor)> {
+    fn parts(&self, positions: &Tensor, supernodes: &Tensor, features: Option<&Tensor>) -> Result<(Vec<Part>, Tensor)> {
         if self.config.pos_mode == PositionMode::RelPos {
             let own = self.embedding.forward(&positions.index_select(supernodes, 0)?)?;
             return Ok((vec![Part::Relative(None)], own));
@@ -366,7 +364,7 @@ impl SupernodePooling {
         block: &Edges,
     ) -> Result<Tensor> {
         let Some(embedding) = &self.relative_embedding else {
-            return Tensor::zeros((0, self.config.hidden_dim), self.dtype, positions.device());
+            return Tensor::zeros((0, self.config.hidden_dim), DType::F32, positions.device());
         };
         let (start, len) = block.supernodes;
         let centres = supernodes.narrow(0, start, len)?.index_select(&block.targets, 0)?;
@@ -378,21 +376,20 @@ impl SupernodePooling {
         layers.down.forward(&Tensor::cat(&[relative, of_point, of_centre], 1)?)
     }
 
-    /// Sum or mean of the messages to each supernode of a block, summed up in f32.
+    /// Sum or mean of the messages to each supernode of a block.
     fn aggregate(&self, block: &Edges, messages: &Tensor) -> Result<Tensor> {
-        let (messages, (_, supernodes)) = (messages.to_dtype(DType::F32)?, block.supernodes);
+        let (_, supernodes) = block.supernodes;
         let zeros = Tensor::zeros((supernodes, messages.dim(1)?), DType::F32, messages.device())?;
-        let sums = zeros.index_add(&block.targets, &messages, 0)?;
-        let pooled = match self.config.aggregation {
-            Aggregation::Sum => sums,
+        let sums = zeros.index_add(&block.targets, messages, 0)?;
+        match self.config.aggregation {
+            Aggregation::Sum => Ok(sums),
             Aggregation::Mean => {
                 let ones = Tensor::ones((messages.dim(0)?, 1), DType::F32, messages.device())?;
                 let counts = Tensor::zeros((supernodes, 1), DType::F32, messages.device())?;
                 let counts = counts.index_add(&block.targets, &ones, 0)?;
-                sums.broadcast_div(&counts.maximum(1f32)?)?
+                sums.broadcast_div(&counts.maximum(1f32)?)
             }
-        };
-        pooled.to_dtype(self.dtype)
+        }
     }
 
     /// The last layer of the messages, after their sum or mean: its bias counts once for each message that went in.
@@ -404,7 +401,7 @@ impl SupernodePooling {
             Aggregation::Mean => f32::from(u8::from(ends[1] > ends[0])),
         };
         let counts: Vec<f32> = neighbours.starts.windows(2).map(count).collect();
-        let counts = Tensor::new(counts, pooled.device())?.unsqueeze(1)?.to_dtype(self.dtype)?;
+        let counts = Tensor::new(counts, pooled.device())?.unsqueeze(1)?;
         weighted + counts.broadcast_mul(bias)?
     }
 }

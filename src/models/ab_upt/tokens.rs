@@ -49,12 +49,7 @@ impl DomainTokens {
     }
 
     /// Of a later pass, whose anchors are cached.
-    pub fn later(
-        config: &AbUptConfig,
-        batch: usize,
-        queries: &[Option<&Tensor>],
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn later(config: &AbUptConfig, batch: usize, queries: &[Option<&Tensor>], device: &Device) -> Result<Self> {
         let none = vec![None; config.domains.len()];
         Self::new(config, batch, vec![None; config.domains.len()], &none, queries, device)
     }

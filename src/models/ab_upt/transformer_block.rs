@@ -118,7 +118,8 @@ impl TransformerBlock {
         })
     }
 
-    /// `x [batch, tokens, hidden_dim]`, the input groups of the plan, to the same shape; with the cache if it is to be kept.
+    /// `x [batch, tokens, hidden_dim]`, the input groups of the plan, to the same shape; with the cache if it is to be
+    /// kept. `x` may be f32 where the block is f16 or bf16: its sums are then f32 too.
     ///
     /// `condition` is `[batch or 1, condition_dim]`.
     ///

@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 
-use super::error::TensorProblem;
 use super::Checkpoint;
+use super::error::TensorProblem;
 
 /// What came up while a network was loaded.
 #[derive(Debug, Default)]

@@ -116,11 +116,7 @@ impl Checkpoint {
         Self::new(path, tensors, Source::Safetensors(files))
     }
 
-    fn new(
-        path: &Path,
-        stored: Vec<(String, Vec<usize>, DType)>,
-        source: Source,
-    ) -> Result<Self, CheckpointError> {
+    fn new(path: &Path, stored: Vec<(String, Vec<usize>, DType)>, source: Source) -> Result<Self, CheckpointError> {
         let mut names = Names::new(stored.iter().map(|(name, ..)| name.as_str()));
         let mut tensors: BTreeMap<String, StoredTensor> = BTreeMap::new();
         for (stored_name, shape, dtype) in stored {
@@ -174,13 +170,7 @@ impl Checkpoint {
         self.build(config, dtype, device, false)
     }
 
-    fn build(
-        &self,
-        config: &AbUptConfig,
-        dtype: DType,
-        device: &Device,
-        dry: bool,
-    ) -> Result<AbUpt, CheckpointError> {
+    fn build(&self, config: &AbUptConfig, dtype: DType, device: &Device, dry: bool) -> Result<AbUpt, CheckpointError> {
         config.validate()?;
         let notes = Arc::new(Mutex::new(Notes::default()));
         let loader = Loader { checkpoint: self.clone(), notes: notes.clone(), dry };

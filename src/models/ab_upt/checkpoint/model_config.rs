@@ -16,7 +16,8 @@ pub(super) fn convert(model: &Value) -> Result<AbUptConfig, String> {
     let block = object("transformer_block_config", model.get("transformer_block_config"))?;
     let data = object("data_specs", model.get("data_specs"))?;
     let hidden_dim = count("hidden_dim", model.get("hidden_dim").or_else(|| block.get("hidden_dim")))?;
-    let mlp_hidden_dim = match (block.get("mlp_hidden_dim"), block.get("mlp_expansion_factor").and_then(Value::as_f64)) {
+    let mlp_hidden_dim = match (block.get("mlp_hidden_dim"), block.get("mlp_expansion_factor").and_then(Value::as_f64))
+    {
         (Some(width), _) if !width.is_null() => count("mlp_hidden_dim", Some(width))?,
         (_, Some(factor)) => (hidden_dim as f64 * factor) as usize,
         _ => return Err("it has neither mlp_hidden_dim nor mlp_expansion_factor".to_string()),

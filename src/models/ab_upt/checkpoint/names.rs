@@ -74,7 +74,10 @@ mod tests {
         let stored = ["module._orig_mod.backbone.surface_bias.mlp.0.weight", "backbone.rope.omega"];
         let mut names = Names::new(stored.into_iter());
         assert_eq!(names.canonical(stored[0]), "domain_biases.surface.mlp.0.weight");
-        assert_eq!(names.canonical("volume_decoder_blocks.1.mlp.fc1.bias"), "domain_decoder_blocks.volume.1.mlp.fc1.bias");
+        assert_eq!(
+            names.canonical("volume_decoder_blocks.1.mlp.fc1.bias"),
+            "domain_decoder_blocks.volume.1.mlp.fc1.bias"
+        );
         assert_eq!(names.canonical("surface_decoder.project.bias"), "domain_decoder_projections.surface.project.bias");
         assert!(names.old);
     }

@@ -60,7 +60,9 @@ impl PytorchFile {
         }
         let mut tensors = BTreeMap::new();
         for (name, value) in root {
-            if let Some(tensor) = strided_tensor(value).map_err(|reason| refuse(format!("tensor '{name}': {reason}")))? {
+            if let Some(tensor) =
+                strided_tensor(value).map_err(|reason| refuse(format!("tensor '{name}': {reason}")))?
+            {
                 tensors.insert(name, tensor);
             }
         }
@@ -105,9 +107,10 @@ impl StridedTensor {
         let mut data = Vec::with_capacity(count * size);
         let mut index = vec![0usize; self.shape.len()];
         for _ in 0..count {
-            let place = index.iter().zip(&self.stride).try_fold(self.offset, |place, (&index, &stride)| {
-                place.checked_add(index.checked_mul(stride)?)
-            })?;
+            let place = index
+                .iter()
+                .zip(&self.stride)
+                .try_fold(self.offset, |place, (&index, &stride)| place.checked_add(index.checked_mul(stride)?))?;
             let start = place.checked_mul(size)?;
             data.extend_from_slice(storage.get(start..start.checked_add(size)?)?);
             for axis in (0..index.len()).rev() {

@@ -93,7 +93,6 @@ pub(super) fn read_index(path: &Path) -> std::result::Result<Vec<(String, PathBu
         weight_map: std::collections::BTreeMap<String, PathBuf>,
     }
     let text = std::fs::read_to_string(path).map_err(io_error(path))?;
-    let index: Index =
-        serde_json::from_str(&text).map_err(|error| not_readable(path, "safetensors index", error))?;
+    let index: Index = serde_json::from_str(&text).map_err(|error| not_readable(path, "safetensors index", error))?;
     Ok(index.weight_map.into_iter().map(|(name, file)| (name, path.with_file_name(file))).collect())
 }
