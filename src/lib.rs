@@ -48,6 +48,7 @@
 
 mod attention;
 mod cache;
+mod cache_file;
 mod error;
 pub mod models;
 pub mod modules;
@@ -64,8 +65,9 @@ pub use cache::{CacheFingerprint, KvCache};
 pub use candle_core;
 pub use error::{AnchorError, AttentionError, PlanError, Unsupported};
 pub use modules::{
-    AnchorAttention, AnchorAttentionConfig, AnchorKind, BoundAttention, DotProductAttention, DotProductAttentionConfig,
-    MixedAttention, MixedAttentionConfig, PerceiverAttention, PerceiverAttentionConfig, anchor_patterns, branch_of,
+    AnchorAttention, AnchorAttentionConfig, AnchorKind, BoundAttention, DomainRuns, DotProductAttention,
+    DotProductAttentionConfig, MixedAttention, MixedAttentionConfig, PerceiverAttention, PerceiverAttentionConfig,
+    SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, branch_of,
 };
 pub use padding::KeyPadding;
 pub use pattern::AttentionPattern;

@@ -1,5 +1,6 @@
 //! Whole networks on top of the attention layers, and what goes with their weights.
 
+pub mod ab_upt;
 mod normalisation;
 
 pub use normalisation::{
