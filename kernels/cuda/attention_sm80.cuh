@@ -456,12 +456,3 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
         combine_if_last<T>(arguments, item.partial_slot, shared_memory);
     }
 }
-
-// Defines the kernel `NAME`; the rest is a Sm80Tiling. One translation unit per kernel, so that a device loads and
-// compiles only what it runs; src/attention/cuda/tuning.rs writes them from its table.
-#define MIXED_ATTENTION_SM80(NAME, BLOCKS_PER_SM, SHARED, ...)                                                      \
-    static_assert(Sm80Tiling<__VA_ARGS__>::SHARED_BYTES == SHARED, "the host asks for what the kernel uses");       \
-    extern "C" __global__ void __launch_bounds__(Sm80Tiling<__VA_ARGS__>::THREADS, BLOCKS_PER_SM)                   \
-        NAME(const __grid_constant__ AttentionArguments arguments) {                                                \
-        sm80_attention<Sm80Tiling<__VA_ARGS__>>(arguments, ptx::dynamic_shared_memory());                           \
-    }

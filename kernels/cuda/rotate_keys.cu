@@ -14,8 +14,6 @@
 // reads what the projection wrote side by side and the angles of a token stay in L1.
 //
 // Bound: memory. Reads and writes each key once.
-#pragma once
-
 #include "elements.cuh"
 #include "rotation.cuh"
 
@@ -33,8 +31,9 @@ __device__ __forceinline__ KeySpan span_of(const RotationArguments& arguments, u
     return arguments.spans[first];
 }
 
-template <class E>
-__device__ __forceinline__ void rotate_keys(const RotationArguments& arguments) {
+extern "C" __global__ void __launch_bounds__(ROTATE_THREADS)
+    KERNEL_NAME(const __grid_constant__ RotationArguments arguments) {
+    using E = TILE_ELEMENT;
     const uint32_t chunks_per_head = arguments.head_dim / E::CHUNK;
     const uint32_t chunks_per_row = chunks_per_head * arguments.heads;
     const uint64_t chunks = arguments.batch * arguments.rows * chunks_per_row;
@@ -57,9 +56,3 @@ __device__ __forceinline__ void rotate_keys(const RotationArguments& arguments) 
             rotate<E>(raw, arguments.rotation, batch, token, chunk);
     }
 }
-
-// Defines the kernel `NAME` for one element type.
-#define MIXED_ATTENTION_ROTATE_KEYS(NAME, ELEMENT)                                                                  \
-    extern "C" __global__ void __launch_bounds__(256) NAME(const __grid_constant__ RotationArguments arguments) {   \
-        rotate_keys<ELEMENT>(arguments);                                                                            \
-    }
