@@ -68,17 +68,18 @@ struct KeyStep {
 static_assert(sizeof(KeyStep) == 40, "KeyStep");
 static_assert(offsetof(KeyStep, source) == 32, "KeyStep");
 
-// The parts of one query tile whose keys were split: `plan::Reduction`.
-struct Reduction {
+// The query tile that a partial slot belongs to: `plan::SlotReduction`.
+struct SlotReduction {
     uint64_t query_start;   // first query token of the input
     uint32_t query_len;     // number of query tokens
     uint32_t batch;
     uint32_t head;
     uint32_t first_slot;    // its partial results are in slots [first_slot, first_slot + slots)
     uint32_t slots;
+    uint32_t counter;       // its place in AttentionArguments::arrivals
 };
-static_assert(sizeof(Reduction) == 32, "Reduction");
-static_assert(offsetof(Reduction, slots) == 24, "Reduction");
+static_assert(sizeof(SlotReduction) == 32, "SlotReduction");
+static_assert(offsetof(SlotReduction, counter) == 28, "SlotReduction");
 
 // One launch of an attention kernel.
 struct AttentionArguments {
@@ -89,18 +90,17 @@ struct AttentionArguments {
     RotationTable query_rotation;    // applied to the queries while they are loaded; keys come rotated
     const StepItem* items;           // `item_count` of them, longest first
     const KeyStep* steps;
-    const Reduction* reductions;
-    const uint32_t* reduction_of_slot;
-    float* partials;                 // per slot: the tile's queries × padded head_dim sums, then (maximum, sum) pairs
-    uint32_t* arrivals;              // per reduction: how many parts have arrived; 0 before and after each launch
+    const SlotReduction* reduction_of_slot;
+    float* partials;                 // per slot: the tile's queries × padded head_dim sums, then (maximum, sum) per query
+    uint32_t* arrivals;              // per split tile: how many parts have arrived; 0 before and after each launch
     uint32_t item_count;
     uint32_t head_dim;               // a multiple of 8
     float scale_log2;                // factor of the scores · log2(e), positive
 };
-static_assert(sizeof(AttentionArguments) == 280, "AttentionArguments");
+static_assert(sizeof(AttentionArguments) == 272, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, output) == 160, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, items) == 216, "AttentionArguments");
-static_assert(offsetof(AttentionArguments, item_count) == 264, "AttentionArguments");
+static_assert(offsetof(AttentionArguments, item_count) == 256, "AttentionArguments");
 
 // A run of key tokens that is rotated: `plan::KeySpan`.
 struct KeySpan {

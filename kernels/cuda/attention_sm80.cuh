@@ -436,8 +436,9 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
         sm80_accumulate<T>(sums, scores, shared.values(stage));
         stage = stage + 1 == T::STAGES ? 0 : stage + 1;
     }
-    // No copy may land in the query tile once it holds the output.
+    // An item without a step comes here with its queries still under way; none may land on the output.
     ptx::cp_async_wait<0>();
+    __syncthreads();
 
     // Each lane has summed its own columns of a row.
 #pragma unroll

@@ -29,7 +29,7 @@ struct PartialSlot {
 
 // Writes the rows of one tile from its slots. A thread takes 16 bytes of output at a time.
 template <class T>
-__device__ __forceinline__ void combine(const AttentionArguments& arguments, const Reduction& reduction) {
+__device__ __forceinline__ void combine(const AttentionArguments& arguments, const SlotReduction& reduction) {
     using E = typename T::Element;
     const MutableRowView& output = arguments.output;
     const int64_t offset = reduction.batch * output.batch_stride + reduction.head * output.head_stride +
@@ -75,13 +75,13 @@ template <class T>
 __device__ __forceinline__ void combine_if_last(const AttentionArguments& arguments, uint32_t slot,
                                                 unsigned char* shared_memory) {
     uint32_t* last = reinterpret_cast<uint32_t*>(shared_memory);
-    const uint32_t index = arguments.reduction_of_slot[slot];
-    const Reduction reduction = arguments.reductions[index];
+    const SlotReduction reduction = arguments.reduction_of_slot[slot];
     __syncthreads();   // the whole slot is written, before the count
     if (threadIdx.x == 0) {
-        const bool complete = ptx::atomic_add_acq_rel(&arguments.arrivals[index], 1) + 1 == reduction.slots;
+        uint32_t* counter = arguments.arrivals + reduction.counter;
+        const bool complete = ptx::atomic_add_acq_rel(counter, 1) + 1 == reduction.slots;
         // Nobody else comes in this launch: ready for the next.
-        if (complete) arguments.arrivals[index] = 0;
+        if (complete) *counter = 0;
         *last = complete;
     }
     __syncthreads();

@@ -2,10 +2,12 @@
 //!
 //! Backends that rotate keys once per launch rotate only what is a key of any query, into rows of this layout.
 
+use bytemuck::{Pod, Zeroable};
+
 use super::{KeySource, PlanRanges};
 
 /// A run of key tokens and its rows in the copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct KeySpan {
     /// First token of the input.
@@ -53,9 +55,11 @@ impl KeyRows {
     /// The row of an input key token; rows of one key range are consecutive.
     ///
     /// For tokens that are no key the answer means nothing.
-    pub fn row_of(&self, token: u64) -> u64 {
+    pub fn row_of(&self, token: usize) -> usize {
+        let token = token as u64;
         let after = self.spans.partition_point(|span| span.first_token <= token);
-        self.spans.get(after.wrapping_sub(1)).map_or(0, |span| span.first_row + token - span.first_token)
+        let row = |span: &KeySpan| (span.first_row + token - span.first_token) as usize;
+        self.spans.get(after.wrapping_sub(1)).map_or(0, row)
     }
 
     /// The span that holds a row.

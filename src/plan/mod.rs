@@ -23,7 +23,7 @@ pub use padding::{PaddingBits, TileClass, tile_classes};
 pub use ranges::{KeyRange, KeySource, PlanRanges, QueryRange};
 pub use resolved::ResolvedPlan;
 pub use schedule::{KeyTile, Reduction, TileSchedule, TileShape, WorkItem};
-pub use steps::{KeyStep, MAX_KEYS_PER_STEP, StepContext, StepItem, StepSchedule};
+pub use steps::{KeyStep, MAX_KEYS_PER_STEP, SlotReduction, StepContext, StepItem, StepSchedule};
 
 use ranges::PatternRanges;
 

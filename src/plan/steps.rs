@@ -5,13 +5,15 @@
 
 use std::cmp::Reverse;
 
+use bytemuck::{Pod, Zeroable};
+
 use super::{KeyRows, KeySource, KeyTile, PaddingBits, Reduction, TileSchedule, WorkItem};
 
 /// Most keys of a tile that a step can describe.
 pub const MAX_KEYS_PER_STEP: usize = 128;
 
 /// A key tile with at least one visible key, as one batch row sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct KeyStep {
     /// Row of its first key in the keys of its source.
@@ -20,14 +22,14 @@ pub struct KeyStep {
     pub value_row: u64,
     /// Bit `i` (of word `i / 64`): key `i` is inside the range and no padding.
     pub visible: [u64; MAX_KEYS_PER_STEP / 64],
-    /// Which keys.
-    pub source: KeySource,
+    /// Which keys: a [`KeySource`] as a number.
+    pub source: u32,
     /// Number of keys inside the range, 1 to [`MAX_KEYS_PER_STEP`].
     pub len: u32,
 }
 
 /// A [`WorkItem`] in terms of steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct StepItem {
     /// First query token of the input.
@@ -46,6 +48,26 @@ pub struct StepItem {
     pub partial_slot: u32,
 }
 
+/// The query tile that a partial slot belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct SlotReduction {
+    /// First query token of the input.
+    pub query_start: u64,
+    /// Number of query tokens.
+    pub query_len: u32,
+    /// Batch row.
+    pub batch: u32,
+    /// Head.
+    pub head: u32,
+    /// First slot of the tile's partial results.
+    pub first_slot: u32,
+    /// Number of its slots.
+    pub slots: u32,
+    /// Position of the tile among those whose keys were split.
+    pub counter: u32,
+}
+
 /// What a step depends on besides the schedule.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StepContext<'a> {
@@ -62,8 +84,8 @@ pub struct StepContext<'a> {
 pub struct StepSchedule {
     items: Vec<StepItem>,
     steps: Vec<KeyStep>,
-    reductions: Vec<Reduction>,
-    reduction_of_slot: Vec<u32>,
+    reduction_of_slot: Vec<SlotReduction>,
+    reductions: usize,
 }
 
 impl StepSchedule {
@@ -93,12 +115,20 @@ impl StepSchedule {
         // Stable: equally long items stay in the order of the schedule.
         items.sort_by_key(|item| Reverse(u64::from(item.query_len) * u64::from(item.last_step - item.first_step)));
 
-        let mut reduction_of_slot = vec![0; schedule.partial_slots()];
-        for (index, reduction) in schedule.reductions().iter().enumerate() {
-            let slots = reduction.first_slot as usize..(reduction.first_slot + reduction.slots) as usize;
-            reduction_of_slot[slots].fill(index as u32);
-        }
-        Self { items, steps, reductions: schedule.reductions().to_vec(), reduction_of_slot }
+        let slot_reductions = |(counter, reduction): (usize, &Reduction)| {
+            let of_slot = SlotReduction {
+                query_start: reduction.query_start,
+                query_len: reduction.query_len,
+                batch: reduction.batch,
+                head: reduction.head,
+                first_slot: reduction.first_slot,
+                slots: reduction.slots,
+                counter: counter as u32,
+            };
+            std::iter::repeat_n(of_slot, reduction.slots as usize)
+        };
+        let reduction_of_slot = schedule.reductions().iter().enumerate().flat_map(slot_reductions).collect();
+        Self { items, steps, reduction_of_slot, reductions: schedule.reductions().len() }
     }
 
     /// The work items, longest first.
@@ -111,14 +141,14 @@ impl StepSchedule {
         &self.steps
     }
 
-    /// The query tiles whose partial results must be combined.
-    pub fn reductions(&self) -> &[Reduction] {
-        &self.reductions
+    /// The query tile that each partial slot belongs to.
+    pub fn reduction_of_slot(&self) -> &[SlotReduction] {
+        &self.reduction_of_slot
     }
 
-    /// The reduction that each partial slot belongs to.
-    pub fn reduction_of_slot(&self) -> &[u32] {
-        &self.reduction_of_slot
+    /// Number of query tiles whose keys were split.
+    pub fn reductions(&self) -> usize {
+        self.reductions
     }
 }
 
@@ -153,9 +183,9 @@ fn step(row: usize, tile: &KeyTile, context: StepContext<'_>) -> Option<KeyStep>
             Some(padding) => padding.bits(row, start, len),
         };
     }
-    let key_row = key_rows.map_or(tile.start, |rows| rows.row_of(tile.start));
+    let key_row = key_rows.map_or(tile.start, |rows| rows.row_of(tile.start as usize) as u64);
     let any = visible.iter().any(|&bits| bits != 0);
-    any.then_some(KeyStep { key_row, value_row: tile.start, visible, source: tile.source, len: tile.len })
+    any.then_some(KeyStep { key_row, value_row: tile.start, visible, source: tile.source as u32, len: tile.len })
 }
 
 #[cfg(test)]
@@ -234,9 +264,9 @@ mod tests {
         let schedule = TileSchedule::new(resolved.ranges(), 1, 2, tile, 8);
         let steps = StepSchedule::new(&schedule, 1, StepContext::default());
         assert_eq!(steps.reduction_of_slot().len(), schedule.partial_slots());
-        for (slot, &index) in steps.reduction_of_slot().iter().enumerate() {
-            let reduction = steps.reductions()[index as usize];
+        for (slot, reduction) in steps.reduction_of_slot().iter().enumerate() {
             assert!((reduction.first_slot..reduction.first_slot + reduction.slots).contains(&(slot as u32)));
+            assert!((reduction.counter as usize) < steps.reductions());
         }
     }
 }
