@@ -9,11 +9,13 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::{env, fs, thread};
 
+#[path = "kernels/cuda/recipes.rs"]
+mod recipes;
 #[allow(dead_code, reason = "the launch uses the rest")]
 #[path = "src/attention/cuda/tuning.rs"]
 mod tuning;
 
-use tuning::Kernel;
+use recipes::Recipe;
 
 const KERNELS: &str = "kernels/cuda";
 
@@ -32,14 +34,14 @@ fn main() {
         return;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let kernels = if env::var_os("DOCS_RS").is_some() { Vec::new() } else { tuning::sm80_kernels() };
+    let kernels = if env::var_os("DOCS_RS").is_some() { Vec::new() } else { recipes::all_sm80() };
     if let Err(reason) = build(&kernels, &out) {
         println!("cargo::error={}", reason.replace('\n', " | "));
     }
 }
 
 /// Compiles all kernels and writes the list of images.
-fn build(kernels: &[Kernel], out: &Path) -> Result<(), String> {
+fn build(kernels: &[Recipe], out: &Path) -> Result<(), String> {
     if !kernels.is_empty() {
         let nvcc = find_nvcc()?;
         compile(kernels, &nvcc, out)?;
@@ -48,19 +50,20 @@ fn build(kernels: &[Kernel], out: &Path) -> Result<(), String> {
     for kernel in kernels {
         let name = &kernel.name;
         let image = out.join(image_name(kernel));
-        writeln!(list, "    Image {{ name: {name:?}, ptx: include_str!({image:?}) }},").map_err(|error| error.to_string())?;
+        writeln!(list, "    Image {{ name: {name:?}, ptx: include_str!({image:?}) }},")
+            .map_err(|error| error.to_string())?;
     }
     list.push_str("]\n");
     let path = out.join("cuda_images.rs");
     fs::write(&path, list).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-fn image_name(kernel: &Kernel) -> String {
+fn image_name(kernel: &Recipe) -> String {
     format!("{}.ptx", kernel.name)
 }
 
 /// One `nvcc` per kernel, as many at a time as there are processors.
-fn compile(kernels: &[Kernel], nvcc: &Path, out: &Path) -> Result<(), String> {
+fn compile(kernels: &[Recipe], nvcc: &Path, out: &Path) -> Result<(), String> {
     let next = Mutex::new(kernels.iter());
     let failures = Mutex::new(Vec::new());
     let work = || {
@@ -81,9 +84,9 @@ fn compile(kernels: &[Kernel], nvcc: &Path, out: &Path) -> Result<(), String> {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 
-fn compile_one(kernel: &Kernel, nvcc: &Path, out: &Path) -> Result<(), String> {
+fn compile_one(kernel: &Recipe, nvcc: &Path, out: &Path) -> Result<(), String> {
     let mut command = Command::new(nvcc);
-    command.args(["-std=c++17", "-O3", "-ptx", "-arch=compute_80", "-lineinfo", "-Werror", "all-warnings"]);
+    command.args(["-std=c++17", "-O3", "-ptx", "-arch=compute_80", "-Werror", "all-warnings"]);
     command.arg("-I").arg(KERNELS);
     command.args(kernel.defines.iter().map(|define| format!("-D{define}")));
     command.arg(Path::new(KERNELS).join(kernel.file)).arg("-o").arg(out.join(image_name(kernel)));

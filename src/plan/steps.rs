@@ -111,7 +111,8 @@ impl StepSchedule {
             }
             before.push(steps.len() as u32);
         }
-        let mut items: Vec<StepItem> = schedule.items().iter().map(|item| step_item(item, rows, tiles, &before)).collect();
+        let mut items: Vec<StepItem> =
+            schedule.items().iter().map(|item| step_item(item, rows, tiles, &before)).collect();
         // Stable: equally long items stay in the order of the schedule.
         items.sort_by_key(|item| Reverse(u64::from(item.query_len) * u64::from(item.last_step - item.first_step)));
 

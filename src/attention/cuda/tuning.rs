@@ -21,9 +21,6 @@ pub enum Element {
 }
 
 impl Element {
-    /// Every element type.
-    pub const ALL: [Self; 4] = [Self::F16, Self::Bf16, Self::F32, Self::Tf32];
-
     /// Size in memory.
     pub const fn bytes(self) -> usize {
         match self {
@@ -32,18 +29,8 @@ impl Element {
         }
     }
 
-    /// Name of its policy in `kernels/cuda/elements.cuh`.
-    const fn policy(self) -> &'static str {
-        match self {
-            Self::F16 => "F16",
-            Self::Bf16 => "Bf16",
-            Self::F32 => "F32",
-            Self::Tf32 => "Tf32",
-        }
-    }
-
     /// Name inside those of kernels.
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
@@ -107,17 +94,6 @@ pub const MAX_HEAD_DIM: usize = 256;
 /// Threads of a block of `rotate_keys.cu`.
 pub const ROTATE_THREADS: usize = 256;
 
-/// A kernel to compile: one file with macros.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kernel {
-    /// Its name.
-    pub name: String,
-    /// Its file in `kernels/cuda/`.
-    pub file: &'static str,
-    /// Macros, as `NAME=VALUE`.
-    pub defines: Vec<String>,
-}
-
 impl Sm80Row {
     /// The row for a head_dim: the narrowest that holds it.
     pub fn of(element: Element, head_dim: usize) -> Option<&'static Self> {
@@ -144,24 +120,6 @@ impl Sm80Row {
     pub fn kernel_name(&self, element: Element) -> String {
         format!("mixed_attention_sm80_{}_{}", element.name(), self.head_dim)
     }
-
-    /// What to compile for an element type.
-    pub fn kernel(&self, element: Element) -> Kernel {
-        let name = self.kernel_name(element);
-        let defines = vec![
-            format!("KERNEL_NAME={name}"),
-            format!("TILE_ELEMENT={}", element.policy()),
-            format!("TILE_HEAD_DIM={}", self.head_dim),
-            format!("TILE_ROW_TILES={}", self.row_tiles),
-            format!("TILE_WARPS={}", self.warps),
-            format!("TILE_KEYS={}", self.keys),
-            format!("TILE_STAGES={}", self.stages),
-            format!("TILE_RESIDENT_QUERIES={}", self.resident_queries),
-            format!("TILE_BLOCKS_PER_SM={}", self.blocks_per_sm),
-            format!("TILE_SHARED_BYTES={}", self.shared_bytes()),
-        ];
-        Kernel { name, file: "attention_sm80.cu", defines }
-    }
 }
 
 /// Name of the kernel that rotates keys. TF32 keys are f32 in memory.
@@ -171,26 +129,4 @@ pub fn rotate_name(element: Element) -> &'static str {
         Element::Bf16 => "mixed_attention_rotate_keys_bf16",
         Element::F32 | Element::Tf32 => "mixed_attention_rotate_keys_f32",
     }
-}
-
-/// The kernel that rotates keys.
-pub fn rotate_kernel(element: Element) -> Kernel {
-    let name = rotate_name(element).to_string();
-    let policy = if element == Element::Tf32 { Element::F32.policy() } else { element.policy() };
-    let defines = vec![
-        format!("KERNEL_NAME={name}"),
-        format!("TILE_ELEMENT={policy}"),
-        format!("ROTATE_THREADS={ROTATE_THREADS}"),
-    ];
-    Kernel { name, file: "rotate_keys.cu", defines }
-}
-
-/// Every kernel for GPUs since compute capability 8.0.
-pub fn sm80_kernels() -> Vec<Kernel> {
-    let of_row = |row: &'static Sm80Row| {
-        let elements = Element::ALL.into_iter().filter(|element| element.bytes() == row.element_bytes);
-        elements.map(|element| row.kernel(element))
-    };
-    let rotate = [Element::F16, Element::Bf16, Element::F32].map(rotate_kernel);
-    SM80_ROWS.iter().flat_map(of_row).chain(rotate).collect()
 }
