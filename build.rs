@@ -48,10 +48,9 @@ fn build(kernels: &[Recipe], out: &Path) -> Result<(), String> {
     }
     let mut list = String::from("&[\n");
     for kernel in kernels {
-        let name = &kernel.name;
-        let image = out.join(image_name(kernel));
-        writeln!(list, "    Image {{ name: {name:?}, ptx: include_str!({image:?}) }},")
-            .map_err(|error| error.to_string())?;
+        let (name, shared_bytes, image) = (&kernel.name, kernel.shared_bytes, out.join(image_name(kernel)));
+        let entry = format!("Image {{ name: {name:?}, shared_bytes: {shared_bytes}, ptx: include_str!({image:?}) }}");
+        writeln!(list, "    {entry},").map_err(|error| error.to_string())?;
     }
     list.push_str("]\n");
     let path = out.join("cuda_images.rs");

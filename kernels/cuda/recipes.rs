@@ -14,6 +14,8 @@ pub struct Recipe {
     pub file: &'static str,
     /// Macros, as `NAME=VALUE`.
     pub defines: Vec<String>,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: usize,
 }
 
 /// The policy of `elements.cuh`.
@@ -41,7 +43,7 @@ pub fn sm80(row: &Sm80Row, element: Element) -> Recipe {
         format!("TILE_BLOCKS_PER_SM={}", row.blocks_per_sm),
         format!("TILE_SHARED_BYTES={}", row.shared_bytes()),
     ];
-    Recipe { name, file: "attention_sm80.cu", defines }
+    Recipe { name, file: "attention_sm80.cu", defines, shared_bytes: row.shared_bytes() }
 }
 
 /// The kernel that rotates keys. TF32 keys are f32 in memory.
@@ -53,7 +55,7 @@ pub fn rotate_keys(element: Element) -> Recipe {
         format!("TILE_ELEMENT={}", policy(stored)),
         format!("ROTATE_THREADS={ROTATE_THREADS}"),
     ];
-    Recipe { name, file: "rotate_keys.cu", defines }
+    Recipe { name, file: "rotate_keys.cu", defines, shared_bytes: 0 }
 }
 
 /// Every kernel for GPUs since compute capability 8.0.

@@ -13,6 +13,8 @@ use crate::{AttentionError, Unsupported};
 /// A compiled kernel, as `build.rs` embeds it.
 struct Image {
     name: &'static str,
+    /// Dynamic shared memory of a block.
+    shared_bytes: usize,
     /// For compute capability 8.0; the driver compiles it for the device.
     ptx: &'static str,
 }
@@ -43,10 +45,10 @@ pub(super) fn check_device(context: &CudaContext) -> std::result::Result<(), Uns
     }
 }
 
-/// The kernel of this name on this GPU, allowed to use `shared_bytes` of dynamic shared memory per block.
+/// The kernel of this name on this GPU, allowed to use the shared memory that it needs.
 ///
 /// The first call loads it, which takes the driver as long as compiling it; later calls look it up.
-pub(super) fn load(context: &Arc<CudaContext>, name: &str, shared_bytes: usize) -> Result<CudaFunction> {
+pub(super) fn load(context: &Arc<CudaContext>, name: &str) -> Result<CudaFunction> {
     let image = IMAGES.iter().find(|image| image.name == name).ok_or_else(|| {
         let device = candle_core::DeviceLocation::Cuda { gpu_id: context.ordinal() };
         AttentionError::from(Unsupported::Device { device, reason: format!("this build has no kernel '{name}'") })
@@ -60,7 +62,7 @@ pub(super) fn load(context: &Arc<CudaContext>, name: &str, shared_bytes: usize) 
     }
     let function = context.load_module(Ptx::from_src(image.ptx)).w()?.load_function(image.name).w()?;
     let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    function.set_attribute(attribute, shared_bytes as i32).w()?;
+    function.set_attribute(attribute, image.shared_bytes as i32).w()?;
     loaded.insert(key, function.clone());
     Ok(function)
 }

@@ -183,7 +183,7 @@ impl Call<'_> {
             padding: 0,
         };
         let row = self.row;
-        let function = kernels::load(stream.context(), &row.kernel_name(self.element), row.shared_bytes())?;
+        let function = kernels::load(stream.context(), &row.kernel_name(self.element))?;
         let extent = Extent { blocks: plan.item_count, threads: row.threads(), shared_bytes: row.shared_bytes() };
         // SAFETY: the views describe tensors that were checked against the plan, the schedule names rows inside them,
         // the plan's buffers have the sizes that its schedule needs, and all guards are alive.
@@ -214,7 +214,7 @@ impl Call<'_> {
             heads: arguments.heads as u32,
             head_dim: arguments.head_dim as u32,
         };
-        let function = kernels::load(self.stream.context(), tuning::rotate_name(self.element), 0)?;
+        let function = kernels::load(self.stream.context(), tuning::rotate_name(self.element))?;
         let bytes = arguments.batch * spans.rows * arguments.heads * arguments.head_dim * self.element.bytes();
         let blocks = (bytes / 16).div_ceil(tuning::ROTATE_THREADS).min(multiprocessors * ROTATE_BLOCKS_PER_SM);
         let extent = Extent { blocks, threads: tuning::ROTATE_THREADS, shared_bytes: 0 };
