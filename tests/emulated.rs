@@ -2,6 +2,7 @@
 //!
 //! Without a C++ compiler the tests are ignored, each with the reason in its name.
 
+mod emulated_cuda;
 mod emulator;
 
 use libtest_mimic::Arguments;
@@ -11,6 +12,7 @@ use emulator::Compiler;
 fn main() {
     let arguments = Arguments::from_args();
     let compiler = Compiler::find();
-    let trials = emulator::self_tests::trials(&compiler);
+    let mut trials = emulator::self_tests::trials(&compiler);
+    trials.extend(emulated_cuda::trials(&compiler));
     libtest_mimic::run(&arguments, trials).exit();
 }
