@@ -50,6 +50,7 @@ mod attention;
 mod cache;
 mod cache_file;
 mod error;
+mod layers;
 pub mod models;
 pub mod modules;
 mod padding;

@@ -18,7 +18,7 @@ use super::pooling::SupernodePooling;
 use super::tokens::{ANCHOR_SUFFIX, DomainTokens};
 use super::transformer_block::{KeySource, TransformerBlock, TransformerBlockConfig};
 use super::weights_hash::weights_hash;
-use crate::modules::projection;
+use crate::layers::{Epilogue, linear};
 use crate::{
     AnchorKind, AttentionOptions, AttentionPlan, Backend, DotProductAttention, KvCache, PlanError, Rope, RopeConfig,
     RopeFrequencies, SimdLevel, TokenSpec, anchor_patterns,
@@ -349,7 +349,7 @@ impl AbUpt {
             (x, new) = block.forward(&x, &plan, keys, pass.condition, &options)?;
             kept.extend(new);
         }
-        Ok((projection::forward(projection, &x)?.to_dtype(self.dtype)?, kept))
+        Ok((linear(projection, &x, Epilogue::None)?.to_dtype(self.dtype)?, kept))
     }
 
     /// Cuts the decoded values of one domain into its fields.
