@@ -15,6 +15,9 @@ pub(super) trait Element: WithDType {
     /// Rounds a row to this dtype, to nearest even.
     fn narrow(source: &[f32], target: &mut [Self]);
 
+    /// The bits of this number rounded to bf16, to nearest even.
+    fn bf16_bits(self) -> u16;
+
     /// Wraps an output.
     fn storage(data: Vec<Self>) -> CpuStorage;
 }
@@ -30,6 +33,11 @@ impl Element for f32 {
     #[inline(always)]
     fn narrow(source: &[f32], target: &mut [Self]) {
         target.copy_from_slice(source);
+    }
+
+    #[inline(always)]
+    fn bf16_bits(self) -> u16 {
+        bf16::from_f32(self).to_bits()
     }
 
     fn storage(data: Vec<Self>) -> CpuStorage {
@@ -55,6 +63,11 @@ impl Element for bf16 {
         }
     }
 
+    #[inline(always)]
+    fn bf16_bits(self) -> u16 {
+        self.to_bits()
+    }
+
     fn storage(data: Vec<Self>) -> CpuStorage {
         CpuStorage::BF16(data)
     }
@@ -71,6 +84,11 @@ impl Element for f16 {
     #[inline(always)]
     fn narrow(source: &[f32], target: &mut [Self]) {
         target.convert_from_f32_slice(source);
+    }
+
+    #[inline(always)]
+    fn bf16_bits(self) -> u16 {
+        bf16::from_f32(self.to_f32()).to_bits()
     }
 
     fn storage(data: Vec<Self>) -> CpuStorage {

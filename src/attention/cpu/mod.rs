@@ -5,7 +5,8 @@
 //! |---|---|
 //! | [`simd`] | vector operations per instruction set, chosen at run time |
 //! | [`strip`] | the algorithm: online softmax for a strip of queries and a tile of keys |
-//! | [`kernel`] | what differs between f32 and bf16 dot products |
+//! | [`words`] | what differs between f32 and bf16 dot products |
+//! | [`kernel`] | block sizes |
 //! | [`item`] | one work item: staging keys and queries, looping over tiles, handing out rows |
 //! | [`launch`] | all work items on the thread pool; combining split ones |
 //! | [`rotate`] | RoPE of queries and keys |
@@ -20,6 +21,7 @@ mod scratch;
 mod simd;
 mod strip;
 mod view;
+mod words;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
 use half::{bf16, f16};
