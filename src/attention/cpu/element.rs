@@ -12,8 +12,15 @@ pub(super) trait Element: WithDType {
     /// Converts a row to f32.
     fn widen(source: &[Self], target: &mut [f32]);
 
-    /// Rounds a row to this dtype, to nearest even.
-    fn narrow(source: &[f32], target: &mut [Self]);
+    /// `factor` times a row, in f32.
+    #[inline(always)]
+    fn widen_times(source: &[Self], factor: f32, target: &mut [f32]) {
+        Self::widen(source, target);
+        target.iter_mut().for_each(|number| *number *= factor);
+    }
+
+    /// `factor` times a row, rounded to this dtype, to nearest even.
+    fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]);
 
     /// The bits of this number rounded to bf16, to nearest even.
     fn bf16_bits(self) -> u16;
@@ -30,9 +37,15 @@ impl Element for f32 {
         target.copy_from_slice(source);
     }
 
+    // In one loop: a copy would be a call per row.
     #[inline(always)]
-    fn narrow(source: &[f32], target: &mut [Self]) {
-        target.copy_from_slice(source);
+    fn widen_times(source: &[Self], factor: f32, target: &mut [f32]) {
+        target.iter_mut().zip(source).for_each(|(target, source)| *target = source * factor);
+    }
+
+    #[inline(always)]
+    fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]) {
+        Self::widen_times(source, factor, target);
     }
 
     #[inline(always)]
@@ -57,9 +70,9 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
-    fn narrow(source: &[f32], target: &mut [Self]) {
+    fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]) {
         for (target, source) in target.iter_mut().zip(source) {
-            *target = bf16::from_f32(*source);
+            *target = bf16::from_f32(source * factor);
         }
     }
 
@@ -82,8 +95,13 @@ impl Element for f16 {
     }
 
     #[inline(always)]
-    fn narrow(source: &[f32], target: &mut [Self]) {
-        target.convert_from_f32_slice(source);
+    fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]) {
+        let mut product = [0.0; 64];
+        for (target, source) in target.chunks_mut(product.len()).zip(source.chunks(product.len())) {
+            let product = &mut product[..source.len()];
+            f32::widen_times(source, factor, product);
+            target.convert_from_f32_slice(product);
+        }
     }
 
     #[inline(always)]

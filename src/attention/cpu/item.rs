@@ -47,9 +47,8 @@ pub(super) enum Keys<'a, T> {
     Rotated(View<'a, f32>, &'a KeyRows),
 }
 
-/// Receives the result of an item row by row: the row, its channels, running maximum and sum.
-///
-/// A whole item hands out normalised channels; a part of a split item hands out its accumulator.
+/// Receives the result of an item row by row: the row, the sums of its channels, and maximum and sum of its softmax. The
+/// result is `channels / sum`, or 0 where the sum is 0: no key was visible.
 pub(super) trait Sink {
     fn write(&mut self, row: usize, channels: &[f32], maximum: f32, sum: f32);
 }
@@ -246,16 +245,13 @@ fn stage_queries<K: StripKernel, T: Element>(
             let token = item.query_start as usize + first + row;
             let channels = launch.queries.row(batch, head, token);
             match &launch.rope {
-                None => words.pack_row(channels, target),
+                None => words.pack_query(channels, launch.scale, target),
                 Some(rope) => {
                     let rotated = &mut tiles.rotated[..shape.head_dim];
                     T::widen(channels, rotated);
                     rotate_row(rotated, rope.row(batch, token));
-                    words.pack_row(rotated, target);
+                    words.pack_query(rotated, launch.scale, target);
                 }
-            }
-            if WordsOf::<K>::SCALED_QUERIES {
-                target.iter_mut().for_each(|channel| *channel *= launch.scale);
             }
         }
         let target = &mut tiles.queries[first * shape.query_words..][..width * shape.query_words];
@@ -336,7 +332,6 @@ fn finish<K: StripKernel>(
         (0..queries).for_each(|row| sink.write(row, zeros, f32::NEG_INFINITY, 0.0));
         return;
     }
-    let whole = item.partial_slot == WorkItem::WHOLE;
     for (first, vectors) in strips::<K>(queries) {
         let width = vectors * lanes;
         let source = &mut tiles.output[first * shape.channels..(first + width) * shape.channels];
@@ -351,13 +346,8 @@ fn finish<K: StripKernel>(
             }
         }
         for row in 0..width.min(queries - first) {
-            let channels = &mut tiles.rows[row * shape.channels..][..shape.head_dim];
-            let (maximum, sum) = (tiles.maximum[first + row], tiles.sum[first + row]);
-            if whole {
-                let factor = 1.0 / sum;
-                channels.iter_mut().for_each(|channel| *channel *= factor);
-            }
-            sink.write(first + row, channels, maximum, sum);
+            let channels = &tiles.rows[row * shape.channels..][..shape.head_dim];
+            sink.write(first + row, channels, tiles.maximum[first + row], tiles.sum[first + row]);
         }
     }
 }

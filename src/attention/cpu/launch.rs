@@ -197,14 +197,14 @@ struct WholeSink<'a, T> {
 
 impl<T: Element> Sink for WholeSink<'_, T> {
     #[inline(always)]
-    fn write(&mut self, row: usize, channels: &[f32], _: f32, _: f32) {
+    fn write(&mut self, row: usize, channels: &[f32], _: f32, sum: f32) {
         let (item, shape) = (self.item, self.target.shape);
         let token = item.query_start as usize + row;
         let offset = shape.offset(item.batch as usize, token, item.head as usize);
         assert!(channels.len() == shape.head_dim && offset + shape.head_dim <= shape.len());
         // SAFETY: inside the output by the assertion; no other item writes this token and head.
         let target = unsafe { std::slice::from_raw_parts_mut(self.target.output.0.add(offset), shape.head_dim) };
-        T::narrow(channels, target);
+        T::narrow_times(channels, normalisation(sum), target);
     }
 }
 
@@ -228,6 +228,12 @@ impl<T: Element> Sink for PartialSink<'_, T> {
     }
 }
 
+/// What turns sums of values into the result: 0 where no key was visible.
+#[inline(always)]
+fn normalisation(sum: f32) -> f32 {
+    if sum == 0.0 { 0.0 } else { 1.0 / sum }
+}
+
 /// Combines the parts of one query tile: `Σ_i 2^(m_i − m) O_i / Σ_i 2^(m_i − m) l_i` with `m = max m_i`.
 fn combine<T: Element>(reduction: &Reduction, partial: &[f32], slot_len: usize, shape: OutputShape, output: &mut [T]) {
     let row_len = shape.head_dim + 2;
@@ -244,11 +250,8 @@ fn combine<T: Element>(reduction: &Reduction, partial: &[f32], slot_len: usize, 
             sum += weight * state[1];
             channels.iter_mut().zip(part).for_each(|(channel, part)| *channel += weight * part);
         }
-        if sum != 0.0 {
-            channels.iter_mut().for_each(|channel| *channel /= sum);
-        }
         let token = reduction.query_start as usize + row;
         let offset = shape.offset(reduction.batch as usize, token, reduction.head as usize);
-        T::narrow(&channels, &mut output[offset..offset + shape.head_dim]);
+        T::narrow_times(&channels, normalisation(sum), &mut output[offset..offset + shape.head_dim]);
     }
 }

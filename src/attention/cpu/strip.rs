@@ -97,13 +97,13 @@ unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
         };
         let present = (keys.len - key).min(ROWS);
         // A loop over the rows in use would index the block by a variable and move it to memory.
-        for row in 0..ROWS {
+        for (row, block) in block.iter().enumerate() {
             if row >= present.next_multiple_of(W::NUMBERS) {
                 break;
             }
             for vector in 0..VECTORS {
                 // A word's last key may be missing.
-                let scores = if row < present { block[row][vector] } else { lowest };
+                let scores = if row < present { block[vector] } else { lowest };
                 maximum[vector] = simd.max(scores, maximum[vector]);
                 // SAFETY: `scores` has a row of `width` numbers for each of the `len` keys, rounded up to NUMBERS.
                 unsafe { simd.store(strip.scores.add((key + row) * width + vector * lanes), scores) };
