@@ -6,9 +6,12 @@ use super::Results;
 use crate::ellipsoid::{Case, Slice};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
-use crate::picture::{Colormap, Figure, Panel, PlanePanel, Scale, SurfacePanel};
+use crate::picture::{Colormap, CutPlane, Figure, Panel, PlanePanel, Scale, SurfacePanel};
 
 const PRESSURE: &str = "Cp";
+
+/// The plane of the slice.
+const MIDDLE: CutPlane = CutPlane { axis: 1, value: 0.0 };
 
 /// The predicted pressure, on the body and in the plane y = 0: the whole demo at a glance.
 pub fn overview(
@@ -20,7 +23,9 @@ pub fn overview(
 ) -> Result<Vec<u8>> {
     let (pressure_on_surface, pressure_on_slice) = (pressure(on_surface).0, pressure(on_slice).0);
     let around = PlanePanel {
+        plane: MIDDLE,
         size: slice.size,
+        centre: [0.0; 2],
         half_extent: slice.half_extent,
         grid_index: &slice.grid_index,
         values: pressure_on_slice,
@@ -77,7 +82,9 @@ pub fn slice(case: &Case, model: &str, slice: &Slice, body: &Mesh, results: &Res
     let scale = Scale::spanning(exact, Colormap::Viridis);
     let panel = |title: &str, values, velocity, scale, label: &str| {
         let plane = PlanePanel {
+            plane: MIDDLE,
             size: slice.size,
+            centre: [0.0; 2],
             half_extent: slice.half_extent,
             grid_index: &slice.grid_index,
             values,

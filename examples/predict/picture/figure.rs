@@ -106,7 +106,10 @@ impl Panel<'_> {
         let value = |y: f32| max - (y - bar.y) / bar.height * (max - min);
         canvas.fill(bar, |_, y| self.scale.colour(value(y)));
         canvas.outline(bar, INK);
-        text::draw(canvas, &fonts.regular, 18.0, [bar.x, bar.y - 12.0], Align::Left, INK, &self.label);
+        // A long label reaches to the left, not out of the picture.
+        let overhang = text::width(&fonts.regular, 18.0, &self.label) - (BAR_ROOM - 20.0);
+        let at = [bar.x - overhang.max(0.0), bar.y - 12.0];
+        text::draw(canvas, &fonts.regular, 18.0, at, Align::Left, INK, &self.label);
         let values = ticks::ticks(f64::from(min), f64::from(max), 8);
         for (tick, label) in values.iter().zip(ticks::labels(&values)) {
             let y = bar.y + (max - *tick as f32) / (max - min) * bar.height;

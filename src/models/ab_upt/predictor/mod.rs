@@ -78,8 +78,35 @@ impl Predictor {
     /// Statistics for another number of coordinates; a condition or field of the network without statistics, or with
     /// statistics of another width.
     pub fn new(model: AbUpt, statistics: &Normalisation) -> Result<Self, PredictorError> {
-        let statistics = statistics_of(model.config(), statistics)?;
+        let statistics = Self::statistics_of(model.config(), statistics)?;
         Ok(Self { inner: Arc::new(Inner { model, statistics }) })
+    }
+
+    /// The statistics that a network needs, in its order, out of more; checked without its weights.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn statistics_of(config: &AbUptConfig, all: &Normalisation) -> Result<Normalisation, PredictorError> {
+        let check = |what: String, expected: usize, got: usize| match got == expected {
+            true => Ok(()),
+            false => Err(PredictorError::StatisticsWidth { what, expected, got }),
+        };
+        check("position".to_string(), config.position_dim, all.position.dimensions())?;
+        let mut conditions = Vec::with_capacity(config.condition.len());
+        for condition in &config.condition {
+            let statistics = all.condition(&condition.name)?;
+            check(format!("condition '{}'", condition.name), condition.dim, statistics.width())?;
+            conditions.push(statistics.clone());
+        }
+        let mut fields = Vec::new();
+        for domain in &config.domains {
+            for field in &domain.fields {
+                let statistics = all.field(&domain.name, &field.name)?;
+                check(format!("field '{}_{}'", domain.name, field.name), field.dim, statistics.width())?;
+                fields.push(statistics.clone());
+            }
+        }
+        Ok(Normalisation::new(all.position.clone(), conditions, fields)?)
     }
 
     /// The network.
@@ -174,28 +201,4 @@ impl Predictor {
 /// The name of query positions in errors.
 fn queries_of(domain: &str) -> String {
     format!("queries of '{domain}'")
-}
-
-/// The statistics that a network needs, in its order.
-fn statistics_of(config: &AbUptConfig, all: &Normalisation) -> Result<Normalisation, PredictorError> {
-    let check = |what: String, expected: usize, got: usize| match got == expected {
-        true => Ok(()),
-        false => Err(PredictorError::StatisticsWidth { what, expected, got }),
-    };
-    check("position".to_string(), config.position_dim, all.position.dimensions())?;
-    let mut conditions = Vec::with_capacity(config.condition.len());
-    for condition in &config.condition {
-        let statistics = all.condition(&condition.name)?;
-        check(format!("condition '{}'", condition.name), condition.dim, statistics.width())?;
-        conditions.push(statistics.clone());
-    }
-    let mut fields = Vec::new();
-    for domain in &config.domains {
-        for field in &domain.fields {
-            let statistics = all.field(&domain.name, &field.name)?;
-            check(format!("field '{}_{}'", domain.name, field.name), field.dim, statistics.width())?;
-            fields.push(statistics.clone());
-        }
-    }
-    Ok(Normalisation::new(all.position.clone(), conditions, fields)?)
 }
