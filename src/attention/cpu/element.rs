@@ -91,7 +91,7 @@ impl Element for f16 {
 
     #[inline(always)]
     fn widen(source: &[Self], target: &mut [f32]) {
-        source.convert_to_f32_slice(target);
+        target.iter_mut().zip(source).for_each(|(target, source)| *target = widen_f16(*source));
     }
 
     #[inline(always)]
@@ -111,5 +111,32 @@ impl Element for f16 {
 
     fn storage(data: Vec<Self>) -> CpuStorage {
         CpuStorage::F16(data)
+    }
+}
+
+/// f16 to f32, exact. In integers and one multiplication, which loops vectorise on every instruction set; the conversion
+/// of `half` is a call per eight numbers.
+#[inline(always)]
+fn widen_f16(number: f16) -> f32 {
+    /// `2^112`: the difference of the exponents' biases.
+    const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
+    let bits = u32::from(number.to_bits());
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * REBIAS;
+    // Infinity and NaN have all exponent bits set.
+    let exponent = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | exponent | (bits & 0x8000) << 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_f16_widens_exactly() {
+        for bits in 0..=u16::MAX {
+            let number = f16::from_bits(bits);
+            let (got, want) = (widen_f16(number), number.to_f32());
+            assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{bits:#x}: {got}, not {want}");
+        }
     }
 }
