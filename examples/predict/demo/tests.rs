@@ -87,7 +87,7 @@ fn relative_l2(network: &mut Network, flow: &Flow, place: PlaceKind, points: Vec
 
 #[test]
 fn the_published_errors_on_unseen_bodies_are_reproduced() {
-    let (bodies, anchors, queries) = (48, 512, 1024);
+    let (bodies, anchors, queries) = (48, 512, 256);
     let mut random = StdRng::seed_from_u64(2026);
     let mut errors = vec![Vec::new(); 3];
     for seed in 0..bodies {
