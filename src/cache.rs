@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Result, Tensor, safetensors as candle_safetensors};
-use safetensors::SafeTensors;
+use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::cache_file::{CacheFormat, not_a_cache};
 use crate::plan::CacheLayout;
 use crate::{AttentionError, KeyPadding};
 
 /// Version of the file format and of what the tensors mean. A file of another version is refused.
 const FORMAT_VERSION: u32 = 1;
 
-/// Value of the `format` entry of a file's metadata.
-const FORMAT_NAME: &str = "candle-mixed-attention/kv-cache";
+const FORMAT: CacheFormat =
+    CacheFormat { name: "candle-mixed-attention/kv-cache", header: "kv_cache", version: FORMAT_VERSION };
 
 /// Keys (after rotation) and values of some token groups, with their padding.
 ///
@@ -58,10 +58,9 @@ pub struct CacheFingerprint {
     pub groups: Vec<(String, usize)>,
 }
 
-/// The metadata of a cache file, as JSON under the key `kv_cache`.
+/// What a file says about the tensors of a cache.
 #[derive(Serialize, Deserialize)]
-struct FileHeader {
-    version: u32,
+pub(crate) struct CacheHeader {
     groups: Vec<(String, usize)>,
 }
 
@@ -199,17 +198,36 @@ impl KvCache {
         Ok(Self { keys, values, ..self.clone() })
     }
 
-    /// The tensors of the cache under the names that [`save_safetensors`](Self::save_safetensors) writes, and the
-    /// metadata that goes with them.
-    fn to_parts(&self) -> Result<(Vec<(&'static str, Tensor)>, HashMap<String, String>)> {
-        let mut tensors = vec![("keys", self.keys.clone()), ("values", self.values.clone())];
+    /// Adds the tensors of the cache under `prefix` and returns the header that goes with them.
+    pub(crate) fn write_parts(&self, prefix: &str, tensors: &mut Vec<(String, Tensor)>) -> Result<CacheHeader> {
+        let mut push = |name: &str, tensor: Tensor| tensors.push((format!("{prefix}{name}"), tensor));
+        push("keys", self.keys.clone());
+        push("values", self.values.clone());
         if let Some(padding) = &self.padding {
-            tensors.push(("padding", padding.to_mask(&Device::Cpu)?));
+            push("padding", padding.to_mask(&Device::Cpu)?);
         }
-        let header = FileHeader { version: FORMAT_VERSION, groups: self.groups() };
-        let header = serde_json::to_string(&header).map_err(candle_core::Error::wrap)?;
-        let metadata = [("format".to_string(), FORMAT_NAME.to_string()), ("kv_cache".to_string(), header)];
-        Ok((tensors, metadata.into()))
+        Ok(CacheHeader { groups: self.groups() })
+    }
+
+    /// Takes the tensors that [`write_parts`](Self::write_parts) added, or says what is wrong with them.
+    pub(crate) fn read_parts(
+        prefix: &str,
+        header: CacheHeader,
+        tensors: &mut HashMap<String, Tensor>,
+    ) -> std::result::Result<Self, String> {
+        let mut take = |name: &str| tensors.remove(&format!("{prefix}{name}"));
+        let missing = |name: &str| format!("tensor '{prefix}{name}' is missing");
+        let keys = take("keys").ok_or_else(|| missing("keys"))?;
+        let values = take("values").ok_or_else(|| missing("values"))?;
+        let padding = take("padding").map(|mask| KeyPadding::from_mask(&mask)).transpose();
+        let padding = padding.map_err(|error| error.to_string())?;
+        let layout = CacheLayout::new(header.groups).map_err(|error| error.to_string())?;
+        let fits = keys.rank() == 4 && keys.dims() == values.dims() && keys.dims()[2] == layout.tokens();
+        if !fits || keys.dtype() != values.dtype() {
+            let (keys, values, tokens) = (keys.shape(), values.shape(), layout.tokens());
+            return Err(format!("{prefix}keys {keys:?} and values {values:?} do not fit groups of {tokens} tokens"));
+        }
+        Self { keys, values, layout, padding: None }.with_padding(padding).map_err(|error| error.to_string())
     }
 
     /// Writes the cache to a safetensors file: `keys`, `values` and, if some tokens are padding, `padding`.
@@ -219,15 +237,9 @@ impl KvCache {
     /// # Errors
     /// The file cannot be written.
     pub fn save_safetensors(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let (tensors, metadata) = self.to_parts()?;
-        let bytes = safetensors::serialize(tensors, Some(metadata))?;
-        let name = path.file_name().ok_or_else(|| not_a_cache(path, "the path has no file name"))?;
-        let mut partial_name = name.to_os_string();
-        partial_name.push(".partial");
-        let partial = path.with_file_name(partial_name);
-        let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
-        written.map_err(|error| candle_core::Error::from(error).with_path(path))
+        let mut tensors = Vec::new();
+        let header = self.write_parts("", &mut tensors)?;
+        FORMAT.write(path.as_ref(), &header, tensors)
     }
 
     /// Reads a file that [`save_safetensors`](Self::save_safetensors) wrote.
@@ -236,36 +248,9 @@ impl KvCache {
     /// The file cannot be read, is truncated, is not a cache, or has another format version.
     pub fn load_safetensors(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|error| candle_core::Error::from(error).with_path(path))?;
-        let refuse = |reason: &dyn std::fmt::Display| candle_core::Error::from(not_a_cache(path, reason));
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| refuse(&error))?;
-        let entry = |key: &str| metadata.metadata().as_ref().and_then(|entries| entries.get(key));
-        if entry("format").map(String::as_str) != Some(FORMAT_NAME) {
-            return Err(refuse(&format!("its metadata lacks format = '{FORMAT_NAME}'")));
-        }
-        let header = entry("kv_cache").ok_or_else(|| refuse(&"its metadata lacks 'kv_cache'"))?;
-        let header: FileHeader = serde_json::from_str(header).map_err(|error| refuse(&error))?;
-        if header.version != FORMAT_VERSION {
-            let found = header.version;
-            return Err(refuse(&format!("format version {found}, this crate reads {FORMAT_VERSION}")));
-        }
-        let mut tensors = candle_safetensors::load_buffer(&bytes, device).map_err(|error| refuse(&error))?;
-        let mut take = |name: &str| tensors.remove(name);
-        let keys = take("keys").ok_or_else(|| refuse(&"tensor 'keys' is missing"))?;
-        let values = take("values").ok_or_else(|| refuse(&"tensor 'values' is missing"))?;
-        let padding = take("padding").map(|mask| KeyPadding::from_mask(&mask)).transpose()?;
-        let layout = CacheLayout::new(header.groups).map_err(|error| refuse(&error))?;
-        let fits = keys.rank() == 4 && keys.dims() == values.dims() && keys.dims()[2] == layout.tokens();
-        if !fits || keys.dtype() != values.dtype() {
-            let (keys, values, tokens) = (keys.shape(), values.shape(), layout.tokens());
-            return Err(refuse(&format!("keys {keys:?} and values {values:?} do not fit groups of {tokens} tokens")));
-        }
-        Self { keys, values, layout, padding: None }.with_padding(padding)
+        let (header, mut tensors) = FORMAT.read(path, device)?;
+        Ok(Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?)
     }
-}
-
-fn not_a_cache(path: &Path, reason: impl std::fmt::Display) -> AttentionError {
-    AttentionError::CacheFile { path: path.display().to_string(), reason: reason.to_string() }
 }
 
 fn dims4(argument: &'static str, tensor: &Tensor) -> std::result::Result<(usize, usize, usize, usize), AttentionError> {

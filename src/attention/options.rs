@@ -66,6 +66,16 @@ impl AttentionOptions {
         self
     }
 
+    /// The angles that [`rope`](Self::rope) has set.
+    pub fn rope_frequencies(&self) -> Option<&RopeFrequencies> {
+        self.rope.as_ref()
+    }
+
+    /// The padding that [`key_padding`](Self::key_padding) has set.
+    pub fn padding(&self) -> Option<&KeyPadding> {
+        self.key_padding.as_ref()
+    }
+
     /// Lets CUDA kernels round f32 queries, keys, values and probabilities to TF32 (10 bits of mantissa) before they
     /// multiply them, which takes a third of the instructions. Off by default; other dtypes and devices ignore it.
     pub fn tf32(mut self, allowed: bool) -> Self {

@@ -17,6 +17,7 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::mixed::{MixedAttention, MixedAttentionConfig};
+use super::untied::{SquareBanks, WeightSharing};
 use crate::{AnchorError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, TokenSpec};
 
 /// Whose anchors a token sees.
@@ -45,6 +46,9 @@ pub struct AnchorAttentionConfig {
     /// What follows the branch in the name of its anchors. Default: `_anchors`.
     #[serde(default = "default_suffix")]
     pub anchor_suffix: String,
+    /// If set, every branch has projections of its own, with square weights stored like this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untied: Option<SquareBanks>,
 }
 
 fn default_suffix() -> String {
@@ -59,7 +63,15 @@ impl AnchorAttentionConfig {
         branches: impl IntoIterator<Item = S>,
     ) -> Self {
         let branches = branches.into_iter().map(Into::into).collect();
-        Self { attention, kind, branches, anchor_suffix: default_suffix() }
+        Self { attention, kind, branches, anchor_suffix: default_suffix(), untied: None }
+    }
+
+    /// How the branches share the projections.
+    pub fn sharing(&self) -> WeightSharing {
+        match self.untied {
+            None => WeightSharing::Shared,
+            Some(square) => WeightSharing::PerDomain { domains: self.branches.clone(), square },
+        }
     }
 }
 
@@ -165,7 +177,7 @@ impl AnchorAttention {
         anchor_patterns(config.kind, &config.branches, &anchors, &config.anchor_suffix)?;
         Ok(Self {
             config: config.clone(),
-            attention: MixedAttention::new(&config.attention, vb.pp("mixed_attention"))?,
+            attention: MixedAttention::with_sharing(&config.attention, &config.sharing(), vb.pp("mixed_attention"))?,
         })
     }
 

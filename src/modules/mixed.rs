@@ -1,10 +1,11 @@
 //! The mixed-attention layer.
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::projection::{self, FusedLinear};
+use super::projection::{self, FusedLinear, Projection};
+use super::untied::{DomainRuns, WeightSharing};
 use crate::attention::{Inputs, run};
 use crate::{
     AttentionError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, RopeFrequencies, TokenSpec,
@@ -79,7 +80,8 @@ pub struct MixedAttention {
     projections: FusedLinear,
     /// The query part of `projections`, for passes whose keys are all cached.
     query_projection: FusedLinear,
-    output: Linear,
+    output: Projection,
+    sharing: WeightSharing,
 }
 
 impl MixedAttention {
@@ -88,12 +90,20 @@ impl MixedAttention {
     /// # Errors
     /// `hidden_dim` is not divisible by `num_heads`; a tensor is missing or has another shape.
     pub fn new(config: &MixedAttentionConfig, vb: VarBuilder) -> Result<Self> {
+        Self::with_sharing(config, &WeightSharing::Shared, vb)
+    }
+
+    /// As [`new`](Self::new), with weights that may differ from domain to domain: `q.weight.0`, `q.weight.1`, …
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_sharing(config: &MixedAttentionConfig, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
         projection::head_dim(config.hidden_dim, config.num_heads)?;
         let width = (config.hidden_dim, config.hidden_dim);
-        let projections = FusedLinear::load(&vb, "qkv", &["q", "k", "v"], width, config.bias)?;
+        let projections = FusedLinear::load(&vb, "qkv", &["q", "k", "v"], width, config.bias, sharing)?;
         let query_projection = projections.narrow(0, 1)?;
-        let output = candle_nn::linear_b(config.hidden_dim, config.hidden_dim, config.bias, vb.pp("proj"))?;
-        Ok(Self { config: *config, projections, query_projection, output })
+        let output = Projection::load(width, config.bias, sharing, vb.pp("proj"))?;
+        Ok(Self { config: *config, projections, query_projection, output, sharing: sharing.clone() })
     }
 
     /// The configuration.
@@ -109,8 +119,14 @@ impl MixedAttention {
     pub fn forward(&self, x: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
         self.check(x, plan, options)?;
         plan.resolve(None).map_err(AttentionError::from)?;
-        let [queries, keys, values] = self.project(x)?;
-        self.attend(Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: None }, plan, options)
+        let runs = self.runs(plan)?;
+        let [queries, keys, values] = self.project(x, &runs)?;
+        self.attend(
+            Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: None },
+            plan,
+            &runs,
+            options,
+        )
     }
 
     /// [`forward`](Self::forward) in the shape of the PyTorch call: makes the plan from specs and patterns first.
@@ -142,10 +158,11 @@ impl MixedAttention {
     ) -> Result<(Tensor, KvCache)> {
         self.check(x, plan, options)?;
         plan.resolve(None).map_err(AttentionError::from)?;
-        let [queries, keys, values] = self.project(x)?;
+        let runs = self.runs(plan)?;
+        let [queries, keys, values] = self.project(x, &runs)?;
         let cache = cache_of(&keys, &values, plan, options)?;
         let inputs = Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: None };
-        Ok((self.attend(inputs, plan, options)?, cache))
+        Ok((self.attend(inputs, plan, &runs, options)?, cache))
     }
 
     /// A later pass: the groups of the plan without a size come from `cache`, `x` holds the others.
@@ -161,13 +178,14 @@ impl MixedAttention {
     ) -> Result<Tensor> {
         self.check(x, plan, options)?;
         let resolved = plan.resolve(Some(cache.layout())).map_err(AttentionError::from)?;
+        let runs = self.runs(plan)?;
         if resolved.ranges().has_input_keys() {
-            let [queries, keys, values] = self.project(x)?;
+            let [queries, keys, values] = self.project(x, &runs)?;
             let inputs = Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: Some(cache) };
-            self.attend(inputs, plan, options)
+            self.attend(inputs, plan, &runs, options)
         } else {
-            let queries = self.query_projection.heads(x, self.config.num_heads)?.remove(0);
-            self.attend(Inputs { queries: &queries, keys_values: None, cache: Some(cache) }, plan, options)
+            let queries = self.query_projection.heads(x, self.config.num_heads, &runs)?.remove(0);
+            self.attend(Inputs { queries: &queries, keys_values: None, cache: Some(cache) }, plan, &runs, options)
         }
     }
 
@@ -198,13 +216,24 @@ impl MixedAttention {
         check_rope(self.config.use_rope, options.rope.as_ref(), "x")
     }
 
-    fn project(&self, x: &Tensor) -> Result<[Tensor; 3]> {
-        let parts = self.projections.heads(x, self.config.num_heads)?;
+    /// Which weights each input token uses.
+    fn runs(&self, plan: &AttentionPlan) -> std::result::Result<DomainRuns, PlanError> {
+        Ok(self.sharing.runs(plan.tokens())?)
+    }
+
+    fn project(&self, x: &Tensor, runs: &DomainRuns) -> Result<[Tensor; 3]> {
+        let parts = self.projections.heads(x, self.config.num_heads, runs)?;
         <[Tensor; 3]>::try_from(parts).map_err(|_| candle_core::Error::UnwrapNone)
     }
 
-    fn attend(&self, inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
-        projection::join_heads(&self.output, &run(inputs, plan, options)?)
+    fn attend(
+        &self,
+        inputs: Inputs<'_>,
+        plan: &AttentionPlan,
+        runs: &DomainRuns,
+        options: &AttentionOptions,
+    ) -> Result<Tensor> {
+        self.output.join_heads(&run(inputs, plan, options)?, runs)
     }
 }
 

@@ -7,9 +7,11 @@ mod anchor;
 mod dot_product;
 mod mixed;
 mod perceiver;
-mod projection;
+pub(crate) mod projection;
+mod untied;
 
 pub use anchor::{AnchorAttention, AnchorAttentionConfig, AnchorKind, anchor_patterns, branch_of};
 pub use dot_product::{DotProductAttention, DotProductAttentionConfig};
 pub use mixed::{BoundAttention, MixedAttention, MixedAttentionConfig};
 pub use perceiver::{PerceiverAttention, PerceiverAttentionConfig};
+pub use untied::{DomainRuns, SquareBanks, UntiedLinear, WeightSharing};

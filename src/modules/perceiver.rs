@@ -1,14 +1,16 @@
 //! Cross attention from tokens to another sequence: a plan whose keys are all cached.
 
 use candle_core::{Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::mixed::{check_rope, yes};
-use super::projection::{self, FusedLinear};
+use super::projection::{self, FusedLinear, Projection};
+use super::untied::{DomainRuns, WeightSharing};
 use crate::attention::{Inputs, run};
 use crate::{
-    AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies, TokenSpec,
+    AttentionError, AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies,
+    TokenSpec,
 };
 
 /// Name of the group that holds the encoded source in the cache.
@@ -52,7 +54,9 @@ pub struct PerceiverAttention {
     config: PerceiverAttentionConfig,
     query: FusedLinear,
     key_value: FusedLinear,
-    output: Linear,
+    output: Projection,
+    /// Of the asking tokens; the source has one set of weights.
+    sharing: WeightSharing,
 }
 
 impl PerceiverAttention {
@@ -61,13 +65,30 @@ impl PerceiverAttention {
     /// # Errors
     /// `hidden_dim` is not divisible by `num_heads`; a tensor is missing or has another shape.
     pub fn new(config: &PerceiverAttentionConfig, vb: VarBuilder) -> Result<Self> {
+        Self::with_sharing(config, &WeightSharing::Shared, vb)
+    }
+
+    /// As [`new`](Self::new), with weights of `q` and `proj` that may differ from domain to domain. The keys and values
+    /// of the source always have one set of weights.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_sharing(config: &PerceiverAttentionConfig, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
         projection::head_dim(config.hidden_dim, config.num_heads)?;
         let (width, kv_width) = (config.hidden_dim, config.kv_dim.unwrap_or(config.hidden_dim));
         Ok(Self {
             config: *config,
-            query: FusedLinear::load(&vb, "q", &["q"], (width, width), config.bias)?,
-            key_value: FusedLinear::load(&vb, "kv", &["k", "v"], (kv_width, width), config.bias)?,
-            output: candle_nn::linear_b(width, width, config.bias, vb.pp("proj"))?,
+            query: FusedLinear::load(&vb, "q", &["q"], (width, width), config.bias, sharing)?,
+            key_value: FusedLinear::load(
+                &vb,
+                "kv",
+                &["k", "v"],
+                (kv_width, width),
+                config.bias,
+                &WeightSharing::Shared,
+            )?,
+            output: Projection::load((width, width), config.bias, sharing, vb.pp("proj"))?,
+            sharing: sharing.clone(),
         })
     }
 
@@ -87,8 +108,10 @@ impl PerceiverAttention {
         padding: Option<KeyPadding>,
     ) -> Result<KvCache> {
         check_rope(self.config.use_rope, frequencies, "the source")?;
-        projection::check_input("source", source, self.config.kv_dim.unwrap_or(self.config.hidden_dim))?;
-        let mut parts = self.key_value.heads(source, self.config.num_heads)?;
+        let (_, tokens) =
+            projection::check_input("source", source, self.config.kv_dim.unwrap_or(self.config.hidden_dim))?;
+        let runs = DomainRuns::from_sizes(&[tokens]);
+        let mut parts = self.key_value.heads(source, self.config.num_heads, &runs)?;
         let (values, keys) = (parts.remove(1), parts.remove(0));
         let keys = frequencies.map_or(Ok(keys.clone()), |frequencies| frequencies.rotate(&keys))?;
         KvCache::from_groups([(SOURCE, keys, values)], padding)
@@ -108,12 +131,35 @@ impl PerceiverAttention {
     /// `x [batch, tokens, hidden_dim]` to the same shape. `options.rope` rotates the queries.
     ///
     /// # Errors
-    /// Another width; frequencies that do not agree with `use_rope`; a source that another layer encoded.
+    /// Another width; frequencies that do not agree with `use_rope`; a source that another layer encoded; weights that
+    /// differ from domain to domain (see [`forward_groups`](Self::forward_groups)).
     pub fn forward(&self, x: &Tensor, source: &KvCache, options: &AttentionOptions) -> Result<Tensor> {
         let (_, tokens) = projection::check_input("x", x, self.config.hidden_dim)?;
+        self.forward_groups(x, &[TokenSpec::new("queries", tokens)], source, options)
+    }
+
+    /// As [`forward`](Self::forward), for the input groups of `tokens` one after another, whose names tell the domain of
+    /// each token.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); groups that hold another number of tokens than `x` or belong to no domain.
+    pub fn forward_groups(
+        &self,
+        x: &Tensor,
+        tokens: &[TokenSpec],
+        source: &KvCache,
+        options: &AttentionOptions,
+    ) -> Result<Tensor> {
+        let (_, len) = projection::check_input("x", x, self.config.hidden_dim)?;
         check_rope(self.config.use_rope, options.rope.as_ref(), "x")?;
-        let queries = self.query.heads(x, self.config.num_heads)?.remove(0);
+        let runs = self.sharing.runs(tokens)?;
+        if runs.tokens() != len {
+            let groups = tokens.iter().map(|token| format!("{} {:?}", token.name, token.size)).collect::<Vec<_>>();
+            let (expected, groups) = (runs.tokens(), groups.join(", "));
+            return Err(AttentionError::TokenCount { argument: "x", expected, got: len, groups }.into());
+        }
+        let queries = self.query.heads(x, self.config.num_heads, &runs)?.remove(0);
         let inputs = Inputs { queries: &queries, keys_values: None, cache: Some(source) };
-        projection::join_heads(&self.output, &run(inputs, &Self::plan(tokens)?, options)?)
+        self.output.join_heads(&run(inputs, &Self::plan(len)?, options)?, &runs)
     }
 }

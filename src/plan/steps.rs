@@ -220,7 +220,7 @@ mod tests {
         let plan = plan();
         let resolved = plan.resolve(None).unwrap();
         let schedule = TileSchedule::new(resolved.ranges(), 2, 3, TILE, 1);
-        let real = |row: usize, token: usize| row == 1 || token % 3 == 0 && !(16..32).contains(&token);
+        let real = |row: usize, token: usize| row == 1 || token.is_multiple_of(3) && !(16..32).contains(&token);
         let padding = PaddingBits::new(2, 80, real);
         let context = StepContext { input_padding: Some(&padding), ..StepContext::default() };
         let steps = StepSchedule::new(&schedule, 2, context);

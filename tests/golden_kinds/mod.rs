@@ -1,11 +1,18 @@
 //! One file per kind of golden case.
 
+pub mod ab_upt;
 pub mod core;
 pub mod dot_product;
 pub mod invalid;
 pub mod mixed;
+pub mod mlp;
 pub mod perceiver;
+pub mod perceiver_block;
+pub mod pooling;
 pub mod rope;
+pub mod sincos;
+pub mod transformer_block;
+pub mod untied_linear;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -34,15 +41,22 @@ pub struct Setting {
     pub tolerance: f64,
 }
 
-/// The function that runs the cases of a kind, if this crate has what they need.
-pub fn runner(kind: &str) -> Option<fn(&Case, &Setting) -> Result<()>> {
-    Some(match kind {
+/// The function that runs the cases of a kind.
+pub fn runner(kind: &str) -> Result<fn(&Case, &Setting) -> Result<()>> {
+    Ok(match kind {
         "core" => core::run,
         "rope" => rope::run,
         "mixed" => mixed::run,
         "dot_product" => dot_product::run,
         "perceiver" => perceiver::run,
-        _ => return None,
+        "sincos" => sincos::run,
+        "mlp" => mlp::run,
+        "transformer_block" => transformer_block::run,
+        "perceiver_block" => perceiver_block::run,
+        "untied_linear" => untied_linear::run,
+        "pooling" => pooling::run,
+        "ab_upt" => ab_upt::run,
+        _ => return Err(anyhow!("cases of kind '{kind}' are not known")),
     })
 }
 

@@ -1,0 +1,28 @@
+//! Configurations in JSON files.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::error::{CheckpointError, io_error, not_readable};
+use crate::models::ab_upt::AbUptConfig;
+
+impl AbUptConfig {
+    /// Reads a JSON file that holds a configuration, at the top or as the entry `model` of a larger description.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not such a configuration; a configuration that cannot work.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(io_error(path))?;
+        let refuse = |error: serde_json::Error| not_readable(path, "configuration", error);
+        let mut value: Value = serde_json::from_str(&text).map_err(refuse)?;
+        if let Some(model) = value.get_mut("model") {
+            value = model.take();
+        }
+        let config = Self::deserialize(value).map_err(refuse)?;
+        config.validate()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,64 @@
+//! Loads the weights of a network and notes everything that does not fit, instead of stopping at the first.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use candle_core::{DType, Device, Result, Shape, Tensor};
+use candle_nn::Init;
+use candle_nn::var_builder::SimpleBackend;
+
+use super::Checkpoint;
+use super::error::TensorProblem;
+
+/// What came up while a network was loaded.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub problems: Vec<TensorProblem>,
+    /// Names that the network asked for.
+    pub used: BTreeSet<String>,
+}
+
+/// Serves the tensors of a checkpoint under the names of the network. A tensor that is missing or has another shape is
+/// noted, and zeros take its place.
+pub(super) struct Loader {
+    pub checkpoint: Checkpoint,
+    pub notes: Arc<Mutex<Notes>>,
+    /// Whether all tensors are zeros: to check names and shapes without reading any data.
+    pub dry: bool,
+}
+
+impl Loader {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        // A poisoned lock only means that another thread panicked between two complete notes.
+        self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl SimpleBackend for Loader {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        let expected = shape.dims().to_vec();
+        let mut notes = self.notes();
+        notes.used.insert(name.to_string());
+        let problem = match self.checkpoint.tensors().get(name) {
+            None => TensorProblem::Missing { name: name.to_string(), expected },
+            Some(stored) if stored.shape != expected => {
+                TensorProblem::Shape { name: name.to_string(), expected, got: stored.shape.clone() }
+            }
+            Some(_) if self.dry => return Tensor::zeros(shape, dtype, device),
+            Some(stored) => return self.checkpoint.read(stored, device)?.to_dtype(dtype),
+        };
+        notes.problems.push(problem);
+        Tensor::zeros(shape, dtype, device)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() }.bt();
+        let stored = self.checkpoint.tensors().get(name).ok_or_else(missing)?;
+        self.notes().used.insert(name.to_string());
+        self.checkpoint.read(stored, device)?.to_dtype(dtype)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.checkpoint.tensors().contains_key(name)
+    }
+}

@@ -1,0 +1,223 @@
+//! Checkpoints: safetensors files, sharded or not, and the files of the PyTorch package.
+
+mod config_file;
+mod error;
+mod loader;
+mod model_config;
+mod names;
+mod pytorch_file;
+mod safetensors_file;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+
+pub use error::{CheckpointError, TensorProblem};
+use error::{io_error, not_readable};
+use loader::{Loader, Notes};
+use names::Names;
+use pytorch_file::PytorchFile;
+use safetensors_file::{SafetensorsFile, read_index};
+
+use super::config::AbUptConfig;
+use super::model::AbUpt;
+
+/// How a zip archive, and so a file of `torch.save`, begins.
+const ZIP_MAGIC: [u8; 4] = *b"PK\x03\x04";
+
+/// The weights of a network in a file.
+///
+/// Taken are safetensors files, the index of a sharded one (`*.index.json`), and files of `torch.save` with the weights
+/// under `state_dict` or at the top. Tensors have the names of the network here: prefixes of training wrappers are left
+/// out and names of early versions translated. Cheap to clone.
+///
+/// ```no_run
+/// use candle_core::{DType, Device};
+/// use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint};
+///
+/// let config = AbUptConfig::read("ellipsoid.json")?;
+/// let model = Checkpoint::open("ellipsoid.safetensors")?.load(&config, DType::F32, &Device::Cpu)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Checkpoint {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    source: Source,
+    /// By their names in the network.
+    tensors: BTreeMap<String, StoredTensor>,
+    names: Names,
+}
+
+/// A tensor in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// Its name in the file.
+    pub stored_name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its dtype.
+    pub dtype: DType,
+}
+
+enum Source {
+    Safetensors(Vec<SafetensorsFile>),
+    Pytorch(PytorchFile),
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint; what it is follows from its content. Safetensors files are read into memory.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is truncated or corrupt, or holds a dtype that candle does not have; an index that
+    /// lists tensors that its files do not hold; two tensors of one name.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        Self::open_by(path.as_ref(), SafetensorsFile::read)
+    }
+
+    /// As [`open`](Self::open), with safetensors files memory-mapped: only what is used is read, and several processes
+    /// share one copy.
+    ///
+    /// # Safety
+    /// Nobody changes the files while the checkpoint is open.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub unsafe fn open_mapped(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        // SAFETY: the caller promises that the files do not change.
+        Self::open_by(path.as_ref(), |path| unsafe { SafetensorsFile::map(path) })
+    }
+
+    fn open_by(
+        path: &Path,
+        open: impl Fn(&Path) -> Result<SafetensorsFile, CheckpointError>,
+    ) -> Result<Self, CheckpointError> {
+        let mut magic = Vec::new();
+        File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic)).map_err(io_error(path))?;
+        if magic == ZIP_MAGIC {
+            let file = PytorchFile::open(path)?;
+            let tensors = file.tensors().iter();
+            let tensors = tensors.map(|(name, tensor)| (name.clone(), tensor.shape.clone(), tensor.dtype)).collect();
+            return Self::new(path, tensors, Source::Pytorch(file));
+        }
+        // A safetensors file begins with the length of its header, and a length that begins with `{` is none.
+        let files = if magic.first() == Some(&b'{') { open_shards(path, open)? } else { vec![open(path)?] };
+        let tensors = files.iter().flat_map(SafetensorsFile::tensors);
+        // Unknown dtypes were refused when the file was opened.
+        let tensors = tensors.filter_map(|(name, shape, dtype)| Some((name, shape, dtype.ok()?))).collect();
+        Self::new(path, tensors, Source::Safetensors(files))
+    }
+
+    fn new(path: &Path, stored: Vec<(String, Vec<usize>, DType)>, source: Source) -> Result<Self, CheckpointError> {
+        let mut names = Names::new(stored.iter().map(|(name, ..)| name.as_str()));
+        let mut tensors: BTreeMap<String, StoredTensor> = BTreeMap::new();
+        for (stored_name, shape, dtype) in stored {
+            let name = names.canonical(&stored_name);
+            let tensor = StoredTensor { stored_name, shape, dtype };
+            if let Some(first) = tensors.get(&name) {
+                let (first, second) = (&first.stored_name, &tensor.stored_name);
+                let reason = format!("'{first}' and '{second}' are the same tensor of the network, '{name}'");
+                return Err(not_readable(path, "checkpoint", reason));
+            }
+            tensors.insert(name, tensor);
+        }
+        Ok(Self { inner: Arc::new(Inner { path: path.to_path_buf(), source, tensors, names }) })
+    }
+
+    /// All tensors by their names in the network.
+    pub fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
+        &self.inner.tensors
+    }
+
+    /// The configuration that a file of the PyTorch package carries as `model_config`; `None` if it has none.
+    ///
+    /// It does not tell which way round untied square weights are stored: see [`SquareBanks`](crate::SquareBanks); the
+    /// usual `Plain` is assumed.
+    ///
+    /// # Errors
+    /// A `model_config` that does not describe an AB-UPT.
+    pub fn config(&self) -> Result<Option<AbUptConfig>, CheckpointError> {
+        let Source::Pytorch(file) = &self.inner.source else { return Ok(None) };
+        let Some(description) = file.model_config() else { return Ok(None) };
+        let refuse = |reason| not_readable(&self.inner.path, "PyTorch", format!("model_config: {reason}"));
+        let config = model_config::convert(description).map_err(refuse)?;
+        config.validate()?;
+        Ok(Some(config))
+    }
+
+    /// Compares the tensors with those of a network, without reading their data.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn check(&self, config: &AbUptConfig) -> Result<(), CheckpointError> {
+        self.build(config, DType::F32, &Device::Cpu, true).map(|_| ())
+    }
+
+    /// Loads the network, with its weights rounded to `dtype`.
+    ///
+    /// # Errors
+    /// A configuration that cannot work; [`CheckpointError::Tensors`] with all tensors that are missing, unexpected or of
+    /// another shape; a file that cannot be read.
+    pub fn load(&self, config: &AbUptConfig, dtype: DType, device: &Device) -> Result<AbUpt, CheckpointError> {
+        self.build(config, dtype, device, false)
+    }
+
+    fn build(&self, config: &AbUptConfig, dtype: DType, device: &Device, dry: bool) -> Result<AbUpt, CheckpointError> {
+        config.validate()?;
+        let notes = Arc::new(Mutex::new(Notes::default()));
+        let loader = Loader { checkpoint: self.clone(), notes: notes.clone(), dry };
+        let model = AbUpt::new(config, VarBuilder::from_backend(Box::new(loader), dtype, device.clone()))?;
+        let mut notes = notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let Notes { mut problems, used } = std::mem::take(&mut *notes);
+        for (name, stored) in &self.inner.tensors {
+            if !used.contains(name) && !self.inner.names.is_harmless(name, config.uses_geometry()) {
+                problems.push(TensorProblem::Unexpected { name: name.clone(), got: stored.shape.clone() });
+            }
+        }
+        if problems.is_empty() {
+            return Ok(model);
+        }
+        problems.sort();
+        problems.dedup();
+        Err(CheckpointError::Tensors { path: self.inner.path.clone(), problems })
+    }
+
+    fn read(&self, tensor: &StoredTensor, device: &Device) -> candle_core::Result<Tensor> {
+        let name = &tensor.stored_name;
+        match &self.inner.source {
+            Source::Pytorch(file) => file.tensor(name, device),
+            Source::Safetensors(files) => {
+                let file = files.iter().find(|file| file.contains(name));
+                let missing = || candle_core::Error::CannotFindTensor { path: name.clone() }.bt();
+                file.ok_or_else(missing)?.tensor(name, device)
+            }
+        }
+    }
+}
+
+/// Opens the files of an index and checks that they hold what it lists.
+fn open_shards(
+    path: &Path,
+    open: impl Fn(&Path) -> Result<SafetensorsFile, CheckpointError>,
+) -> Result<Vec<SafetensorsFile>, CheckpointError> {
+    let listed = read_index(path)?;
+    let mut files: BTreeMap<&PathBuf, SafetensorsFile> = BTreeMap::new();
+    for (tensor, file) in &listed {
+        if !files.contains_key(file) {
+            files.insert(file, open(file)?);
+        }
+        if !files.get(file).is_some_and(|file| file.contains(tensor)) {
+            let reason = format!("it lists tensor '{tensor}' in '{}', which does not hold it", file.display());
+            return Err(not_readable(path, "safetensors index", reason));
+        }
+    }
+    Ok(files.into_values().collect())
+}

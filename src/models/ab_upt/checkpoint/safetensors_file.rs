@@ -1,0 +1,98 @@
+//! One safetensors file, in memory or memory-mapped.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Result, Tensor};
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
+
+use super::error::{CheckpointError, io_error, not_readable};
+
+const FORMAT: &str = "safetensors";
+
+pub(super) struct SafetensorsFile {
+    bytes: Bytes,
+    /// Where the data of the tensors start.
+    data: usize,
+    metadata: Metadata,
+}
+
+enum Bytes {
+    Read(Vec<u8>),
+    Mapped(Mmap),
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Read(bytes) => bytes,
+            Self::Mapped(bytes) => bytes,
+        }
+    }
+}
+
+impl SafetensorsFile {
+    /// Reads the whole file.
+    pub fn read(path: &Path) -> std::result::Result<Self, CheckpointError> {
+        Self::new(path, Bytes::Read(std::fs::read(path).map_err(io_error(path))?))
+    }
+
+    /// Maps the file, so that only what is used is read.
+    ///
+    /// # Safety
+    /// Nobody changes the file while it is mapped.
+    pub unsafe fn map(path: &Path) -> std::result::Result<Self, CheckpointError> {
+        let file = File::open(path).map_err(io_error(path))?;
+        // SAFETY: the caller promises that the file does not change.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(io_error(path))?;
+        Self::new(path, Bytes::Mapped(bytes))
+    }
+
+    fn new(path: &Path, bytes: Bytes) -> std::result::Result<Self, CheckpointError> {
+        let header = SafeTensors::read_metadata(bytes.as_ref());
+        let (header, metadata) = header.map_err(|error| not_readable(path, FORMAT, error))?;
+        // The header follows its own length, 8 bytes.
+        let file = Self { bytes, data: header + 8, metadata };
+        let unknown = file.tensors().find_map(|(name, _, dtype)| Some((name, dtype.err()?)));
+        if let Some((name, dtype)) = unknown {
+            return Err(not_readable(path, FORMAT, format!("tensor '{name}' has dtype {dtype}")));
+        }
+        Ok(file)
+    }
+
+    /// Name, shape and dtype of every tensor; of an unknown dtype, its name.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>, std::result::Result<DType, String>)> {
+        self.metadata.tensors().into_iter().map(|(name, info)| {
+            let dtype = DType::try_from(info.dtype).map_err(|_| format!("{:?}", info.dtype));
+            (name, info.shape.clone(), dtype)
+        })
+    }
+
+    /// Whether the file has a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.metadata.info(name).is_some()
+    }
+
+    /// Reads a tensor.
+    pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
+        let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() }.bt();
+        let info = self.metadata.info(name).ok_or_else(missing)?;
+        let (start, end) = info.data_offsets;
+        // The metadata was checked against the length of the file when it was read.
+        let data = self.bytes.as_ref().get(self.data + start..self.data + end).ok_or_else(missing)?;
+        Tensor::from_raw_buffer(data, info.dtype.try_into()?, &info.shape, device)
+    }
+}
+
+/// The tensors and files that an index lists, as (tensor, file next to the index).
+pub(super) fn read_index(path: &Path) -> std::result::Result<Vec<(String, PathBuf)>, CheckpointError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: std::collections::BTreeMap<String, PathBuf>,
+    }
+    let text = std::fs::read_to_string(path).map_err(io_error(path))?;
+    let index: Index = serde_json::from_str(&text).map_err(|error| not_readable(path, "safetensors index", error))?;
+    Ok(index.weight_map.into_iter().map(|(name, file)| (name, path.with_file_name(file))).collect())
+}

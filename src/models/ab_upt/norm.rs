@@ -1,0 +1,107 @@
+//! Layer norm, and its modulation by a condition.
+
+use candle_core::{D, DType, Result, Tensor};
+use candle_nn::{Init, Linear, Module, VarBuilder};
+
+use super::error::AbUptError;
+
+/// `(x − mean) / √(variance + eps)` over the channels, then a scale and a shift where there are any. Computed in f32.
+#[derive(Debug, Clone)]
+pub(super) struct LayerNorm {
+    /// `[width]`, f32.
+    scale: Option<Tensor>,
+    /// `[width]`, f32.
+    shift: Option<Tensor>,
+    eps: f64,
+    /// Of the result.
+    dtype: DType,
+}
+
+/// Which parameters a layer norm has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Affine {
+    /// None: the modulation scales and shifts.
+    None,
+    /// `weight`
+    Scale,
+    /// `weight` and `bias`
+    ScaleAndShift,
+}
+
+impl LayerNorm {
+    pub fn new(width: usize, eps: f64, affine: Affine, vb: VarBuilder) -> Result<Self> {
+        let load = |name: &str| vb.get_with_hints_dtype(width, name, Init::default(), DType::F32);
+        let scale = if affine == Affine::None { None } else { Some(load("weight")?) };
+        let shift = if affine == Affine::ScaleAndShift { Some(load("bias")?) } else { None };
+        Ok(Self { scale, shift, eps, dtype: vb.dtype() })
+    }
+
+    /// `x [batch, tokens, width]` of any dtype to the same shape in the dtype of the layers; `modulation` scales by 1 + its scale, then shifts.
+    pub fn forward(&self, x: &Tensor, modulation: Option<&ScaleShift>) -> Result<Tensor> {
+        let wide = x.to_dtype(DType::F32)?;
+        let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
+        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+        let mut y = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
+        if let Some(scale) = &self.scale {
+            y = y.broadcast_mul(scale)?;
+        }
+        if let Some(shift) = &self.shift {
+            y = y.broadcast_add(shift)?;
+        }
+        if let Some(ScaleShift { scale, shift }) = modulation {
+            y = y.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)?;
+        }
+        y.to_dtype(self.dtype)
+    }
+}
+
+/// How a condition changes the output of a layer norm: `[batch or 1, 1, width]` each, f32.
+#[derive(Debug, Clone)]
+pub(super) struct ScaleShift {
+    pub scale: Tensor,
+    pub shift: Tensor,
+}
+
+/// A linear layer from a condition to the `N` scales, shifts and gates of a block. Computed in f32.
+#[derive(Debug, Clone)]
+pub(super) struct Modulation<const N: usize> {
+    linear: Linear,
+    /// Widths of the parts of the output.
+    widths: [usize; N],
+}
+
+impl<const N: usize> Modulation<N> {
+    /// Loads `project.weight` and `project.bias`.
+    pub fn new(condition_dim: usize, widths: [usize; N], vb: VarBuilder) -> Result<Self> {
+        let (vb, output) = (vb.pp("project"), widths.iter().sum::<usize>());
+        let weight = vb.get_with_hints_dtype((output, condition_dim), "weight", Init::default(), DType::F32)?;
+        let bias = vb.get_with_hints_dtype(output, "bias", Init::default(), DType::F32)?;
+        Ok(Self { linear: Linear::new(weight, Some(bias)), widths })
+    }
+
+    /// `condition [batch or 1, condition_dim]` to the parts, `[batch or 1, 1, width]` each.
+    pub fn forward(&self, condition: &Tensor) -> Result<[Tensor; N]> {
+        let all = self.linear.forward(&condition.to_dtype(DType::F32)?.contiguous()?)?.unsqueeze(1)?;
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(N);
+        for width in self.widths {
+            parts.push(all.narrow(D::Minus1, start, width)?);
+            start += width;
+        }
+        <[Tensor; N]>::try_from(parts).map_err(|_| candle_core::Error::UnwrapNone)
+    }
+}
+
+/// The parts of a block's modulation for a condition. A block has both or neither.
+pub(super) fn modulate<const N: usize>(
+    modulation: Option<&Modulation<N>>,
+    condition: Option<&Tensor>,
+) -> Result<Option<[Tensor; N]>> {
+    let error = |expected, got| Err(AbUptError::Modulation { expected, got }.into());
+    match (modulation, condition) {
+        (Some(modulation), Some(condition)) => modulation.forward(condition).map(Some),
+        (None, None) => Ok(None),
+        (Some(_), None) => error("with a", "without"),
+        (None, Some(_)) => error("without a", "with"),
+    }
+}

@@ -1,0 +1,140 @@
+//! A pre-norm block whose tokens attend to an encoded source.
+//!
+//! As [`TransformerBlock`](super::TransformerBlock), with cross attention: the source goes through a norm, modulation and
+//! projection of its own, once, and its keys and values serve every later pass.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+use super::feed_forward::FeedForward;
+use super::norm::{Affine, LayerNorm, Modulation, ScaleShift, modulate};
+use super::residual::{add_branch, load_layer_scale};
+use crate::{
+    AttentionOptions, KvCache, PerceiverAttention, PerceiverAttentionConfig, RopeFrequencies, TokenSpec, WeightSharing,
+};
+
+/// Configuration of a [`PerceiverBlock`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PerceiverBlockConfig {
+    /// Width of the tokens.
+    pub hidden_dim: usize,
+    /// Number of heads; divides `hidden_dim`.
+    pub num_heads: usize,
+    /// Hidden width of the feed-forward layer.
+    pub mlp_hidden_dim: usize,
+    /// Width of the source tokens; `hidden_dim` if not set.
+    #[serde(default)]
+    pub kv_dim: Option<usize>,
+    /// Width of the condition; no modulation if not set.
+    #[serde(default)]
+    pub condition_dim: Option<usize>,
+    /// Whether the branches have learned factors.
+    #[serde(default)]
+    pub layer_scale: bool,
+    /// Whether norms, projections and shared feed-forward layers have biases.
+    pub bias: bool,
+    /// Added to the variance by the layer norms.
+    pub eps: f64,
+    /// Whether queries and keys are rotated.
+    pub use_rope: bool,
+}
+
+/// A pre-norm block: cross attention to a source and a feed-forward layer.
+#[derive(Debug, Clone)]
+pub struct PerceiverBlock {
+    /// scale_q shift_q scale_kv shift_kv gate₁ scale₂ shift₂ gate₂
+    modulation: Option<Modulation<8>>,
+    norm_query: LayerNorm,
+    norm_source: LayerNorm,
+    attention: PerceiverAttention,
+    layer_scale1: Option<Tensor>,
+    norm2: LayerNorm,
+    feed_forward: FeedForward,
+    layer_scale2: Option<Tensor>,
+    sharing: WeightSharing,
+}
+
+impl PerceiverBlock {
+    /// Loads the block. Weights of `sharing` are those of the asking tokens; the source always has one set.
+    ///
+    /// # Errors
+    /// `hidden_dim` is not divisible by `num_heads`; a tensor is missing or has another shape.
+    pub fn new(config: &PerceiverBlockConfig, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
+        let &PerceiverBlockConfig { hidden_dim: width, num_heads, kv_dim, bias, eps, use_rope, .. } = config;
+        let source = kv_dim.unwrap_or(width);
+        let affine = match (config.condition_dim, bias) {
+            (Some(_), _) => Affine::None,
+            (None, false) => Affine::Scale,
+            (None, true) => Affine::ScaleAndShift,
+        };
+        let modulation = match config.condition_dim {
+            Some(dim) => {
+                let widths = [width, width, source, source, width, width, width, width];
+                Some(Modulation::new(dim, widths, vb.pp("modulation"))?)
+            }
+            None => None,
+        };
+        let layer_scale = |name: &str| match config.layer_scale {
+            true => load_layer_scale(width, vb.pp(name)).map(Some),
+            false => Ok(None),
+        };
+        let attention = PerceiverAttentionConfig { hidden_dim: width, num_heads, kv_dim, bias, use_rope };
+        Ok(Self {
+            modulation,
+            norm_query: LayerNorm::new(width, eps, affine, vb.pp("norm1q"))?,
+            norm_source: LayerNorm::new(source, eps, affine, vb.pp("norm1kv"))?,
+            attention: PerceiverAttention::with_sharing(&attention, sharing, vb.pp("attn"))?,
+            layer_scale1: layer_scale("ls1")?,
+            norm2: LayerNorm::new(width, eps, affine, vb.pp("norm2"))?,
+            feed_forward: FeedForward::new((width, config.mlp_hidden_dim), bias, sharing, vb.pp("mlp"))?,
+            layer_scale2: layer_scale("ls2")?,
+            sharing: sharing.clone(),
+        })
+    }
+
+    /// Norm, modulation and projection of a source `[batch, tokens, kv_dim]` to keys, which are rotated, and values.
+    ///
+    /// # Errors
+    /// A condition that is missing or not expected; as [`PerceiverAttention::encode`].
+    pub fn encode(
+        &self,
+        source: &Tensor,
+        frequencies: Option<&RopeFrequencies>,
+        condition: Option<&Tensor>,
+    ) -> Result<KvCache> {
+        let modulation = modulate(self.modulation.as_ref(), condition)?
+            .map(|[_, _, scale, shift, _, _, _, _]| ScaleShift { scale, shift });
+        self.attention.encode(&self.norm_source.forward(source, modulation.as_ref())?, frequencies, None)
+    }
+
+    /// `x [batch, tokens, hidden_dim]`, the input groups of `tokens`, to the same shape. `options.rope` rotates the
+    /// queries. `x` may be f32 where the block is f16 or bf16: its sums are then f32 too.
+    ///
+    /// # Errors
+    /// A condition that is missing or not expected; as [`PerceiverAttention::forward_groups`].
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        tokens: &[TokenSpec],
+        source: &KvCache,
+        condition: Option<&Tensor>,
+        options: &AttentionOptions,
+    ) -> Result<Tensor> {
+        let (modulation1, gate1, modulation2, gate2) = match modulate(self.modulation.as_ref(), condition)? {
+            Some([scale1, shift1, _, _, gate1, scale2, shift2, gate2]) => (
+                Some(ScaleShift { scale: scale1, shift: shift1 }),
+                Some(gate1),
+                Some(ScaleShift { scale: scale2, shift: shift2 }),
+                Some(gate2),
+            ),
+            None => (None, None, None, None),
+        };
+        let normed = self.norm_query.forward(x, modulation1.as_ref())?;
+        let attended = self.attention.forward_groups(&normed, tokens, source, options)?;
+        let x = add_branch(x, &attended, gate1.as_ref(), self.layer_scale1.as_ref())?;
+        let runs = self.sharing.runs(tokens)?;
+        let widened = self.feed_forward.forward(&self.norm2.forward(&x, modulation2.as_ref())?, &runs)?;
+        add_branch(&x, &widened, gate2.as_ref(), self.layer_scale2.as_ref())
+    }
+}

@@ -1,0 +1,465 @@
+//! Supernode pooling: the points around each supernode, summed up in one token.
+//!
+//! ```text
+//! message of point p to supernode c    m(abspos: [E(p) E(c)]   relpos: [R(δ)]   absrelpos: [E(p) E(c) R(δ)])
+//! token of c                           proj [mean or sum over the neighbours of c, E(c)]
+//! ```
+//!
+//! with δ = (c − p, |c − p|), `E` and `R` sine and cosine embeddings, and `m` two linear layers with a GELU between them,
+//! one linear layer, or nothing. Input features f of the points, where there are any, join in: `E(p)` becomes
+//! `down [E(p) feat(f)]`, or the relative message `down [R(δ) feat(f_p) feat(f_c)]`.
+//!
+//! Everything is computed in f32 and rounded to the dtype of the network at the end: it runs once for each geometry.
+//! What the layers compute is linear up to the GELU and after it, so the part of a message that depends on the point alone
+//! is computed once for each point, that of the supernode once for each supernode, and the last layer follows the mean.
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use candle_nn::{Linear, Module, VarBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::config::default_position_dim;
+use super::embedding::SinCosEmbedding;
+use super::error::AbUptError;
+use super::geometry::Geometry;
+use super::mlp::Activation;
+use super::neighbours::{NeighbourChoice, Neighbours, neighbours};
+
+/// Longest wavelength of the embeddings of the geometry, whatever the network uses elsewhere.
+const MAX_WAVELENGTH: f64 = 10_000.0;
+
+/// Messages that are in memory at the same time, unless one supernode has more.
+const MESSAGE_BLOCK: usize = 1 << 15;
+
+/// Which positions a message is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PositionMode {
+    /// Those of the point and of the supernode.
+    #[default]
+    AbsPos,
+    /// Their difference and distance.
+    RelPos,
+    /// All of these.
+    AbsRelPos,
+}
+
+/// What happens to a message before it is summed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageMode {
+    /// Two linear layers with a GELU between them.
+    #[default]
+    Mlp,
+    /// One linear layer.
+    Linear,
+    /// Nothing.
+    Identity,
+}
+
+/// How messages are summed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Aggregation {
+    /// Their mean; zeros without any.
+    #[default]
+    Mean,
+    /// Their sum.
+    Sum,
+}
+
+/// Configuration of a [`SupernodePooling`]. Exactly one of `radius` and `k` is set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolingConfig {
+    /// Width of the embeddings and messages.
+    pub hidden_dim: usize,
+    /// Coordinates of a position. Default: 3.
+    #[serde(default = "default_position_dim")]
+    pub position_dim: usize,
+    /// Neighbours are the points within this distance, in units of the positions.
+    #[serde(default)]
+    pub radius: Option<f64>,
+    /// Neighbours are the `k` nearest points.
+    #[serde(default)]
+    pub k: Option<usize>,
+    /// Of the points within `radius`, the first `max_degree` by index are used. Default: 32.
+    #[serde(default = "default_max_degree")]
+    pub max_degree: usize,
+    /// Which positions a message is made of.
+    #[serde(default)]
+    pub pos_mode: PositionMode,
+    /// Whether the embedding of the supernode itself is added at the end. Default: true.
+    #[serde(default = "default_readd")]
+    pub readd_supernode_pos: bool,
+    /// How messages are summed up.
+    #[serde(default)]
+    pub aggregation: Aggregation,
+    /// What happens to a message before.
+    #[serde(default)]
+    pub message_mode: MessageMode,
+    /// Width of the input features of the points; none if not set.
+    #[serde(default)]
+    pub input_features_dim: Option<usize>,
+}
+
+fn default_max_degree() -> usize {
+    32
+}
+
+fn default_readd() -> bool {
+    true
+}
+
+impl PoolingConfig {
+    /// Width of the resulting tokens.
+    pub fn output_dim(&self) -> usize {
+        match (self.readd_supernode_pos, self.message_mode) {
+            (false, MessageMode::Identity) => self.message_dim(),
+            _ => self.hidden_dim,
+        }
+    }
+
+    /// Width of a message before its layers.
+    fn message_dim(&self) -> usize {
+        let parts = match self.pos_mode {
+            PositionMode::AbsPos => 2,
+            PositionMode::RelPos => 1,
+            PositionMode::AbsRelPos => 3,
+        };
+        parts * self.hidden_dim
+    }
+
+    /// Checks that a pooling can be made of this.
+    ///
+    /// # Errors
+    /// The first entry that cannot work, with what it should be.
+    pub fn validate(&self) -> std::result::Result<(), AbUptError> {
+        let refuse = |field: &str, expected: &str, got: String| {
+            let (field, expected) = (format!("supernode_pooling.{field}"), expected.to_string());
+            Err(AbUptError::Config { field, expected, got })
+        };
+        if !(1..=3).contains(&self.position_dim) {
+            return refuse("position_dim", "1, 2 or 3", self.position_dim.to_string());
+        }
+        let coordinates = self.position_dim + usize::from(self.pos_mode != PositionMode::AbsPos);
+        if self.hidden_dim < 2 * coordinates {
+            let expected = format!("at least {}, two channels for each embedded number", 2 * coordinates);
+            return refuse("hidden_dim", &expected, self.hidden_dim.to_string());
+        }
+        match (self.radius, self.k) {
+            (Some(radius), None) if !(radius >= 0.0 && radius.is_finite()) => {
+                return refuse("radius", "finite and not negative", radius.to_string());
+            }
+            (Some(_), None) if self.max_degree == 0 => {
+                return refuse("max_degree", "at least 1", "0".to_string());
+            }
+            (None, Some(0)) => return refuse("k", "at least 1", "0".to_string()),
+            (Some(_), None) | (None, Some(_)) => {}
+            (Some(_), Some(_)) => return refuse("radius, k", "one of the two", "both".to_string()),
+            (None, None) => return refuse("radius, k", "one of the two", "neither".to_string()),
+        }
+        if self.input_features_dim == Some(0) {
+            return refuse("input_features_dim", "at least 1, or null", "0".to_string());
+        }
+        if self.input_features_dim.is_some() && self.pos_mode == PositionMode::AbsRelPos {
+            return refuse("input_features_dim", "null with pos_mode absrelpos", "features".to_string());
+        }
+        let wide = self.message_mode == MessageMode::Identity && self.message_dim() != self.hidden_dim;
+        if wide && self.readd_supernode_pos {
+            let expected = "false with message_mode identity, unless pos_mode is relpos";
+            return refuse("readd_supernode_pos", expected, "true".to_string());
+        }
+        Ok(())
+    }
+
+    fn neighbour_choice(&self) -> NeighbourChoice {
+        match (self.radius, self.k) {
+            (_, Some(k)) => NeighbourChoice::Nearest { k },
+            (radius, None) => {
+                NeighbourChoice::Radius { radius: radius.unwrap_or(0.0) as f32, max_degree: self.max_degree }
+            }
+        }
+    }
+}
+
+/// Turns the points of a geometry into one token for each supernode.
+#[derive(Debug, Clone)]
+pub struct SupernodePooling {
+    config: PoolingConfig,
+    /// Dtype of the result.
+    dtype: DType,
+    embedding: SinCosEmbedding,
+    relative_embedding: Option<SinCosEmbedding>,
+    features: Option<FeatureProjection>,
+    message: Message,
+    projection: Option<Linear>,
+}
+
+/// The layers of a message.
+#[derive(Debug, Clone)]
+enum Message {
+    Identity,
+    Linear(Linear),
+    Mlp(Linear, Linear),
+}
+
+/// The layers that bring input features in.
+#[derive(Debug, Clone)]
+struct FeatureProjection {
+    up: Linear,
+    /// From the concatenation of embedding and projected features to `hidden_dim`.
+    down: Linear,
+}
+
+/// One part of the concatenation that a message is, `hidden_dim` wide, or what a linear layer makes of it.
+enum Part {
+    /// Depends on the point alone: `[points, width]`.
+    Points(Tensor),
+    /// Depends on the supernode alone: `[supernodes, width]`.
+    Supernodes(Tensor),
+    /// Depends on both, so that it is computed block by block.
+    Relative(Option<Linear>),
+}
+
+/// Messages to consecutive supernodes.
+struct Edges {
+    /// First supernode and number of supernodes.
+    supernodes: (usize, usize),
+    /// Point index of each message.
+    points: Tensor,
+    /// Supernode of each message, counted from the first of the block.
+    targets: Tensor,
+}
+
+impl SupernodePooling {
+    /// Loads the pooling.
+    ///
+    /// # Errors
+    /// A configuration that cannot work; a tensor is missing or has another shape.
+    pub fn new(config: &PoolingConfig, vb: VarBuilder) -> Result<Self> {
+        config.validate()?;
+        let dtype = vb.dtype();
+        let vb = vb.set_dtype(DType::F32);
+        let (width, coordinates) = (config.hidden_dim, config.position_dim);
+        let linear = |name: &str, input: usize| candle_nn::linear(input, width, vb.pp(name).pp("project"));
+        let relative = config.pos_mode != PositionMode::AbsPos;
+        let features = match config.input_features_dim {
+            None => None,
+            Some(features) => {
+                let parts = if config.pos_mode == PositionMode::RelPos { 3 } else { 2 };
+                let up = linear("feature_projection", features)?;
+                Some(FeatureProjection { up, down: linear("feature_down_projection", parts * width)? })
+            }
+        };
+        let message = match config.message_mode {
+            MessageMode::Identity => Message::Identity,
+            MessageMode::Linear => Message::Linear(linear("message", config.message_dim())?),
+            MessageMode::Mlp => Message::Mlp(linear("message.0", config.message_dim())?, linear("message.2", width)?),
+        };
+        let embedding = |name: &str, coordinates| SinCosEmbedding::new(width, coordinates, MAX_WAVELENGTH, vb.pp(name));
+        Ok(Self {
+            config: config.clone(),
+            dtype,
+            embedding: embedding("pos_embed", coordinates)?,
+            relative_embedding: if relative { Some(embedding("rel_pos_embed", coordinates + 1)?) } else { None },
+            features,
+            message,
+            projection: if config.readd_supernode_pos { Some(linear("proj", 2 * width)?) } else { None },
+        })
+    }
+
+    /// One token for each supernode, `[batch, supernodes, output_dim]`.
+    ///
+    /// # Errors
+    /// A geometry of another number of coordinates, or whose features are not those of the configuration.
+    pub fn forward(&self, geometry: &Geometry) -> Result<Tensor> {
+        let features = self.check(geometry)?;
+        let positions = geometry.positions();
+        let supernodes = Tensor::new(geometry.supernodes(), positions.device())?;
+        let (parts, own) = self.parts(positions, &supernodes, features.as_ref())?;
+        let neighbours = neighbours(geometry, self.config.neighbour_choice())?;
+        let (parts, bias) = match &self.message {
+            Message::Identity => (parts, None),
+            Message::Linear(layer) | Message::Mlp(layer, _) => {
+                (split(layer, parts, self.config.hidden_dim)?, layer.bias())
+            }
+        };
+
+        let mut pooled = Vec::new();
+        for block in blocks(&neighbours, positions.device())? {
+            let relative = self.relative_part(positions, &supernodes, features.as_ref(), &block)?;
+            let of_block = parts.iter().map(|part| part.of(&block, &relative)).collect::<Result<Vec<_>>>()?;
+            let messages = match (&self.message, of_block.as_slice()) {
+                (Message::Identity, parts) => Tensor::cat(parts, 1)?,
+                (_, [first, others @ ..]) => {
+                    let sum = others.iter().try_fold(first.clone(), |sum, part| sum + part)?;
+                    bias.map_or(Ok(sum.clone()), |bias| sum.broadcast_add(bias))?
+                }
+                // A message has at least one part.
+                (_, []) => continue,
+            };
+            let messages = match &self.message {
+                Message::Mlp(..) => Activation::Gelu.forward(&messages)?,
+                _ => messages,
+            };
+            pooled.push(self.aggregate(&block, &messages)?);
+        }
+        let mut pooled = Tensor::cat(&pooled, 0)?;
+        if let Message::Mlp(_, last) = &self.message {
+            pooled = self.last_layer(last, &pooled, &neighbours)?;
+        }
+        if let Some(projection) = &self.projection {
+            pooled = projection.forward(&Tensor::cat(&[&pooled, &own], 1)?)?;
+        }
+        let shape = (geometry.batch(), geometry.supernodes_per_sample(), self.config.output_dim());
+        pooled.reshape(shape)?.to_dtype(self.dtype)
+    }
+
+    /// Checks the geometry and projects its features to `[points, hidden_dim]`.
+    fn check(&self, geometry: &Geometry) -> Result<Option<Tensor>> {
+        if geometry.position_dim() != self.config.position_dim {
+            let expected = format!("[points, {}]", self.config.position_dim);
+            let (argument, got) = ("geometry positions".to_string(), geometry.positions().dims().to_vec());
+            return Err(AbUptError::Shape { argument, expected, got }.into());
+        }
+        let dims = geometry.features().map(|features| features.dims().to_vec()).unwrap_or_default();
+        match (&self.features, geometry.features(), self.config.input_features_dim) {
+            (Some(layers), Some(features), Some(width)) if dims.last() == Some(&width) => {
+                Ok(Some(layers.up.forward(&features.to_dtype(DType::F32)?.contiguous()?)?))
+            }
+            (None, None, _) => Ok(None),
+            (_, _, width) => {
+                let expected = width.map_or("none".to_string(), |width| format!("[points, {width}]"));
+                let argument = "geometry features".to_string();
+                Err(AbUptError::Shape { argument, expected, got: dims }.into())
+            }
+        }
+    }
+
+    /// The parts of a message, and the value that is added again at the end, `[supernodes, hidden_dim]`.
+    fn parts(&self, positions: &Tensor, supernodes: &Tensor, features: Option<&Tensor>) -> Result<(Vec<Part>, Tensor)> {
+        if self.config.pos_mode == PositionMode::RelPos {
+            let own = self.embedding.forward(&positions.index_select(supernodes, 0)?)?;
+            return Ok((vec![Part::Relative(None)], own));
+        }
+        let mut embedded = self.embedding.forward(positions)?;
+        if let (Some(layers), Some(features)) = (&self.features, features) {
+            embedded = layers.down.forward(&Tensor::cat(&[&embedded, features], 1)?)?;
+        }
+        let own = embedded.index_select(supernodes, 0)?;
+        let mut parts = vec![Part::Points(embedded), Part::Supernodes(own.clone())];
+        if self.config.pos_mode == PositionMode::AbsRelPos {
+            parts.push(Part::Relative(None));
+        }
+        Ok((parts, own))
+    }
+
+    /// The part of the messages of a block that depends on both ends, `[messages, hidden_dim]`; without such a part,
+    /// an empty tensor.
+    fn relative_part(
+        &self,
+        positions: &Tensor,
+        supernodes: &Tensor,
+        features: Option<&Tensor>,
+        block: &Edges,
+    ) -> Result<Tensor> {
+        let Some(embedding) = &self.relative_embedding else {
+            return Tensor::zeros((0, self.config.hidden_dim), DType::F32, positions.device());
+        };
+        let (start, len) = block.supernodes;
+        let centres = supernodes.narrow(0, start, len)?.index_select(&block.targets, 0)?;
+        let delta = (positions.index_select(&centres, 0)? - positions.index_select(&block.points, 0)?)?;
+        let distance = delta.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
+        let relative = embedding.forward(&Tensor::cat(&[delta, distance], 1)?)?;
+        let (Some(layers), Some(features)) = (&self.features, features) else { return Ok(relative) };
+        let (of_point, of_centre) = (features.index_select(&block.points, 0)?, features.index_select(&centres, 0)?);
+        layers.down.forward(&Tensor::cat(&[relative, of_point, of_centre], 1)?)
+    }
+
+    /// Sum or mean of the messages to each supernode of a block.
+    fn aggregate(&self, block: &Edges, messages: &Tensor) -> Result<Tensor> {
+        let (_, supernodes) = block.supernodes;
+        let zeros = Tensor::zeros((supernodes, messages.dim(1)?), DType::F32, messages.device())?;
+        let sums = zeros.index_add(&block.targets, messages, 0)?;
+        match self.config.aggregation {
+            Aggregation::Sum => Ok(sums),
+            Aggregation::Mean => {
+                let ones = Tensor::ones((messages.dim(0)?, 1), DType::F32, messages.device())?;
+                let counts = Tensor::zeros((supernodes, 1), DType::F32, messages.device())?;
+                let counts = counts.index_add(&block.targets, &ones, 0)?;
+                sums.broadcast_div(&counts.maximum(1f32)?)
+            }
+        }
+    }
+
+    /// The last layer of the messages, after their sum or mean: its bias counts once for each message that went in.
+    fn last_layer(&self, layer: &Linear, pooled: &Tensor, neighbours: &Neighbours) -> Result<Tensor> {
+        let weighted = Linear::new(layer.weight().clone(), None).forward(pooled)?;
+        let Some(bias) = layer.bias() else { return Ok(weighted) };
+        let count = |ends: &[usize]| match self.config.aggregation {
+            Aggregation::Sum => (ends[1] - ends[0]) as f32,
+            Aggregation::Mean => f32::from(u8::from(ends[1] > ends[0])),
+        };
+        let counts: Vec<f32> = neighbours.starts.windows(2).map(count).collect();
+        let counts = Tensor::new(counts, pooled.device())?.unsqueeze(1)?;
+        weighted + counts.broadcast_mul(bias)?
+    }
+}
+
+impl Part {
+    /// A linear layer of this part.
+    fn through(self, layer: Linear) -> Result<Self> {
+        Ok(match self {
+            Self::Points(part) => Self::Points(layer.forward(&part)?),
+            Self::Supernodes(part) => Self::Supernodes(layer.forward(&part)?),
+            Self::Relative(_) => Self::Relative(Some(layer)),
+        })
+    }
+
+    /// The part for every message of a block, `[messages, width]`.
+    fn of(&self, block: &Edges, relative: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Points(part) => part.index_select(&block.points, 0),
+            Self::Supernodes(part) => {
+                let (start, len) = block.supernodes;
+                part.narrow(0, start, len)?.index_select(&block.targets, 0)
+            }
+            Self::Relative(Some(layer)) => layer.forward(relative),
+            Self::Relative(None) => Ok(relative.clone()),
+        }
+    }
+}
+
+/// A linear layer of the concatenation of the parts: the parts of its sum, without the bias.
+fn split(layer: &Linear, parts: Vec<Part>, width: usize) -> Result<Vec<Part>> {
+    let column = |(index, part): (usize, Part)| {
+        let weight = layer.weight().narrow(1, index * width, width)?.contiguous()?;
+        part.through(Linear::new(weight, None))
+    };
+    parts.into_iter().enumerate().map(column).collect()
+}
+
+/// Cuts the neighbour lists into blocks of whole supernodes.
+fn blocks(neighbours: &Neighbours, device: &Device) -> Result<Vec<Edges>> {
+    let starts = &neighbours.starts;
+    let (mut first, mut blocks) = (0, Vec::new());
+    for next in 1..starts.len() {
+        // A block ends where the next supernode would make it too long, and at the end.
+        let ends = starts.get(next + 1).is_none_or(|&end| end - starts[first] > MESSAGE_BLOCK);
+        if ends {
+            let points = &neighbours.points[starts[first]..starts[next]];
+            let target = |supernode: usize| {
+                let messages = starts[supernode + 1] - starts[supernode];
+                std::iter::repeat_n((supernode - first) as u32, messages)
+            };
+            let targets: Vec<u32> = (first..next).flat_map(target).collect();
+            blocks.push(Edges {
+                supernodes: (first, next - first),
+                points: Tensor::new(points, device)?,
+                targets: Tensor::new(targets, device)?,
+            });
+            first = next;
+        }
+    }
+    Ok(blocks)
+}

@@ -1,0 +1,25 @@
+//! The sum that ends a branch of a block.
+
+use candle_core::{DType, Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+/// The learned factors `gamma [width]` of a branch, in f32.
+pub(super) fn load_layer_scale(width: usize, vb: VarBuilder) -> Result<Tensor> {
+    vb.get_with_hints_dtype(width, "gamma", Init::default(), DType::F32)
+}
+
+/// `x + gate · layer_scale · branch` in the dtype of `x`, computed in f32 where there is a factor; `gate [batch or 1, 1,
+/// width]`.
+pub(super) fn add_branch(
+    x: &Tensor,
+    branch: &Tensor,
+    gate: Option<&Tensor>,
+    layer_scale: Option<&Tensor>,
+) -> Result<Tensor> {
+    let factor = match (gate, layer_scale) {
+        (None, None) => return x + branch.to_dtype(x.dtype())?,
+        (Some(factor), None) | (None, Some(factor)) => factor.clone(),
+        (Some(gate), Some(layer_scale)) => gate.broadcast_mul(layer_scale)?,
+    };
+    (x.to_dtype(DType::F32)? + branch.to_dtype(DType::F32)?.broadcast_mul(&factor)?)?.to_dtype(x.dtype())
+}
