@@ -142,22 +142,8 @@ pub struct Sm90Row {
 /// Rows for compute capability 9.0, ascending in head_dim. Registers of all warpgroups add up to what a block of that
 /// size starts with.
 pub const SM90_ROWS: [Sm90Row; 2] = [
-    Sm90Row {
-        head_dim: 64,
-        consumers: 3,
-        stages: 4,
-        producer_registers: 32,
-        consumer_registers: 160,
-        polynomial: 2,
-    },
-    Sm90Row {
-        head_dim: 128,
-        consumers: 2,
-        stages: 2,
-        producer_registers: 40,
-        consumer_registers: 232,
-        polynomial: 0,
-    },
+    Sm90Row { head_dim: 64, consumers: 3, stages: 4, producer_registers: 32, consumer_registers: 160, polynomial: 2 },
+    Sm90Row { head_dim: 128, consumers: 2, stages: 2, producer_registers: 40, consumer_registers: 232, polynomial: 0 },
 ];
 
 /// Up to this head_dim the kernel for every GPU wastes less: the Hopper one would compute on 64 channels.
@@ -166,6 +152,9 @@ const NARROW_HEAD_DIM: usize = 32;
 impl Sm90Row {
     /// Keys of a step.
     pub const KEYS: usize = 128;
+
+    /// Channels that lie side by side in shared memory.
+    pub const SLAB_CHANNELS: usize = 64;
 
     /// The row for a head_dim.
     pub fn of(element: Element, head_dim: usize) -> Option<&'static Self> {
@@ -205,10 +194,11 @@ pub enum Row {
 }
 
 impl Row {
-    /// The row for a GPU of this compute capability.
-    pub fn of(capability: (i32, i32), element: Element, head_dim: usize) -> Option<Self> {
+    /// The row for a GPU of this compute capability; `bulk_copies` says whether its copy engine, if it has one, can read
+    /// the keys and values.
+    pub fn of(capability: (i32, i32), element: Element, head_dim: usize, bulk_copies: bool) -> Option<Self> {
         // Code for `sm_90a` runs on 9.0 and on nothing later.
-        let hopper = if capability == (9, 0) { Sm90Row::of(element, head_dim) } else { None };
+        let hopper = if capability == (9, 0) && bulk_copies { Sm90Row::of(element, head_dim) } else { None };
         hopper.map(Self::Sm90).or_else(|| Sm80Row::of(element, head_dim).map(Self::Sm80))
     }
 
