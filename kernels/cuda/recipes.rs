@@ -76,6 +76,7 @@ fn sm90(row: &Sm90Row, element: Element) -> Recipe {
         format!("TILE_PRODUCER_REGISTERS={}", row.producer_registers),
         format!("TILE_CONSUMER_REGISTERS={}", row.consumer_registers),
         format!("TILE_POLYNOMIAL={}", row.polynomial),
+        format!("TILE_TAKE_TURNS={}", row.take_turns),
         format!("TILE_SHARED_BYTES={}", row.shared_bytes()),
     ];
     let (file, target) = ("attention_sm90.cu", Target::Sm90a);

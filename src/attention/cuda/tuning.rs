@@ -137,6 +137,8 @@ pub struct Sm90Row {
     pub consumer_registers: usize,
     /// Of every 8 exponentials, how many are computed by a polynomial.
     pub polynomial: usize,
+    /// Whether consumers start their products one after the other.
+    pub take_turns: bool,
 }
 
 /// Rows for compute capability 9.0, ascending in head_dim. Registers of all warpgroups add up to what a block of that
