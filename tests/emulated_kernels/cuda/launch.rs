@@ -5,9 +5,9 @@ use bytemuck::Zeroable;
 use candle_mixed_attention::plan::{KeyRows, StepContext, StepSchedule, TileSchedule, TileShape};
 
 use super::arguments::{AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView};
-use super::case::Problem;
-use super::numbers::Number;
 use super::tuning::{self, Element, Sm80Row};
+use crate::emulated_kernels::case::Problem;
+use crate::emulated_kernels::numbers::Number;
 use crate::emulator::{Kernels, Launch};
 
 /// Runs the attention kernel, after the one that rotates keys where there is RoPE. Returns

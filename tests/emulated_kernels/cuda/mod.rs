@@ -1,0 +1,79 @@
+//! The CUDA kernels.
+
+#[allow(dead_code, reason = "the launch uses the rest")]
+#[path = "../../../src/attention/cuda/arguments.rs"]
+mod arguments;
+mod launch;
+#[allow(dead_code, reason = "the build script uses the rest")]
+#[path = "../../../kernels/cuda/recipes.rs"]
+mod recipes;
+#[allow(dead_code, reason = "the launch uses the rest")]
+#[path = "../../../src/attention/cuda/tuning.rs"]
+mod tuning;
+
+use std::path::Path;
+
+use anyhow::Result;
+use half::{bf16, f16};
+use libtest_mimic::Trial;
+
+use super::case::Case;
+use super::numbers::Number;
+use super::{HEAD_DIMS, Operands, cases_for};
+use crate::emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
+use recipes::{ELEMENTS, Recipe};
+use tuning::{Element, SM80_ROWS, Sm80Row};
+
+pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for element in ELEMENTS {
+        let rotate = compile(compiler, recipes::rotate_keys(element));
+        for row in SM80_ROWS.iter().filter(|row| row.element_bytes == element.bytes()) {
+            let attend = compile(compiler, recipes::sm80(row, element));
+            let of_row = |head_dim: &&usize| Sm80Row::of(element, **head_dim) == Some(row);
+            for &head_dim in HEAD_DIMS.iter().filter(of_row) {
+                for case in cases_for(head_dim) {
+                    let name = format!("{}::head_dim_{head_dim}::{}", row.kernel_name(element), case.name);
+                    let kernels = Pair { attend, rotate };
+                    trials.push(trial(&name, compiler, move || check(element, row, kernels, head_dim, case)));
+                }
+            }
+        }
+    }
+    trials
+}
+
+/// The kernels of a call.
+#[derive(Clone, Copy)]
+struct Pair {
+    attend: &'static LazyKernels,
+    rotate: &'static LazyKernels,
+}
+
+fn compile(compiler: &Result<Compiler, String>, recipe: Recipe) -> &'static LazyKernels {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/cuda").join(recipe.file);
+    compile_once(compiler, path, vec![recipe.name], recipe.defines)
+}
+
+fn check(element: Element, row: &Sm80Row, kernels: Pair, head_dim: usize, case: &Case) -> Result<()> {
+    match element {
+        Element::F16 => check_as::<f16>(element, Operands::F16, row, kernels, head_dim, case),
+        Element::Bf16 => check_as::<bf16>(element, Operands::Bf16, row, kernels, head_dim, case),
+        Element::F32 => check_as::<f32>(element, Operands::F32, row, kernels, head_dim, case),
+        Element::Tf32 => check_as::<f32>(element, Operands::Tf32, row, kernels, head_dim, case),
+    }
+}
+
+fn check_as<T: Number>(
+    element: Element,
+    operands: Operands,
+    row: &Sm80Row,
+    kernels: Pair,
+    head_dim: usize,
+    case: &Case,
+) -> Result<()> {
+    let (attend, rotate) = (compiled(kernels.attend)?, compiled(kernels.rotate)?);
+    super::check::<T>(case, head_dim, operands, |problem, order| {
+        launch::run(element, row, attend, rotate, problem, order)
+    })
+}
