@@ -2,7 +2,7 @@
 //!
 //! Without a C++ compiler the tests are ignored, each with the reason in its name.
 
-mod emulated_cuda;
+mod emulated_kernels;
 mod emulator;
 
 use libtest_mimic::Arguments;
@@ -13,6 +13,6 @@ fn main() {
     let arguments = Arguments::from_args();
     let compiler = Compiler::find();
     let mut trials = emulator::self_tests::trials(&compiler);
-    trials.extend(emulated_cuda::trials(&compiler));
+    trials.extend(emulated_kernels::trials(&compiler));
     libtest_mimic::run(&arguments, trials).exit();
 }

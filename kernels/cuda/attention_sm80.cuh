@@ -66,6 +66,10 @@ struct Sm80Tiling {
     static constexpr int STAGE_BYTES = KEYS * CHUNKS * 16;          // keys or values
     static constexpr int SHARED_BYTES = QUERY_BYTES + STAGES * (2 * STAGE_BYTES + int(sizeof(uint64_t)));
 
+    // What combine.cuh needs to know: the whole block does that.
+    static __device__ __forceinline__ uint32_t thread() { return threadIdx.x; }
+    static __device__ __forceinline__ void sync() { __syncthreads(); }
+
     static_assert(HEAD_DIM % 32 == 0, "accumulators and swizzle come in steps of 32 channels");
     static_assert(KEYS % 16 == 0 && KEYS <= 64, "a step has one word of bits");
     static_assert(STAGES >= 2, "one stage is computed on while another is filled");
@@ -450,10 +454,12 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
             sum += __shfl_xor_sync(0xffffffffu, sum, 2);
         }
     }
-    if (item.partial_slot == WHOLE) {
-        sm80_store_output<T>(arguments, item, sums, shared.queries());
+    // Read again instead of held in registers, of which the loop needs all.
+    const StepItem done = arguments.items[blockIdx.x];
+    if (done.partial_slot == WHOLE) {
+        sm80_store_output<T>(arguments, done, sums, shared.queries());
     } else {
-        sm80_store_partial<T>(arguments, item, sums);
-        combine_if_last<T>(arguments, item.partial_slot, shared_memory);
+        sm80_store_partial<T>(arguments, done, sums);
+        combine_if_last<T>(arguments, done.partial_slot, shared_memory);
     }
 }

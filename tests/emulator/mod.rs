@@ -3,6 +3,7 @@
 mod compile;
 mod device;
 mod finding;
+mod lazy;
 mod metal;
 mod metal_lint;
 pub mod self_tests;
@@ -10,5 +11,6 @@ pub mod self_tests;
 pub use compile::{Compiler, Source};
 pub use device::{Device, Kernels, Launch, TensorMap};
 pub use finding::{Finding, FindingKind};
+pub use lazy::{LazyKernels, compile_once, compiled, trial};
 pub use metal::MetalArguments;
 pub use metal_lint::unqualified_pointers;

@@ -5,12 +5,11 @@ mod metal;
 mod primitives;
 
 use std::path::PathBuf;
-use std::sync::LazyLock;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
-use super::{Compiler, Finding, FindingKind, Kernels, Source};
+use super::{Compiler, Finding, FindingKind, Kernels, LazyKernels};
 
 /// All tests, ignored where there is no compiler for them.
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
@@ -20,18 +19,9 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     trials
 }
 
-/// Kernels of one file, compiled by the first test that needs them; or why that failed.
-type LazyKernels = LazyLock<Result<Kernels, String>, Build>;
-type Build = Box<dyn FnOnce() -> Result<Kernels, String> + Send>;
-
-/// Lives as long as the process, as the tests do.
-fn compile_once(compiler: &Result<Compiler, String>, path: PathBuf, names: Vec<&'static str>) -> &'static LazyKernels {
-    let compiler = compiler.clone();
-    let build: Build = Box::new(move || {
-        let source = Source { path: &path, kernels: &names, defines: &[] };
-        Kernels::compile(&compiler?, source).map_err(|error| format!("{error:#}"))
-    });
-    Box::leak(Box::new(LazyLock::new(build)))
+/// The named kernels of a file of `kernels/`.
+fn compile_once(compiler: &Result<Compiler, String>, path: PathBuf, names: Vec<&str>) -> &'static LazyKernels {
+    super::compile_once(compiler, path, names.into_iter().map(str::to_string).collect(), Vec::new())
 }
 
 /// A test on compiled kernels.
@@ -42,12 +32,7 @@ fn trial(
     kernels: &'static LazyKernels,
     test: impl Fn(&Kernels) -> Result<()> + Send + 'static,
 ) -> Trial {
-    let title = match compiler {
-        Ok(_) => format!("{group}::{name}"),
-        Err(reason) => format!("{group}::{name} ({reason})"),
-    };
-    let run = move || Ok(test(kernels.as_ref()?).map_err(|error| format!("{error:#}"))?);
-    Trial::test(title, run).with_ignored_flag(compiler.is_err())
+    super::trial(&format!("{group}::{name}"), compiler, move || test(super::compiled(kernels)?))
 }
 
 /// A kernel is right without its mistake, and found with it to end with one of `kinds`, in every thread order.

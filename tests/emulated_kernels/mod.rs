@@ -1,0 +1,88 @@
+//! The crate's GPU kernels, every instantiation, in the emulator against an f64 reference.
+//!
+//! [`case`] has the situations, which are the same for all kernels; `cuda` and `metal` have the launches.
+
+mod case;
+mod cuda;
+mod numbers;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+
+use crate::emulator::Compiler;
+use case::{CASES, Case, Problem};
+use numbers::{Number, worst_error};
+
+/// One test per kernel, head_dim and case.
+pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
+    cuda::trials(compiler)
+}
+
+/// Thread orders: ascending, random, descending.
+const ORDERS: [u64; 3] = [0, 17, 1];
+
+/// How many of them a case runs in: all where a different tile size could break it.
+fn orders_for(case: &Case) -> &'static [u64] {
+    if case.brief { &ORDERS } else { &ORDERS[..2] }
+}
+
+/// head_dims to run: those of the tuned rows, and ones that are padded inside.
+const HEAD_DIMS: [usize; 9] = [8, 32, 40, 64, 96, 128, 136, 192, 256];
+
+/// head_dims for which the cases that a tile size can break are enough: the rest of the code is that of the others.
+const BRIEF_HEAD_DIMS: [usize; 4] = [8, 136, 192, 256];
+
+/// The cases to run with a head_dim.
+fn cases_for(head_dim: usize) -> impl Iterator<Item = &'static Case> {
+    let brief = BRIEF_HEAD_DIMS.contains(&head_dim);
+    CASES.iter().filter(move |case| case.brief || !brief)
+}
+
+/// How a kernel rounds the operands of its products.
+#[derive(Clone, Copy)]
+enum Operands {
+    /// 11 bits.
+    F16,
+    /// 8 bits.
+    Bf16,
+    /// 11 bits of an f32.
+    Tf32,
+    /// Not at all.
+    F32,
+}
+
+impl Operands {
+    /// The error to allow in results of order 1.
+    fn tolerance<T: Number>(self, problem: &Problem<T>, expected: &[f64]) -> f64 {
+        match self {
+            Self::F16 => 4e-3,
+            Self::Bf16 => 3e-2,
+            Self::Tf32 => 5e-3,
+            Self::F32 => 4.0 * worst_error(&problem.reference::<f32>(), expected) + 1e-7,
+        }
+    }
+}
+
+/// What `run` makes of a problem in a thread order is right, and has the same bits in each order.
+fn check<T: Number>(
+    case: &Case,
+    head_dim: usize,
+    operands: Operands,
+    run: impl Fn(&Problem<T>, u64) -> Result<Vec<T>>,
+) -> Result<()> {
+    let problem = Problem::<T>::new(case, head_dim)?;
+    let expected = problem.reference::<f64>();
+    let tolerance = operands.tolerance(&problem, &expected);
+    let mut first: Option<Vec<T>> = None;
+    for &order in orders_for(case) {
+        let output = run(&problem, order).with_context(|| format!("thread order {order}"))?;
+        let numbers: Vec<f64> = output.iter().map(|&number| number.to_f64()).collect();
+        let error = worst_error(&numbers, &expected);
+        ensure!(error <= tolerance, "thread order {order}: off by {error:e}, allowed {tolerance:e}");
+        let bytes = |numbers: &[T]| bytemuck::cast_slice::<T, u8>(numbers).to_vec();
+        let same = first.as_ref().is_none_or(|first| bytes(first) == bytes(&output));
+        ensure!(same, "thread order {order} gives other bits than order {}", ORDERS[0]);
+        first.get_or_insert(output);
+    }
+    Ok(())
+}
