@@ -1,13 +1,13 @@
-// What the host hands to the kernels, besides the buffers that each kernel lists. `src/attention/metal/arguments.rs` and
-// `src/plan/` declare the same structs for Rust; both sides assert their sizes. Lengths and strides are in elements or
-// tokens as said, never in bytes, and have 64 bits where they can grow with the input: 150 million tokens of 192
+// What the host hands to the kernels, besides the buffers that each kernel lists. `src/attention/metal/arguments.rs`
+// and `src/plan/` declare the same structs for Rust; both sides assert their sizes. Lengths and strides are in elements
+// or tokens as said, never in bytes, and have 64 bits where they can grow with the input: 150 million tokens of 192
 // channels overflow 32.
 #pragma once
 
 #include <metal_stdlib>
 
-// A tensor [batch, heads, tokens, head_dim] whose channels are adjacent, in a buffer that is bound at its first element.
-// Rows start at multiples of 16 bytes.
+// A tensor [batch, heads, tokens, head_dim] whose channels are adjacent, in a buffer that is bound at its first
+// element. Rows start at multiples of 16 bytes.
 struct RowStrides {
     long batch;  // elements; 0 if one row serves the whole batch
     long head;   // elements
@@ -31,8 +31,6 @@ static_assert(sizeof(AngleStrides) == 16, "AngleStrides");
 inline long angle_offset(constant AngleStrides& strides, uint batch, ulong token) {
     return long(batch) * strides.batch + long(token) * strides.token;
 }
-
-constant constexpr uint WHOLE = 0xffffffffu;  // `partial_slot` of an item that sees all keys of its queries
 
 // A tile of queries of one head and batch row, and the key steps it sees: `plan::StepItem`.
 struct StepItem {

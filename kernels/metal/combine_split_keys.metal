@@ -2,9 +2,9 @@
 //
 //     m = max mᵢ;   O = Σ 2^(mᵢ − m) Oᵢ / Σ 2^(mᵢ − m) lᵢ        over the parts i of the tile, in slot order
 //
-// Why a launch of its own. Metal's atomics are relaxed, and a fence that reaches beyond the threadgroup exists only since
-// Metal 3.2; before, the last threadgroup to arrive cannot know that it sees what the others wrote. A second dispatch in
-// the same encoder can: the encoder puts a barrier in front of it. Only launches that split keys have it.
+// Why a launch of its own. Metal's atomics are relaxed, and a fence that reaches beyond the threadgroup exists only
+// since Metal 3.2; before, the last threadgroup to arrive cannot know that it sees what the others wrote. A second
+// dispatch in the same encoder can: the encoder puts a barrier in front of it. Only launches that split keys have it.
 //
 // A threadgroup takes one tile, a thread a pair of channels at a time.
 #include "arguments.h"

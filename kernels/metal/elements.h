@@ -1,9 +1,9 @@
 // What differs between f16, bf16 and f32: how elements are stored, and what they are multiplied as. The kernels are
 // written in terms of these policies.
 //
-// An 8×8 matrix is spread over the 32 lanes of a simdgroup, two neighbouring elements of a row in each lane, in the same
-// way for every type. So the sums of one product become the left operand of the next without moving, and a lane's two
-// channels are a pair that RoPE turns.
+// An 8×8 matrix is spread over the 32 lanes of a simdgroup, two neighbouring elements of a row in each lane, in the
+// same way for every type. So the sums of one product become the left operand of the next without moving, and a lane's
+// two channels are a pair that RoPE turns.
 #pragma once
 
 #include <metal_simdgroup_matrix>

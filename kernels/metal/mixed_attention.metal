@@ -4,22 +4,22 @@
 //
 //     O = softmax(scale · Q Kᵀ) V        keys and values gathered from all steps, as if they were one long matrix
 //
-// in one pass with the online softmax: for each step, S = Q Kᵀ; m' = max(m, rowmax S); P = 2^(c·(S − m')) with
-// c = scale · log2 e; l = 2^(c·(m − m')) l + rowsum P; O = 2^(c·(m − m')) O + P V. Scores, softmax and sums are f32.
-// The factor c is applied to the f32 scores, in the same instruction that subtracts the maximum: folding it into the
+// in one pass with the online softmax: for each step, S = Q Kᵀ; m' = max(m, rowmax S); P = 2^(c·(S − m')) with c =
+// scale · log2 e; l = 2^(c·(m − m')) l + rowsum P; O = 2^(c·(m − m')) O + P V. Scores, softmax and sums are f32. The
+// factor c is applied to the f32 scores, in the same instruction that subtracts the maximum: folding it into the
 // queries would round them once more and save nothing. A query that sees no key gets zeros.
 //
 // Shapes. Q, K, V: [batch, heads, tokens, HEAD_DIM] in any strides with adjacent channels; O likewise. The library is
 // compiled for its head_dim, any multiple of 8: nothing is padded.
 //
 // Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
-// rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read nor
-// multiplied: it is zeroed in threadgroup memory, and its weight is 0. Steps without a visible row do not exist, and a
-// step whose rows are all visible goes through code that knows no bits.
+// rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
+// nor multiplied: it is zeroed in threadgroup memory, and its weight is 0. Steps without a visible row do not exist,
+// and a step whose rows are all visible goes through code that knows no bits.
 //
 // Tiles. A threadgroup of SIMDGROUPS simdgroups takes one item of up to SIMDGROUPS · ROW_TILES · 8 queries; each
-// simdgroup owns ROW_TILES · 8 rows and never exchanges them. More row tiles mean fewer reads of threadgroup memory per
-// multiplication, and more registers.
+// simdgroup owns ROW_TILES · 8 rows and never exchanges them. More row tiles mean fewer reads of threadgroup memory for
+// each multiplication, and more registers.
 //
 // Threadgroup memory: STAGES tiles of KEYS keys and of KEYS values, rows padded by 16 bytes so that the eight rows of a
 // matrix start in different banks.
@@ -27,9 +27,9 @@
 // Registers: per lane ROW_TILES · HEAD_DIM / 4 accumulators, ROW_TILES · KEYS / 4 scores, and the queries, loaded and
 // rotated once: ROW_TILES · HEAD_DIM / 4 operands.
 //
-// Pipeline. With two stages, step j is loaded into stage j % 2 while slower simdgroups still compute on the other stage;
-// one barrier, then everybody computes on it. A stage is overwritten two steps later, behind the barrier that all reach
-// after they have left it. With one stage, a second barrier stands in front of the load.
+// Pipeline. With two stages, step j is loaded into stage j % 2 while slower simdgroups still compute on the other
+// stage; one barrier, then everybody computes on it. A stage is overwritten two steps later, behind the barrier that
+// all reach after they have left it. With one stage, a second barrier stands in front of the load.
 //
 // Bound. Multiplications of 8×8 matrices, 2 · KEYS · HEAD_DIM · ROW_TILES / 64 of them per step and simdgroup, against
 // ROW_TILES · KEYS / 4 exponentials per lane.
@@ -60,6 +60,7 @@ constant constexpr uint ROW_CHUNKS = CHUNKS + 1;                     // of a row
 constant constexpr uint ROW = ROW_CHUNKS * CHUNK;                    // the same in elements
 constant constexpr uint STAGE_CHUNKS = KEYS * ROW_CHUNKS;            // of a tile of keys or values
 constant constexpr uint ALL_KEYS = 0xffffffffu >> (32 - KEYS);
+constant constexpr uint WHOLE = 0xffffffffu;                         // slot of an item that is not split
 
 static_assert(HEAD_DIM % 8 == 0, "matrices are 8 × 8");
 static_assert(KEYS % 8 == 0 && KEYS <= 32, "a step has one word of bits");
@@ -100,7 +101,8 @@ struct Source {
 
 // Copies KEYS rows to a tile. Rows without a bit become zero without being read.
 template <bool ALL_VISIBLE>
-inline void load_rows(threadgroup uint4* tile, const device Stored* first, long stride, uint visible, uint thread_index) {
+inline void load_rows(threadgroup uint4* tile, const device Stored* first, long stride, uint visible,
+                      uint thread_index) {
     for (uint copy = thread_index; copy < KEYS * CHUNKS; copy += THREADS) {
         const uint row = copy / CHUNKS, chunk = copy % CHUNKS;
         uint4 channels = uint4(0);
@@ -173,7 +175,8 @@ inline void soften(thread Scores& scores, thread Rows& rows, uint visible, float
         UNROLL
         for (uint n = 0; n < KEY_TILES; ++n) {
             const float2 score = elements(scores.tiles[i][n]);
-            float2 weight = float2(fast::exp2(fma(score.x, scale_log2, -base)), fast::exp2(fma(score.y, scale_log2, -base)));
+            const float2 exponent = float2(fma(score.x, scale_log2, -base), fma(score.y, scale_log2, -base));
+            float2 weight = float2(fast::exp2(exponent.x), fast::exp2(exponent.y));
             if (!ALL_VISIBLE && (mine >> n * 8 & 1) == 0) weight.x = 0.0f;
             if (!ALL_VISIBLE && (mine >> n * 8 & 2) == 0) weight.y = 0.0f;
             set_elements(scores.tiles[i][n], weight);

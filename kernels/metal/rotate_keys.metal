@@ -3,8 +3,8 @@
 // What it computes. rotated[b, h, row(token)] = R(θ[b, token]) · K[b, h, token], neighbouring channels turned in f32
 // (rotation.h), for the tokens that are keys of any query.
 //
-// Why a pass of its own. Queries are used by one threadgroup each and are rotated while it loads them. A key tile is used
-// by every query tile, so rotating it in the loads would repeat the work as often. Only keys are copied here: the
+// Why a pass of its own. Queries are used by one threadgroup each and are rotated while it loads them. A key tile is
+// used by every query tile, so rotating it in the loads would repeat the work as often. Only keys are copied here: the
 // anchors, not the far more numerous queries.
 //
 // Shapes. K: [batch, heads, tokens, head_dim] as projected; rotated: [batch, heads, rows, head_dim], the union of all

@@ -4,4 +4,4 @@ mod rows;
 mod schedule;
 
 pub(in crate::attention) use rows::{AngleRows, Rows, is_readable};
-pub(in crate::attention) use schedule::{GpuSchedule, PlanKey, Remembered};
+pub(in crate::attention) use schedule::{PlanKey, Remembered};

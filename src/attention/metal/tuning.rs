@@ -8,7 +8,15 @@
 //! registers; then as many keys as fit, in two stages, into 32 KiB of threadgroup memory. They are not measured yet.
 
 /// Threadgroup memory that every supported GPU has.
-pub const MAX_THREADGROUP_BYTES: usize = 32 << 10;
+const MAX_THREADGROUP_BYTES: usize = 32 << 10;
+
+const _: () = {
+    let mut i = 0;
+    while i < ROWS.len() {
+        assert!(ROWS[i].threadgroup_bytes(ROWS[i].head_dim) <= MAX_THREADGROUP_BYTES, "a tile is too large");
+        i += 1;
+    }
+};
 
 /// Largest head_dim of any row.
 pub const MAX_HEAD_DIM: usize = 256;
@@ -120,8 +128,12 @@ pub const ROWS: [Row; 12] = [
 impl Row {
     /// The row for a head_dim on a family.
     pub fn of(family: Family, element: Element, head_dim: usize) -> Option<&'static Self> {
-        let element_bytes = (element.bytes(), element.operand_bytes());
-        ROWS.iter().find(|row| row.family <= family && row.element_bytes == element_bytes && row.head_dim >= head_dim)
+        ROWS.iter().find(|row| row.serves(family, element) && row.head_dim >= head_dim)
+    }
+
+    /// Whether it is for this element type, on this family.
+    pub fn serves(&self, family: Family, element: Element) -> bool {
+        self.family <= family && self.element_bytes == (element.bytes(), element.operand_bytes())
     }
 
     /// Queries of a work item.

@@ -15,15 +15,15 @@ use crate::emulator::{Buffer, Device, Kernels, Launch, MetalArguments};
 
 /// The kernels of a call.
 #[derive(Clone, Copy)]
-pub struct CallKernels {
-    pub attend: &'static Kernels,
-    pub rotate: &'static Kernels,
-    pub combine: &'static Kernels,
+pub struct CallKernels<'a> {
+    pub attend: &'a Kernels,
+    pub rotate: &'a Kernels,
+    pub combine: &'a Kernels,
 }
 
 /// Rotates keys where there is RoPE, runs the attention kernel, and combines the parts of split tiles. Returns
 /// `[batch, tokens, heads, head_dim]`.
-pub fn run<T: Number>(row: &Row, kernels: CallKernels, problem: &Problem<T>, order: u64) -> Result<Vec<T>> {
+pub fn run<T: Number>(row: &Row, kernels: CallKernels<'_>, problem: &Problem<T>, order: u64) -> Result<Vec<T>> {
     let (batch, heads, head_dim, tokens) = (problem.batch, problem.heads, problem.head_dim, problem.tokens);
     let ranges = problem.resolved.ranges();
     let tile = TileShape { queries: row.queries(), keys: row.keys };

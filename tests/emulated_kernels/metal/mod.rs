@@ -2,9 +2,13 @@
 
 #[path = "../../../src/attention/metal/arguments.rs"]
 mod arguments;
+mod language;
 mod launch;
+mod mutants;
 #[path = "../../../src/attention/metal/recipes.rs"]
 mod recipes;
+#[path = "../../../src/attention/metal/source.rs"]
+mod source;
 #[allow(dead_code, reason = "the launch uses the rest")]
 #[path = "../../../src/attention/metal/tuning.rs"]
 mod tuning;
@@ -51,6 +55,8 @@ pub fn trials() -> Vec<Trial> {
             }
         }
     }
+    trials.extend(mutants::trials(&compiler));
+    trials.extend(language::trials(&compiler));
     trials
 }
 
