@@ -1,7 +1,7 @@
 //! Compiles the CUDA kernels with `nvcc`, only with the feature `cuda`, into images that are embedded in the crate.
 //!
-//! `compute_80` PTX runs on every GPU since Ampere; the driver compiles it for the device when it is loaded. Nothing is
-//! downloaded and nothing of the toolkit is linked. Under docs.rs, which has no toolkit, the list of images stays empty.
+//! `compute_80` PTX runs on every GPU since Ampere; the driver compiles it for the device when it is loaded. Kernels that
+//! use instructions of Hopper are machine code for `sm_90a`. Nothing is downloaded and nothing of the toolkit is linked. Under docs.rs, which has no toolkit, the list of images stays empty.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ mod recipes;
 #[path = "src/attention/cuda/tuning.rs"]
 mod tuning;
 
-use recipes::Recipe;
+use recipes::{Recipe, Target};
 
 const KERNELS: &str = "kernels/cuda";
 
@@ -34,7 +34,7 @@ fn main() {
         return;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let kernels = if env::var_os("DOCS_RS").is_some() { Vec::new() } else { recipes::all_sm80() };
+    let kernels = if env::var_os("DOCS_RS").is_some() { Vec::new() } else { recipes::all() };
     if let Err(reason) = build(&kernels, &out) {
         println!("cargo::error={}", reason.replace('\n', " | "));
     }
@@ -49,7 +49,11 @@ fn build(kernels: &[Recipe], out: &Path) -> Result<(), String> {
     let mut list = String::from("&[\n");
     for kernel in kernels {
         let (name, shared_bytes, image) = (&kernel.name, kernel.shared_bytes, out.join(image_name(kernel)));
-        let entry = format!("Image {{ name: {name:?}, shared_bytes: {shared_bytes}, ptx: include_str!({image:?}) }}");
+        let code = match kernel.target {
+            Target::Compute80 => format!("Code::Ptx(include_str!({image:?}))"),
+            Target::Sm90a => format!("Code::Machine(include_bytes!({image:?}))"),
+        };
+        let entry = format!("Image {{ name: {name:?}, shared_bytes: {shared_bytes}, code: {code} }}");
         writeln!(list, "    {entry},").map_err(|error| error.to_string())?;
     }
     list.push_str("]\n");
@@ -58,7 +62,11 @@ fn build(kernels: &[Recipe], out: &Path) -> Result<(), String> {
 }
 
 fn image_name(kernel: &Recipe) -> String {
-    format!("{}.ptx", kernel.name)
+    let extension = match kernel.target {
+        Target::Compute80 => "ptx",
+        Target::Sm90a => "cubin",
+    };
+    format!("{}.{extension}", kernel.name)
 }
 
 /// One `nvcc` per kernel, as many at a time as there are processors.
@@ -85,7 +93,12 @@ fn compile(kernels: &[Recipe], nvcc: &Path, out: &Path) -> Result<(), String> {
 
 fn compile_one(kernel: &Recipe, nvcc: &Path, out: &Path) -> Result<(), String> {
     let mut command = Command::new(nvcc);
-    command.args(["-std=c++17", "-O3", "-ptx", "-arch=compute_80", "-Werror", "all-warnings"]);
+    command.args(["-std=c++17", "-O3", "-Werror", "all-warnings"]);
+    match kernel.target {
+        Target::Compute80 => command.args(["-ptx", "-arch=compute_80"]),
+        // Written out: the shorthand `-arch=sm_90a` is not the same thing for every nvcc.
+        Target::Sm90a => command.args(["-cubin", "-gencode=arch=compute_90a,code=sm_90a"]),
+    };
     command.arg("-I").arg(KERNELS);
     command.args(kernel.defines.iter().map(|define| format!("-D{define}")));
     command.arg(Path::new(KERNELS).join(kernel.file)).arg("-o").arg(out.join(image_name(kernel)));

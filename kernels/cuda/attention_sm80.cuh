@@ -66,6 +66,10 @@ struct Sm80Tiling {
     static constexpr int STAGE_BYTES = KEYS * CHUNKS * 16;          // keys or values
     static constexpr int SHARED_BYTES = QUERY_BYTES + STAGES * (2 * STAGE_BYTES + int(sizeof(uint64_t)));
 
+    // What combine.cuh needs to know: the whole block does that.
+    static __device__ __forceinline__ uint32_t thread() { return threadIdx.x; }
+    static __device__ __forceinline__ void sync() { __syncthreads(); }
+
     static_assert(HEAD_DIM % 32 == 0, "accumulators and swizzle come in steps of 32 channels");
     static_assert(KEYS % 16 == 0 && KEYS <= 64, "a step has one word of bits");
     static_assert(STAGES >= 2, "one stage is computed on while another is filled");

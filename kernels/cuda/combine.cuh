@@ -36,7 +36,7 @@ __device__ __forceinline__ void combine(const AttentionArguments& arguments, con
                            int64_t(reduction.query_start) * output.token_stride;
     unsigned char* first = static_cast<unsigned char*>(output.data) + offset * E::BYTES;
     constexpr uint32_t CHUNKS = T::HEAD_DIM / E::CHUNK;
-    for (uint32_t copy = threadIdx.x; copy < reduction.query_len * CHUNKS; copy += T::THREADS) {
+    for (uint32_t copy = T::thread(); copy < reduction.query_len * CHUNKS; copy += T::THREADS) {
         const uint32_t row = copy / CHUNKS, chunk = copy % CHUNKS;
         if (chunk * E::CHUNK >= arguments.head_dim) continue;
         float maximum = -INFINITY;
@@ -69,21 +69,21 @@ __device__ __forceinline__ void combine(const AttentionArguments& arguments, con
     }
 }
 
-// Counts the part in `slot` in, and combines its tile if it was the last. The whole block calls it, after it has written
-// its slot; `shared_memory` is free to use from here.
+// Counts the part in `slot` in, and combines its tile if it was the last. All T::THREADS threads call it after they have
+// written the slot; the first word of `shared_memory` is theirs to use.
 template <class T>
 __device__ __forceinline__ void combine_if_last(const AttentionArguments& arguments, uint32_t slot,
                                                 unsigned char* shared_memory) {
     uint32_t* last = reinterpret_cast<uint32_t*>(shared_memory);
     const SlotReduction reduction = arguments.reduction_of_slot[slot];
-    __syncthreads();   // the whole slot is written, before the count
-    if (threadIdx.x == 0) {
+    T::sync();   // the whole slot is written, before the count
+    if (T::thread() == 0) {
         uint32_t* counter = arguments.arrivals + reduction.counter;
         const bool complete = ptx::atomic_add_acq_rel(counter, 1) + 1 == reduction.slots;
         // Nobody else comes in this launch: ready for the next.
         if (complete) *counter = 0;
         *last = complete;
     }
-    __syncthreads();
+    T::sync();
     if (*last) combine<T>(arguments, reduction);
 }

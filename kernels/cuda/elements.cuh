@@ -36,6 +36,7 @@ struct Swizzle {
 // The 2-byte types. `Pair` supplies what differs between them.
 template <class Pair>
 struct HalfElement {
+    using Scalar = typename Pair::Scalar;
     static constexpr int BYTES = 2;
     static constexpr int CHUNK = 8;      // elements of 16 bytes
     static constexpr int KEY_STEP = 16;  // keys of a step of P V
@@ -86,13 +87,17 @@ struct HalfElement {
                           Pair::pack(x[6], x[7]));
     }
 
+    // Two adjacent elements in one word.
+    static __device__ __forceinline__ uint32_t pack_pair(float x, float y) { return Pair::pack(x, y); }
+
     // Two adjacent channels into shared memory.
     static __device__ __forceinline__ void store_pair(unsigned char* target, float x, float y) {
-        *reinterpret_cast<uint32_t*>(target) = Pair::pack(x, y);
+        *reinterpret_cast<uint32_t*>(target) = pack_pair(x, y);
     }
 };
 
 struct F16Pair {
+    using Scalar = __half;
     static __device__ __forceinline__ uint32_t pack(float x, float y) { return ptx::pack_f16x2(x, y); }
     static __device__ __forceinline__ float2 unpack(uint32_t raw) {
         return __half22float2(reinterpret_cast<const __half2&>(raw));
@@ -103,6 +108,7 @@ struct F16Pair {
 };
 
 struct Bf16Pair {
+    using Scalar = __nv_bfloat16;
     static __device__ __forceinline__ uint32_t pack(float x, float y) { return ptx::pack_bf16x2(x, y); }
     static __device__ __forceinline__ float2 unpack(uint32_t raw) {
         return make_float2(__uint_as_float(raw << 16), __uint_as_float(raw & 0xffff0000u));

@@ -40,6 +40,13 @@ __device__ __forceinline__ float exp2_approx(float x) {
     return y;
 }
 
+// The larger of two numbers; NaN if any of them is.
+__device__ __forceinline__ float max_or_nan(float x, float y) {
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(x), "f"(y));
+    return larger;
+}
+
 // Rounds both to f16 (nearest even); `low` lands in bits 0–15.
 __device__ __forceinline__ uint32_t pack_f16x2(float low, float high) {
     uint32_t packed;

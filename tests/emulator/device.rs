@@ -193,10 +193,15 @@ impl TensorMap {
         boxed: &[u32],
         swizzle_span: u32,
     ) -> Self {
+        Self::at::<T>(tensor.address(), sizes, strides, boxed, swizzle_span)
+    }
+
+    /// The same for a tensor that starts at an address inside a buffer.
+    pub fn at<T: Pod>(address: u64, sizes: &[u64], strides: &[u64], boxed: &[u32], swizzle_span: u32) -> Self {
         assert!(sizes.len() == boxed.len() && strides.len() + 1 == sizes.len() && sizes.len() <= 5);
         let mut map = Self {
             magic: 0x7061_6d72_6f73_6e74,
-            base: tensor.address(),
+            base: address,
             rank: sizes.len() as u32,
             element_bytes: size_of::<T>() as u32,
             swizzle_span,

@@ -83,6 +83,20 @@ const _: () = assert!(size_of::<AttentionArguments>() == 272);
 const _: () = assert!(offset_of!(AttentionArguments, output) == 160 && offset_of!(AttentionArguments, items) == 216);
 const _: () = assert!(offset_of!(AttentionArguments, item_count) == 256);
 
+/// One launch of a kernel for Hopper; `Map` is the tensor map of the driver, 128 bytes.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(128))]
+pub struct Sm90Arguments<Map> {
+    /// Keys and values of the input, keys and values of the cache: boxes of 64 channels × 128 tokens.
+    pub maps: [Map; 4],
+    /// The rest.
+    pub attention: AttentionArguments,
+    /// Fills the struct up to its alignment.
+    pub padding: [u64; 14],
+}
+const _: () = assert!(size_of::<Sm90Arguments<[u64; 16]>>() == 896);
+const _: () = assert!(offset_of!(Sm90Arguments<[u64; 16]>, attention) == 512);
+
 /// One launch of the kernel that rotates keys.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]

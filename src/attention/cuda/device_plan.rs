@@ -11,7 +11,7 @@ use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 use candle_core::cuda::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, Result};
 
-use super::tuning::Sm80Row;
+use super::tuning::Row;
 use crate::plan::{
     KeyRows, KeySpan, KeyStep, PaddingBits, ResolvedPlan, SlotReduction, StepContext, StepItem, StepSchedule, TileShape,
 };
@@ -32,7 +32,8 @@ pub(super) struct PlanKey {
     pub batch: usize,
     pub heads: usize,
     pub head_dim: usize,
-    pub row: &'static Sm80Row,
+    pub row: Row,
+    pub element_bytes: usize,
     /// Blocks that run at a time.
     pub workers: usize,
     /// Whether the keys of the input are rotated.
@@ -50,7 +51,8 @@ impl PartialEq for PlanKey {
             (None, None) => true,
             _ => false,
         };
-        let numbers = |key: &Self| (key.device, key.batch, key.heads, key.head_dim, key.row, key.workers, key.rotated);
+        let sizes = |key: &Self| (key.batch, key.heads, key.head_dim, key.element_bytes, key.workers);
+        let numbers = |key: &Self| (key.device, sizes(key), key.row, key.rotated);
         numbers(self) == numbers(other)
             && same(&self.input_padding, &other.input_padding)
             && same(&self.cache_padding, &other.cache_padding)
@@ -93,7 +95,7 @@ pub(super) struct Scratch {
 
 impl DevicePlan {
     fn new(resolved: &ResolvedPlan, device: &CudaDevice, key: PlanKey) -> Result<Self> {
-        let tile = TileShape { queries: key.row.queries(), keys: key.row.keys };
+        let tile = TileShape { queries: key.row.queries(), keys: key.row.keys() };
         let schedule = resolved.schedule(key.batch, key.heads, tile, key.workers);
         let key_rows = key.rotated.then(|| KeyRows::new(resolved.ranges())).filter(|rows| rows.rows() > 0);
         let context = StepContext {
@@ -104,10 +106,10 @@ impl DevicePlan {
         let steps = StepSchedule::new(&schedule, key.batch, context);
 
         let stream = device.cuda_stream();
-        let slot_len = key.row.queries() * (key.row.head_dim + 2);
+        let slot_len = key.row.queries() * (key.row.head_dim() + 2);
         let partials = schedule.partial_slots() * slot_len;
         let arrivals = vec![0u32; steps.reductions()];
-        let row_bytes = key.heads * key.head_dim * key.row.element_bytes;
+        let row_bytes = key.heads * key.head_dim * key.element_bytes;
         let rotated = key_rows.as_ref().map_or(0, |rows| key.batch * rows.rows() * row_bytes);
         let scratch = Scratch {
             partials: uninitialised(&stream, partials)?,

@@ -15,8 +15,16 @@ struct Image {
     name: &'static str,
     /// Dynamic shared memory of a block.
     shared_bytes: usize,
-    /// For compute capability 8.0; the driver compiles it for the device.
-    ptx: &'static str,
+    code: Code,
+}
+
+/// What a kernel was compiled to.
+#[allow(dead_code, reason = "an empty list of images uses neither")]
+enum Code {
+    /// For compute capability 8.0 and later; the driver compiles it for the device.
+    Ptx(&'static str),
+    /// For exactly one architecture.
+    Machine(&'static [u8]),
 }
 
 static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/cuda_images.rs"));
@@ -60,7 +68,11 @@ pub(super) fn load(context: &Arc<CudaContext>, name: &str) -> Result<CudaFunctio
     if let Some(function) = loaded.get(&key) {
         return Ok(function.clone());
     }
-    let function = context.load_module(Ptx::from_src(image.ptx)).w()?.load_function(image.name).w()?;
+    let code = match image.code {
+        Code::Ptx(text) => Ptx::from_src(text),
+        Code::Machine(bytes) => Ptx::from_binary(bytes.to_vec()),
+    };
+    let function = context.load_module(code).w()?.load_function(image.name).w()?;
     let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     function.set_attribute(attribute, image.shared_bytes as i32).w()?;
     loaded.insert(key, function.clone());

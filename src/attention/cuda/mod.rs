@@ -6,6 +6,7 @@
 //! | [`arguments`] | the structs that kernels take |
 //! | [`kernels`] | embedded code, loaded once per GPU |
 //! | [`device_plan`] | the schedule on the device, uploaded once |
+//! | [`tensor_map`] | how the copy engine of Hopper finds rows |
 //! | [`launch`] | tensors to arguments; the one unsafe launch |
 //!
 //! The kernels are in `kernels/cuda/`. With RoPE, a second small kernel rotates the keys first (and only them; queries
@@ -15,6 +16,7 @@ mod arguments;
 mod device_plan;
 mod kernels;
 mod launch;
+mod tensor_map;
 mod tuning;
 
 use std::ops::Deref;
@@ -30,12 +32,13 @@ use half::{bf16, f16};
 pub(crate) use self::device_plan::DevicePlans;
 pub(super) use self::launch::is_readable;
 
-use self::arguments::{AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView};
+use self::arguments::{AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView, Sm90Arguments};
 use self::device_plan::{DevicePlan, PlanKey, Scratch};
 use self::launch::{Extent, dense_rows, rotation_table, row_view};
-use self::tuning::{Element, Sm80Row};
-use crate::Unsupported;
-use crate::attention::arguments::Arguments;
+use self::tensor_map::TensorMap;
+use self::tuning::{Element, Row};
+use crate::attention::arguments::{Arguments, CacheArguments};
+use crate::{AttentionError, Unsupported};
 
 /// One operand of the launch.
 pub(super) type Operand<'a> = (&'a CudaStorage, &'a Layout);
@@ -43,13 +46,16 @@ pub(super) type Operand<'a> = (&'a CudaStorage, &'a Layout);
 /// Blocks of the key rotation per multiprocessor: enough to hide the latency of memory.
 const ROTATE_BLOCKS_PER_SM: usize = 8;
 
+/// What the kernels can pad to a tile.
+const SUPPORTED_HEAD_DIMS: &str = "multiples of 8 up to 256";
+
 /// Whether the kernels run on this device with this head_dim, or why not. The dtype is f32, f16 or bf16.
 pub(super) fn supports(device: &CudaDevice, head_dim: usize) -> std::result::Result<(), Unsupported> {
     let stream = device.cuda_stream();
     kernels::check_device(stream.context())?;
     if !head_dim.is_multiple_of(8) || head_dim > tuning::MAX_HEAD_DIM {
         let device = DeviceLocation::Cuda { gpu_id: stream.context().ordinal() };
-        return Err(Unsupported::HeadDim { head_dim, expected: "multiples of 8 up to 256", device });
+        return Err(Unsupported::HeadDim { head_dim, expected: SUPPORTED_HEAD_DIMS, device });
     }
     Ok(())
 }
@@ -86,18 +92,33 @@ fn typed<T: CudaDType + DeviceRepr>(
     if len == 0 {
         return Ok(CudaStorage::wrap_cuda_slice(stream.null::<T>().w()?, device.clone()));
     }
-    let call = Call { element, arguments, device, stream: &stream, row: row_of(element, arguments, device)? };
+    let call = Call {
+        element,
+        arguments,
+        device,
+        stream: &stream,
+        row: row_of(element, arguments, keys.1, values.1, device)?,
+    };
     // SAFETY: every query token is in exactly one work item, or in one split tile, so that all rows are written.
     let mut output = unsafe { device.alloc::<T>(len)? };
     call.run(queries, keys, values, &mut output)?;
     Ok(CudaStorage::wrap_cuda_slice(output, device.clone()))
 }
 
-fn row_of(element: Element, arguments: &Arguments, device: &CudaDevice) -> Result<&'static Sm80Row> {
-    Sm80Row::of(element, arguments.head_dim).ok_or_else(|| {
-        let location = DeviceLocation::Cuda { gpu_id: device.cuda_stream().context().ordinal() };
-        let head_dim = arguments.head_dim;
-        Unsupported::HeadDim { head_dim, expected: "multiples of 8 up to 256", device: location }.into()
+/// The kernel of a call: the device's best that can read these operands.
+fn row_of(element: Element, arguments: &Arguments, keys: &Layout, values: &Layout, device: &CudaDevice) -> Result<Row> {
+    let stream = device.cuda_stream();
+    let capability = stream.context().compute_capability().w()?;
+    let describable = |layout: &Layout| tensor_map::is_describable(layout, element.bytes());
+    let in_cache = |cache: &CacheArguments| describable(cache.keys.layout()) && describable(cache.values.layout());
+    // Keys that are rotated come from scratch memory.
+    let bulk_copies = (arguments.rope.is_some() || describable(keys))
+        && describable(values)
+        && arguments.cache.as_ref().is_none_or(in_cache);
+    Row::of(capability, element, arguments.head_dim, bulk_copies).ok_or_else(|| {
+        let device = DeviceLocation::Cuda { gpu_id: stream.context().ordinal() };
+        let (head_dim, expected) = (arguments.head_dim, SUPPORTED_HEAD_DIMS);
+        AttentionError::from(Unsupported::HeadDim { head_dim, expected, device }).into()
     })
 }
 
@@ -107,7 +128,7 @@ struct Call<'a> {
     arguments: &'a Arguments,
     device: &'a CudaDevice,
     stream: &'a Arc<CudaStream>,
-    row: &'static Sm80Row,
+    row: Row,
 }
 
 impl Call<'_> {
@@ -184,10 +205,41 @@ impl Call<'_> {
         };
         let row = self.row;
         let function = kernels::load(stream.context(), &row.kernel_name(self.element))?;
-        let extent = Extent { blocks: plan.item_count, threads: row.threads(), shared_bytes: row.shared_bytes() };
-        // SAFETY: the views describe tensors that were checked against the plan, the schedule names rows inside them,
-        // the plan's buffers have the sizes that its schedule needs, and all guards are alive.
-        unsafe { launch::launch(stream, &function, extent, &kernel_arguments) }
+        let blocks = row.blocks(plan.item_count, self.workers(multiprocessors));
+        let extent = Extent { blocks, threads: row.threads(), shared_bytes: row.shared_bytes() };
+        match row {
+            // SAFETY: the views describe tensors that were checked against the plan, the schedule names rows inside
+            // them, the plan's buffers have the sizes that its schedule needs, and all guards are alive.
+            Row::Sm80(_) => unsafe { launch::launch(stream, &function, extent, &kernel_arguments) },
+            Row::Sm90(_) => {
+                let maps = self.tensor_maps(&plan, &kernel_arguments)?;
+                let kernel_arguments = Sm90Arguments { maps, attention: kernel_arguments, padding: [0; 14] };
+                // SAFETY: as above; the tensor maps describe the same views.
+                unsafe { launch::launch(stream, &function, extent, &kernel_arguments) }
+            }
+        }
+    }
+
+    /// The maps of input keys, input values, cache keys and cache values; empty where the plan has no such keys.
+    fn tensor_maps(&self, plan: &DevicePlan, kernel_arguments: &AttentionArguments) -> Result<[TensorMap; 4]> {
+        let arguments = self.arguments;
+        let map = |view: &RowView, tokens: usize| {
+            let shape = [arguments.batch, arguments.heads, tokens, arguments.head_dim];
+            if tokens == 0 || view.data == 0 {
+                return Ok(TensorMap { opaque: [0; 16] });
+            }
+            tensor_map::encode(view, shape, self.element)
+        };
+        let AttentionArguments { input, cache, .. } = kernel_arguments;
+        let ranges = arguments.resolved.ranges();
+        let (tokens, cached) = (ranges.input_tokens(), ranges.cache_tokens());
+        let key_rows = plan.rotation.as_ref().map_or(tokens, |rotation| rotation.rows);
+        Ok([
+            map(&input.keys, key_rows)?,
+            map(&input.values, tokens)?,
+            map(&cache.keys, cached)?,
+            map(&cache.values, cached)?,
+        ])
     }
 
     /// Rotates the keys into scratch memory at `address` and returns their view.
@@ -232,12 +284,18 @@ impl Call<'_> {
             heads: arguments.heads,
             head_dim: arguments.head_dim,
             row: self.row,
-            workers: multiprocessors * self.row.blocks_per_sm,
+            element_bytes: self.element.bytes(),
+            workers: self.workers(multiprocessors),
             rotated: arguments.rope.is_some(),
             input_padding: arguments.padding.clone(),
             cache_padding: arguments.cache.as_ref().and_then(|cache| cache.padding.clone()),
         };
         arguments.resolved.device_plans().get(&arguments.resolved, self.device, key)
+    }
+
+    /// Blocks that run at a time.
+    fn workers(&self, multiprocessors: usize) -> usize {
+        multiprocessors * self.row.blocks_per_sm()
     }
 
     fn multiprocessors(&self) -> Result<usize> {

@@ -122,6 +122,174 @@ impl Sm80Row {
     }
 }
 
+/// The tile of a kernel in `kernels/cuda/attention_sm90.cuh`, for f16 and bf16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sm90Row {
+    /// Channels of a head, after padding; 64 or 128.
+    pub head_dim: usize,
+    /// Consumer warpgroups of 64 queries.
+    pub consumers: usize,
+    /// Steps in shared memory.
+    pub stages: usize,
+    /// Registers of a producer thread, a multiple of 8.
+    pub producer_registers: usize,
+    /// Registers of a consumer thread, a multiple of 8.
+    pub consumer_registers: usize,
+    /// Of every 8 exponentials, how many are computed by a polynomial.
+    pub polynomial: usize,
+    /// Whether consumers start their products one after the other.
+    pub take_turns: bool,
+}
+
+/// Rows for compute capability 9.0, ascending in head_dim. Registers of all warpgroups add up to what a block of that
+/// size starts with.
+///
+/// At head_dim 64 a step of the block takes the tensor cores 1536 clocks, its exponentials 1584 on the special-function
+/// unit alone, and its instructions 1110 clocks of each scheduler. One polynomial of 8 makes that 1536, 1392 and 1281; two
+/// would make 1500 of the last. This is arithmetic on the machine code, not a measurement.
+pub const SM90_ROWS: [Sm90Row; 2] = [
+    Sm90Row {
+        head_dim: 64,
+        consumers: 3,
+        stages: 4,
+        producer_registers: 32,
+        consumer_registers: 160,
+        polynomial: 1,
+        take_turns: false,
+    },
+    Sm90Row {
+        head_dim: 128,
+        consumers: 2,
+        stages: 2,
+        producer_registers: 40,
+        consumer_registers: 232,
+        polynomial: 0,
+        take_turns: false,
+    },
+];
+
+/// Up to this head_dim the kernel for every GPU wastes less: the Hopper one would compute on 64 channels.
+const NARROW_HEAD_DIM: usize = 32;
+
+impl Sm90Row {
+    /// Keys of a step.
+    pub const KEYS: usize = 128;
+
+    /// Channels that lie side by side in shared memory.
+    pub const SLAB_CHANNELS: usize = 64;
+
+    /// The row for a head_dim.
+    pub fn of(element: Element, head_dim: usize) -> Option<&'static Self> {
+        let fits = |row: &&Self| element.bytes() == 2 && head_dim > NARROW_HEAD_DIM && row.head_dim >= head_dim;
+        SM90_ROWS.iter().find(fits)
+    }
+
+    /// Queries of a work item.
+    pub const fn queries(&self) -> usize {
+        self.consumers * 64
+    }
+
+    /// Threads of a block.
+    pub const fn threads(&self) -> usize {
+        (self.consumers + 1) * 128
+    }
+
+    /// Shared memory of a block: queries; keys, values, two words of bits and four barriers per stage; a flag.
+    pub const fn shared_bytes(&self) -> usize {
+        let row_bytes = 2 * self.head_dim;
+        self.queries() * row_bytes + self.stages * (2 * Self::KEYS * row_bytes + 16 + 32) + 16
+    }
+
+    /// Name of the kernel for an element type.
+    pub fn kernel_name(&self, element: Element) -> String {
+        let turns = if self.take_turns { "_turns" } else { "" };
+        format!("mixed_attention_sm90_{}_{}{turns}", element.name(), self.head_dim)
+    }
+}
+
+/// A row of either table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// For every GPU.
+    Sm80(&'static Sm80Row),
+    /// For Hopper.
+    Sm90(&'static Sm90Row),
+}
+
+impl Row {
+    /// The row for a GPU of this compute capability; `bulk_copies` says whether its copy engine, if it has one, can read
+    /// the keys and values.
+    pub fn of(capability: (i32, i32), element: Element, head_dim: usize, bulk_copies: bool) -> Option<Self> {
+        // Code for `sm_90a` runs on 9.0 and on nothing later.
+        let hopper = if capability == (9, 0) && bulk_copies { Sm90Row::of(element, head_dim) } else { None };
+        hopper.map(Self::Sm90).or_else(|| Sm80Row::of(element, head_dim).map(Self::Sm80))
+    }
+
+    /// Queries of a work item.
+    pub const fn queries(self) -> usize {
+        match self {
+            Self::Sm80(row) => row.queries(),
+            Self::Sm90(row) => row.queries(),
+        }
+    }
+
+    /// Keys of a step.
+    pub const fn keys(self) -> usize {
+        match self {
+            Self::Sm80(row) => row.keys,
+            Self::Sm90(_) => Sm90Row::KEYS,
+        }
+    }
+
+    /// Channels of a head, after padding.
+    pub const fn head_dim(self) -> usize {
+        match self {
+            Self::Sm80(row) => row.head_dim,
+            Self::Sm90(row) => row.head_dim,
+        }
+    }
+
+    /// Threads of a block.
+    pub const fn threads(self) -> usize {
+        match self {
+            Self::Sm80(row) => row.threads(),
+            Self::Sm90(row) => row.threads(),
+        }
+    }
+
+    /// Shared memory of a block.
+    pub const fn shared_bytes(self) -> usize {
+        match self {
+            Self::Sm80(row) => row.shared_bytes(),
+            Self::Sm90(row) => row.shared_bytes(),
+        }
+    }
+
+    /// Blocks that share a multiprocessor.
+    pub const fn blocks_per_sm(self) -> usize {
+        match self {
+            Self::Sm80(row) => row.blocks_per_sm,
+            Self::Sm90(_) => 1,
+        }
+    }
+
+    /// Blocks of a launch of so many work items: one each, or as many as run at a time.
+    pub fn blocks(self, items: usize, workers: usize) -> usize {
+        match self {
+            Self::Sm80(_) => items,
+            Self::Sm90(_) => items.min(workers),
+        }
+    }
+
+    /// Name of the kernel for an element type.
+    pub fn kernel_name(self, element: Element) -> String {
+        match self {
+            Self::Sm80(row) => row.kernel_name(element),
+            Self::Sm90(row) => row.kernel_name(element),
+        }
+    }
+}
+
 /// Name of the kernel that rotates keys. TF32 keys are f32 in memory.
 pub fn rotate_name(element: Element) -> &'static str {
     match element {

@@ -1,20 +1,20 @@
 //! The launches of a call, as `src/attention/cuda/` makes them on a GPU.
 
 use anyhow::{Result, ensure};
-use bytemuck::Zeroable;
+use bytemuck::{NoUninit, Zeroable};
 use candle_mixed_attention::plan::{KeyRows, StepContext, StepSchedule, TileSchedule, TileShape};
 
-use super::arguments::{AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView};
-use super::tuning::{self, Element, Sm80Row};
+use super::arguments::{AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView, Sm90Arguments};
+use super::tuning::{self, Element, Row, Sm90Row};
 use crate::emulated_kernels::case::Problem;
 use crate::emulated_kernels::numbers::Number;
-use crate::emulator::{Kernels, Launch};
+use crate::emulator::{Kernels, Launch, TensorMap};
 
 /// Runs the attention kernel, after the one that rotates keys where there is RoPE. Returns
 /// `[batch, tokens, heads, head_dim]`.
 pub fn run<T: Number>(
     element: Element,
-    row: &Sm80Row,
+    row: Row,
     attend: &Kernels,
     rotate: &Kernels,
     problem: &Problem<T>,
@@ -22,7 +22,7 @@ pub fn run<T: Number>(
 ) -> Result<Vec<T>> {
     let (batch, heads, head_dim, tokens) = (problem.batch, problem.heads, problem.head_dim, problem.tokens);
     let ranges = problem.resolved.ranges();
-    let tile = TileShape { queries: row.queries(), keys: row.keys };
+    let tile = TileShape { queries: row.queries(), keys: row.keys() };
     let schedule = TileSchedule::new(ranges, batch, heads, tile, problem.workers);
     let key_rows = problem.rope.is_some().then(|| KeyRows::new(ranges));
     let context = StepContext {
@@ -49,7 +49,7 @@ pub fn run<T: Number>(
     let items = device.input("items", steps.items());
     let key_steps = device.input("steps", steps.steps());
     let reduction_of_slot = device.input("reductions", steps.reduction_of_slot());
-    let slot_len = row.queries() * (row.head_dim + 2);
+    let slot_len = row.queries() * (row.head_dim() + 2);
     let partials = device.output::<f32>("partials", schedule.partial_slots() * slot_len);
     let arrivals = device.in_out("arrivals", &vec![0u32; steps.reductions()]);
     let output = device.output::<T>("output", batch * tokens * heads * head_dim);
@@ -92,14 +92,43 @@ pub fn run<T: Number>(
         padding: 0,
     };
     let launch = Launch {
-        grid: [steps.items().len() as u32, 1, 1],
+        grid: [row.blocks(steps.items().len(), problem.workers) as u32, 1, 1],
         block: [row.threads() as u32, 1, 1],
         shared_bytes: row.shared_bytes(),
         order,
     };
-    device.launch(&row.kernel_name(element), launch, &arguments)?;
+    match row {
+        Row::Sm80(_) => device.launch(&row.kernel_name(element), launch, &arguments)?,
+        Row::Sm90(_) => {
+            let key_tokens = key_rows.as_ref().map_or(tokens, KeyRows::rows);
+            let maps = [
+                tensor_map(&keys, problem, key_tokens),
+                tensor_map(&part(2), problem, tokens),
+                tensor_map(&arguments.cache.keys, problem, cache_tokens),
+                tensor_map(&arguments.cache.values, problem, cache_tokens),
+            ];
+            let arguments = Sm90Arguments { maps, attention: arguments, padding: [0; 14] };
+            device.launch(&row.kernel_name(element), launch, &arguments)?;
+        }
+    }
     ensure!(arrivals.read().iter().all(|&count| count == 0), "the counters are not ready for the next launch");
     Ok(output.read())
+}
+
+// SAFETY: tensor maps and numbers in C layout; the fields and the explicit padding fill the struct, and any bits are an
+// instance of each.
+unsafe impl NoUninit for Sm90Arguments<TensorMap> {}
+
+/// As `src/attention/cuda/tensor_map.rs` has the driver make it.
+fn tensor_map<T: Number>(view: &RowView, problem: &Problem<T>, tokens: usize) -> TensorMap {
+    if tokens == 0 {
+        return TensorMap::zeroed();
+    }
+    let sizes = [problem.head_dim, tokens, problem.heads, problem.batch].map(|size| size as u64);
+    let bytes = |elements: i64| elements as u64 * size_of::<T>() as u64;
+    let strides = [bytes(view.token_stride), bytes(view.head_stride), bytes(view.batch_stride)];
+    let boxed = [Sm90Row::SLAB_CHANNELS as u32, Sm90Row::KEYS as u32, 1, 1];
+    TensorMap::at::<T>(view.data, &sizes, &strides, &boxed, 128)
 }
 
 /// Queries (0), keys (1) or values (2) in the fused projection.

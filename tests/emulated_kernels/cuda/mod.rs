@@ -22,16 +22,15 @@ use super::numbers::Number;
 use super::{HEAD_DIMS, Operands, cases_for};
 use crate::emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
 use recipes::{ELEMENTS, Recipe};
-use tuning::{Element, SM80_ROWS, Sm80Row};
+use tuning::{Element, Row, SM90_ROWS, Sm80Row, Sm90Row};
 
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     let mut trials = Vec::new();
     for element in ELEMENTS {
         let rotate = compile(compiler, recipes::rotate_keys(element));
-        for row in SM80_ROWS.iter().filter(|row| row.element_bytes == element.bytes()) {
-            let attend = compile(compiler, recipes::sm80(row, element));
-            let of_row = |head_dim: &&usize| Sm80Row::of(element, **head_dim) == Some(row);
-            for &head_dim in HEAD_DIMS.iter().filter(of_row) {
+        for row in rows_of(element) {
+            let attend = compile(compiler, recipes::attention(row, element));
+            for head_dim in HEAD_DIMS.into_iter().filter(|&head_dim| serves(row, element, head_dim)) {
                 for case in cases_for(head_dim) {
                     let name = format!("{}::head_dim_{head_dim}::{}", row.kernel_name(element), case.name);
                     let kernels = Pair { attend, rotate };
@@ -41,6 +40,24 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
         }
     }
     trials
+}
+
+/// The tuned rows of an element type, and the options that no row has.
+fn rows_of(element: Element) -> Vec<Row> {
+    let tuned = recipes::rows().filter(|(_, of)| *of == element).map(|(row, _)| row);
+    let with_turns = SM90_WITH_TURNS.iter().filter(|_| element == Element::F16).map(Row::Sm90);
+    tuned.chain(with_turns).collect()
+}
+
+/// The first row for Hopper, whose consumers take turns.
+static SM90_WITH_TURNS: [Sm90Row; 1] = [Sm90Row { take_turns: true, ..SM90_ROWS[0] }];
+
+/// Whether a launch would choose the row (or the row it varies) for a head_dim.
+fn serves(row: Row, element: Element, head_dim: usize) -> bool {
+    match row {
+        Row::Sm80(row) => Sm80Row::of(element, head_dim) == Some(row),
+        Row::Sm90(row) => Sm90Row::of(element, head_dim).is_some_and(|of| of.head_dim == row.head_dim),
+    }
 }
 
 /// The kernels of a call.
@@ -55,7 +72,7 @@ fn compile(compiler: &Result<Compiler, String>, recipe: Recipe) -> &'static Lazy
     compile_once(compiler, path, vec![recipe.name], recipe.defines)
 }
 
-fn check(element: Element, row: &Sm80Row, kernels: Pair, head_dim: usize, case: &Case) -> Result<()> {
+fn check(element: Element, row: Row, kernels: Pair, head_dim: usize, case: &Case) -> Result<()> {
     match element {
         Element::F16 => check_as::<f16>(element, Operands::F16, row, kernels, head_dim, case),
         Element::Bf16 => check_as::<bf16>(element, Operands::Bf16, row, kernels, head_dim, case),
@@ -67,7 +84,7 @@ fn check(element: Element, row: &Sm80Row, kernels: Pair, head_dim: usize, case: 
 fn check_as<T: Number>(
     element: Element,
     operands: Operands,
-    row: &Sm80Row,
+    row: Row,
     kernels: Pair,
     head_dim: usize,
     case: &Case,

@@ -31,6 +31,8 @@ inline EMULATOR_UNCHECKED float exp2_approx(float x) {
     return y < 0x1p-126f ? 0.0f : y;
 }
 
+inline EMULATOR_UNCHECKED float max_or_nan(float x, float y) { return x != x || x > y ? x : y; }
+
 inline EMULATOR_UNCHECKED uint32_t pack_f16x2(float low, float high) {
     return emulator::float_to_f16(low) | uint32_t(emulator::float_to_f16(high)) << 16;
 }

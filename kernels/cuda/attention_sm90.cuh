@@ -1,0 +1,565 @@
+// Fused mixed attention for Hopper (compute capability 9.0), f16 and bf16.
+//
+// What it computes: as attention_sm80.cuh, from the same work items and key steps, with the same online softmax.
+//
+// Shapes. Q, K, V, O: [batch, heads, tokens, head_dim] in any strides with adjacent channels, rows at multiples of 16
+// bytes. head_dim is padded with zeros to HEAD_DIM, 64 or 128.
+//
+// Tiles. A block has one producer warpgroup and CONSUMERS consumer warpgroups of 64 queries each; a step has up to 128
+// keys. Blocks are persistent: one per multiprocessor, each takes an item of every gridDim items of the list, back and
+// forth, so that long and short items even out.
+//
+// Shared memory, everything in slabs of 64 channels (rows of 128 bytes, 128-byte swizzle): the queries of each consumer,
+// reused for its output; a ring of STAGES key tiles and STAGES value tiles with four mbarriers each (full and empty, of
+// keys and of values) and the row bits of each stage.
+//
+// Registers. The producer gives up most of its registers (setmaxnreg); a consumer thread holds 64 scores, 32 packed
+// probabilities and HEAD_DIM / 2 accumulators.
+//
+// Pipeline. The producer fills stages as they become empty: one thread waits for the stage and starts a TMA load. A hidden
+// key may hold anything, NaN too: its score is replaced. A hidden value would still be multiplied by 0, so a value tile
+// with hidden rows is copied by the whole producer warpgroup, which leaves them out and zero. A consumer keeps the tensor
+// cores busy while it computes exponentials:
+//
+//     S₀ = Q K₀ᵀ;  P₀ = softmax S₀
+//     for j = 1, 2, …:   start Sⱼ = Q Kⱼᵀ;   start O += Pⱼ₋₁ Vⱼ₋₁;   wait for Sⱼ;   exponentials of Sⱼ;
+//                        wait for O;   rescale O to the new maximum;   Pⱼ
+//     O += P V of the last step
+//
+// P never leaves the registers: the accumulator layout of S is, packed, the layout of an A operand. With TAKE_TURNS the
+// consumers start their products one after the other, so that one's exponentials meet another's products.
+//
+// Bound. head_dim 128: tensor cores. head_dim 64: the 16 exponentials per clock of a multiprocessor take as long as the
+// products, so POLYNOMIAL of every 8 of them are computed by a polynomial on the FMA pipe instead.
+#pragma once
+
+#include <ptx.cuh>
+#include <type_traits>
+
+#include "arguments.cuh"
+#include "combine.cuh"
+#include "elements.cuh"
+#include "exp2.cuh"
+#include "rotation.cuh"
+
+// One launch. Toolkits differ in how far they align a tensor map, so the struct says it.
+struct alignas(128) Sm90Arguments {
+    CUtensorMap maps[4];   // keys and values of the input, of the cache: boxes of 64 channels × 128 tokens
+    AttentionArguments attention;
+};
+static_assert(sizeof(Sm90Arguments) == 896, "Sm90Arguments");
+static_assert(offsetof(Sm90Arguments, attention) == 512, "Sm90Arguments");
+
+// Named barriers; 0 is __syncthreads. The last two kinds: one per consumer.
+constexpr uint32_t SM90_PRODUCER_BARRIER = 1;
+constexpr uint32_t SM90_CONSUMERS_BARRIER = 2;
+constexpr uint32_t SM90_CONSUMER_BARRIERS = 3;
+constexpr uint32_t SM90_TURN_BARRIERS = 8;
+
+// One tuned row; see src/attention/cuda/tuning.rs.
+template <class Element_, int HEAD_DIM_, int CONSUMERS_, int STAGES_, int PRODUCER_REGISTERS_, int CONSUMER_REGISTERS_,
+          int POLYNOMIAL_, bool TAKE_TURNS_>
+struct Sm90Tiling {
+    using Element = Element_;
+    static constexpr int HEAD_DIM = HEAD_DIM_;
+    static constexpr int CONSUMERS = CONSUMERS_;
+    static constexpr int STAGES = STAGES_;
+    static constexpr int PRODUCER_REGISTERS = PRODUCER_REGISTERS_;
+    static constexpr int CONSUMER_REGISTERS = CONSUMER_REGISTERS_;
+    static constexpr int POLYNOMIAL = POLYNOMIAL_;
+    static constexpr bool TAKE_TURNS = TAKE_TURNS_;
+
+    static constexpr int KEYS = 128;
+    static constexpr int QUERIES = CONSUMERS * 64;
+    static constexpr int SLABS = HEAD_DIM / 64;
+    static constexpr int SLAB_CHUNKS = 8;                              // 16-byte chunks of a row of a slab
+    static constexpr int QUERY_SLAB = 64 * 128;                        // bytes
+    static constexpr int TILE_SLAB = KEYS * 128;
+    static constexpr int TILE_BYTES = SLABS * TILE_SLAB;
+    static constexpr int KEYS_OFFSET = CONSUMERS * SLABS * QUERY_SLAB;
+    static constexpr int VALUES_OFFSET = KEYS_OFFSET + STAGES * TILE_BYTES;
+    static constexpr int VISIBLE_OFFSET = VALUES_OFFSET + STAGES * TILE_BYTES;
+    static constexpr int BARRIERS_OFFSET = VISIBLE_OFFSET + STAGES * 16;
+    static constexpr int FLAG_OFFSET = BARRIERS_OFFSET + STAGES * 4 * 8;
+    static constexpr int SHARED_BYTES = FLAG_OFFSET + 16;
+
+    // What combine.cuh needs to know: the consumers do that.
+    static constexpr int THREADS = CONSUMERS * 128;
+    static __device__ __forceinline__ uint32_t thread() { return threadIdx.x - 128; }
+    static __device__ __forceinline__ void sync() { ptx::bar_sync(SM90_CONSUMERS_BARRIER, THREADS); }
+
+    static_assert(HEAD_DIM % 64 == 0, "tiles come in slabs of 64 channels");
+    static_assert(POLYNOMIAL >= 0 && POLYNOMIAL <= 8, "of every 8 exponentials");
+    static_assert(CONSUMERS <= 5, "their barriers");
+    static_assert(STAGES >= 2, "while the values of a step are awaited, so are the keys of the next");
+};
+
+// The shared memory of a block: where its parts are, as offsets, and its barriers, as shared addresses.
+template <class T>
+struct Sm90Shared {
+    unsigned char* base;
+    uint32_t address;
+
+    enum Barrier { KEYS_FULL, VALUES_FULL, KEYS_EMPTY, VALUES_EMPTY };
+
+    __device__ __forceinline__ explicit Sm90Shared(unsigned char* memory)
+        : base(memory), address(ptx::shared_address(memory)) {}
+
+    __device__ __forceinline__ uint32_t queries(int consumer) const {
+        return consumer * (T::SLABS * T::QUERY_SLAB);
+    }
+    __device__ __forceinline__ uint32_t keys(uint32_t stage) const { return T::KEYS_OFFSET + stage * T::TILE_BYTES; }
+    __device__ __forceinline__ uint32_t values(uint32_t stage) const {
+        return T::VALUES_OFFSET + stage * T::TILE_BYTES;
+    }
+    __device__ __forceinline__ uint64_t* visible(uint32_t stage) const {
+        return reinterpret_cast<uint64_t*>(base + T::VISIBLE_OFFSET) + 2 * stage;
+    }
+    __device__ __forceinline__ uint32_t barrier(Barrier which, uint32_t stage) const {
+        return address + T::BARRIERS_OFFSET + (which * T::STAGES + stage) * 8;
+    }
+};
+
+// A place in the ring: a stage, and the parity of the phase in which it is filled.
+template <int STAGES>
+struct RingPlace {
+    uint32_t stage = 0;
+    uint32_t parity = 0;
+
+    __device__ __forceinline__ void advance() {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+// Byte offset of a 16-byte chunk in a slab: the 128-byte swizzle of TMA and wgmma.
+__device__ __forceinline__ uint32_t slab_offset(uint32_t row, uint32_t chunk) {
+    return row * 128 + ((chunk ^ (row & 7)) << 4);
+}
+
+// The items of this block: rounds over the list run back and forth.
+__device__ __forceinline__ uint32_t sm90_item(uint32_t round) {
+    return round * gridDim.x + (round % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
+}
+
+// ---- Producer -----------------------------------------------------------------------------------------------------
+
+// Starts the TMA load of a whole tile, which reports to `full`. One thread calls it.
+template <class T>
+__device__ __forceinline__ void sm90_load_tile(uint32_t tile, uint32_t full, const CUtensorMap* map, const RowView& view,
+                                               const StepItem& item, uint64_t row) {
+    const int32_t batch = view.batch_stride == 0 ? 0 : int32_t(item.batch);
+    ptx::mbarrier_arrive_expect_tx(full, T::TILE_BYTES);
+#pragma unroll
+    for (int slab = 0; slab < T::SLABS; ++slab) {
+        ptx::tma_load_4d(tile + slab * T::TILE_SLAB, map, full, slab * 64, int32_t(row), int32_t(item.head), batch);
+    }
+}
+
+// Copies the visible rows of a value tile and makes the others zero. All threads of the producer call it.
+template <class T>
+__device__ __forceinline__ void sm90_copy_visible(uint32_t tile, const RowView& view, const StepItem& item,
+                                                  const KeyStep& step, uint32_t head_dim) {
+    const uint64_t low = step.visible[0], high = step.visible[1];
+    using E = typename T::Element;
+    constexpr uint32_t CHUNKS = T::SLABS * T::SLAB_CHUNKS;
+    // Keys that are copied at a time. A thread stays at its chunk and, modulo 8, at its row: so the swizzle is the same.
+    constexpr uint32_t KEYS = 128 / CHUNKS;
+    static_assert(KEYS % 8 == 0, "rows of one swizzle");
+    const uint32_t chunk = threadIdx.x % CHUNKS, first = threadIdx.x / CHUNKS;
+    const int64_t offset = item.batch * view.batch_stride + item.head * view.head_stride +
+                           int64_t(step.value_row + first) * view.token_stride;
+    const unsigned char* source = static_cast<const unsigned char*>(view.data) + offset * E::BYTES + chunk * 16;
+    uint32_t target = tile + chunk / T::SLAB_CHUNKS * T::TILE_SLAB + slab_offset(first, chunk % T::SLAB_CHUNKS);
+    const bool inside = chunk * E::CHUNK < head_dim;
+#pragma unroll 1
+    for (uint32_t key = first; key < T::KEYS; key += KEYS) {
+        const uint64_t bits = key < 64 ? low : high;
+        ptx::cp_async_16(target, source, inside && (bits >> (key & 63) & 1) != 0 ? 16 : 0);
+        source += KEYS * view.token_stride * E::BYTES;
+        target += KEYS * 128;
+    }
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<0>();
+    ptx::fence_proxy_async();   // wgmma reads what ordinary copies have written
+}
+
+// Only thread 0 waits for stages: a thread that looked too late would take a phase for the one before. The others meet it
+// where they have something to copy.
+template <class T>
+__device__ __forceinline__ void sm90_produce(const Sm90Arguments& arguments, const Sm90Shared<T>& shared) {
+    using S = Sm90Shared<T>;
+    const AttentionArguments& attention = arguments.attention;
+    const bool leader = threadIdx.x == 0;
+    RingPlace<T::STAGES> place;
+    for (uint32_t round = 0, index; (index = sm90_item(round)) < attention.item_count; ++round) {
+        const StepItem item = attention.items[index];
+        for (uint32_t i = item.first_step; i < item.last_step; ++i) {
+            // By reference: a producer thread has few registers, and time.
+            const KeyStep& step = attention.steps[i];
+            const KeyValueViews& source = step.source != 0 ? attention.cache : attention.input;
+            const CUtensorMap* maps = arguments.maps + 2 * step.source;
+            const bool all_visible = (step.visible[0] & step.visible[1]) == ~uint64_t(0);
+            const uint32_t values = shared.address + shared.values(place.stage);
+            const uint32_t values_full = shared.barrier(S::VALUES_FULL, place.stage);
+            if (leader) {
+                ptx::mbarrier_wait(shared.barrier(S::KEYS_EMPTY, place.stage), place.parity ^ 1);
+                shared.visible(place.stage)[0] = step.visible[0];
+                shared.visible(place.stage)[1] = step.visible[1];
+                sm90_load_tile<T>(shared.address + shared.keys(place.stage), shared.barrier(S::KEYS_FULL, place.stage),
+                                  maps, source.keys, item, step.key_row);
+                ptx::mbarrier_wait(shared.barrier(S::VALUES_EMPTY, place.stage), place.parity ^ 1);
+                if (all_visible) sm90_load_tile<T>(values, values_full, maps + 1, source.values, item, step.value_row);
+            }
+            if (!all_visible) {
+                __syncwarp();
+                ptx::bar_sync(SM90_PRODUCER_BARRIER, 128);   // the stage is empty
+                sm90_copy_visible<T>(values, source.values, item, step, attention.head_dim);
+                ptx::bar_sync(SM90_PRODUCER_BARRIER, 128);   // everybody's rows have landed
+                if (leader) ptx::mbarrier_arrive(values_full);
+            }
+            place.advance();
+        }
+    }
+}
+
+// ---- Consumers ----------------------------------------------------------------------------------------------------
+
+// What a consumer thread holds: of the 64 rows of its warpgroup, row 16 w + lane / 4 + 8 half for half = 0 and 1.
+template <class T>
+struct Sm90Rows {
+    float output[T::HEAD_DIM / 2];
+    float maximum[2];      // of the raw scores, the same in the four lanes of a row
+    float sum[2];          // this lane's columns only
+    float correction[2];   // what the last step multiplies older sums with
+};
+
+// Row in the warpgroup that this thread holds accumulators of.
+__device__ __forceinline__ uint32_t sm90_row(int half) {
+    return threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
+}
+
+// Loads the 16 rows of each warp, rotated if there is a rotation table. Rows past the item's end become zero.
+template <class T>
+__device__ __forceinline__ void sm90_load_queries(const AttentionArguments& attention, const StepItem& item,
+                                                  unsigned char* tile, uint32_t consumer) {
+    using E = typename T::Element;
+    const RowView& view = attention.queries;
+    const int64_t offset = item.batch * view.batch_stride + item.head * view.head_stride +
+                           int64_t(item.query_start + consumer * 64) * view.token_stride;
+    const unsigned char* first = static_cast<const unsigned char*>(view.data) + offset * E::BYTES;
+    const uint32_t lane = threadIdx.x % 32, first_row = threadIdx.x % 128 / 32 * 16;
+    constexpr uint32_t CHUNKS = T::SLABS * T::SLAB_CHUNKS;
+    for (uint32_t copy = lane; copy < 16 * CHUNKS; copy += 32) {
+        const uint32_t row = first_row + copy / CHUNKS, chunk = copy % CHUNKS;
+        uint4 channels = make_uint4(0, 0, 0, 0);
+        if (consumer * 64 + row < item.query_len && chunk * E::CHUNK < attention.head_dim) {
+            channels = *reinterpret_cast<const uint4*>(first + int64_t(row) * view.token_stride * E::BYTES + chunk * 16);
+            if (attention.query_rotation.data != nullptr) {
+                const uint64_t token = item.query_start + consumer * 64 + row;
+                channels = rotate<E>(channels, attention.query_rotation, item.batch, token, chunk);
+            }
+        }
+        *reinterpret_cast<uint4*>(tile + chunk / T::SLAB_CHUNKS * T::QUERY_SLAB +
+                                  slab_offset(row, chunk % T::SLAB_CHUNKS)) = channels;
+    }
+}
+
+// Starts S = Q Kᵀ.
+template <class T>
+__device__ __forceinline__ void sm90_start_scores(float (&scores)[T::KEYS / 2], uint32_t queries, uint32_t keys) {
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < T::HEAD_DIM / 16; ++step) {
+        const uint32_t channels = step % 4 * 32;
+        const uint64_t a = ptx::wgmma_descriptor(queries + step / 4 * T::QUERY_SLAB + channels, 16, 1024);
+        const uint64_t b = ptx::wgmma_descriptor(keys + step / 4 * T::TILE_SLAB + channels, 16, 1024);
+        ptx::wgmma_ss<typename T::Element::Scalar, T::KEYS, ptx::Major::K>(scores, a, b, step > 0);
+    }
+    ptx::wgmma_commit();
+}
+
+// Starts O += P V.
+template <class T>
+__device__ __forceinline__ void sm90_start_output(float (&output)[T::HEAD_DIM / 2],
+                                                  const uint32_t (&probabilities)[T::KEYS / 16][4], uint32_t values) {
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < T::KEYS / 16; ++step) {
+        const uint64_t b = ptx::wgmma_descriptor(values + step * 2048, T::TILE_SLAB, 1024);
+        ptx::wgmma_rs<typename T::Element::Scalar, T::HEAD_DIM, ptx::Major::MN>(output, probabilities[step], b, true);
+    }
+    ptx::wgmma_commit();
+}
+
+// Scores of keys without a bit become −∞.
+template <class T>
+__device__ __forceinline__ void sm90_hide(float (&scores)[T::KEYS / 2], uint64_t low, uint64_t high) {
+    const uint32_t shift = 2 * (threadIdx.x & 3);
+#pragma unroll
+    for (int i = 0; i < T::KEYS / 2; ++i) {
+        const int column = i / 4 * 8 + i % 2;
+        const uint64_t mine = (column < 64 ? low : high) >> shift;
+        if ((mine >> (column % 64) & 1) == 0) scores[i] = -INFINITY;
+    }
+}
+
+// Turns scores into probabilities relative to the new maximum; leaves the factor for what was summed before. A NaN among
+// the scores becomes the maximum and so reaches the sum, whatever the polynomial makes of it.
+template <class T>
+__device__ __forceinline__ void sm90_softmax(float (&scores)[T::KEYS / 2], Sm90Rows<T>& rows, float scale_log2) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const float before = rows.maximum[half];
+        float maximum = before;
+#pragma unroll
+        for (int i = 2 * half; i < T::KEYS / 2; i += 4) {
+            maximum = ptx::max_or_nan(maximum, ptx::max_or_nan(scores[i], scores[i + 1]));
+        }
+        maximum = ptx::max_or_nan(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
+        maximum = ptx::max_or_nan(maximum, __shfl_xor_sync(0xffffffffu, maximum, 2));
+        rows.maximum[half] = maximum;
+        // Scores that are all −∞ so far must not make −∞ − −∞.
+        const float base = maximum == -INFINITY ? 0.0f : maximum * scale_log2;
+        rows.correction[half] = ptx::exp2_approx(fmaf(before, scale_log2, -base));
+        float sum = 0.0f;
+#pragma unroll
+        for (int i = 2 * half; i < T::KEYS / 2; i += 4) {
+#pragma unroll
+            for (int e = i; e < i + 2; ++e) {
+                const float x = fmaf(scores[e], scale_log2, -base);
+                // Elements of a row come in pairs, every fourth index: this counts them.
+                scores[e] = (e / 4 * 2 + e % 2) % 8 < T::POLYNOMIAL ? exp2_polynomial(x) : ptx::exp2_approx(x);
+                sum += scores[e];
+            }
+        }
+        rows.sum[half] = fmaf(rows.sum[half], rows.correction[half], sum);
+    }
+}
+
+// Turns what was summed before to the new maximum. Most steps find no new one in any row of the warp.
+template <class T>
+__device__ __forceinline__ void sm90_rescale(Sm90Rows<T>& rows) {
+    if (__any_sync(0xffffffffu, rows.correction[0] != 1.0f || rows.correction[1] != 1.0f)) {
+#pragma unroll
+        for (int i = 0; i < T::HEAD_DIM / 2; ++i) rows.output[i] *= rows.correction[i / 2 % 2];
+    }
+}
+
+// Accumulators of S as A operands.
+template <class T>
+__device__ __forceinline__ void sm90_pack(uint32_t (&probabilities)[T::KEYS / 16][4],
+                                          const float (&scores)[T::KEYS / 2]) {
+#pragma unroll
+    for (int step = 0; step < T::KEYS / 16; ++step) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            probabilities[step][i] = T::Element::pack_pair(scores[8 * step + 2 * i], scores[8 * step + 2 * i + 1]);
+        }
+    }
+}
+
+// Tells the producer that this warp has read a stage.
+__device__ __forceinline__ void sm90_release(uint32_t barrier) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barrier);
+}
+
+// Waits until it is this consumer's turn to start products.
+template <class T>
+__device__ __forceinline__ void sm90_await_turn(uint32_t consumer) {
+    if constexpr (T::TAKE_TURNS) ptx::bar_sync(SM90_TURN_BARRIERS + consumer, 256);
+}
+
+// Hands the turn to the next consumer.
+template <class T>
+__device__ __forceinline__ void sm90_pass_turn(uint32_t consumer) {
+    if constexpr (T::TAKE_TURNS) ptx::bar_arrive(SM90_TURN_BARRIERS + (consumer + 1) % T::CONSUMERS, 256);
+}
+
+// All steps of one item, at least one. `place` is where its first step is in the ring.
+template <class T>
+__device__ __forceinline__ void sm90_attend(const Sm90Shared<T>& shared, Sm90Rows<T>& rows, uint32_t consumer,
+                                            uint32_t steps, RingPlace<T::STAGES>& place, float scale_log2) {
+    using S = Sm90Shared<T>;
+    const uint32_t queries = shared.address + shared.queries(consumer);
+    float scores[T::KEYS / 2];
+    uint32_t probabilities[T::KEYS / 16][4];
+    RingPlace<T::STAGES> behind = place;
+
+    const auto start_scores = [&] {
+        sm90_await_turn<T>(consumer);
+        ptx::wgmma_fence_registers(scores);
+        sm90_start_scores<T>(scores, queries, shared.address + shared.keys(place.stage));
+    };
+    const auto start_output = [&] {
+        ptx::mbarrier_wait(shared.barrier(S::VALUES_FULL, behind.stage), behind.parity);
+        ptx::wgmma_fence_registers(rows.output);
+        sm90_start_output<T>(rows.output, probabilities, shared.address + shared.values(behind.stage));
+    };
+    const auto finish_output = [&] {
+        ptx::wgmma_fence_registers(rows.output);
+        sm90_release(shared.barrier(S::VALUES_EMPTY, behind.stage));
+    };
+    // One step from the wait for its keys to its packed probabilities; OVERLAP: with the product of the step before.
+    const auto run = [&](auto overlap, auto masked, uint64_t low, uint64_t high) {
+        constexpr bool OVERLAP = decltype(overlap)::value, MASKED = decltype(masked)::value;
+        start_scores();
+        if constexpr (OVERLAP) start_output();
+        sm90_pass_turn<T>(consumer);
+        ptx::wgmma_wait<OVERLAP ? 1 : 0>();
+        ptx::wgmma_fence_registers(scores);
+        sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
+        if constexpr (MASKED) sm90_hide<T>(scores, low, high);
+        sm90_softmax<T>(scores, rows, scale_log2);
+        if constexpr (OVERLAP) {
+            ptx::wgmma_wait<0>();
+            finish_output();
+            sm90_rescale<T>(rows);
+        }
+        sm90_pack<T>(probabilities, scores);
+    };
+    // Two copies of the step, because a branch between the two waits would keep the compiler from putting exponentials
+    // there. The bits of a stage are read before it is given back.
+    const auto step = [&](auto overlap) {
+        ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
+        const uint64_t low = shared.visible(place.stage)[0], high = shared.visible(place.stage)[1];
+        if ((low & high) == ~uint64_t(0)) {
+            run(overlap, std::false_type(), low, high);
+        } else {
+            run(overlap, std::true_type(), low, high);
+        }
+        behind = place;
+        place.advance();
+    };
+
+    step(std::false_type());
+    for (uint32_t i = 1; i < steps; ++i) step(std::true_type());
+    start_output();
+    ptx::wgmma_wait<0>();
+    finish_output();
+}
+
+// Writes the normalised rows of a whole item, by way of the warp's own rows of the query tile.
+template <class T>
+__device__ __forceinline__ void sm90_store_output(const AttentionArguments& attention, const StepItem& item,
+                                                  const Sm90Rows<T>& rows, unsigned char* tile, uint32_t consumer) {
+    using E = typename T::Element;
+    const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        // No visible key: zeros. A NaN sum stays one.
+        const float factor = rows.sum[half] == 0.0f ? 0.0f : 1.0f / rows.sum[half];
+#pragma unroll
+        for (int n = 0; n < T::HEAD_DIM / 8; ++n) {
+            unsigned char* target =
+                tile + n / 8 * T::QUERY_SLAB + slab_offset(sm90_row(half), n % 8) + 2 * (lane & 3) * E::BYTES;
+            const int i = 4 * n + 2 * half;
+            E::store_pair(target, rows.output[i] * factor, rows.output[i + 1] * factor);
+        }
+    }
+    __syncwarp();
+    const MutableRowView& view = attention.output;
+    const int64_t offset = item.batch * view.batch_stride + item.head * view.head_stride +
+                           int64_t(item.query_start + consumer * 64) * view.token_stride;
+    unsigned char* first = static_cast<unsigned char*>(view.data) + offset * E::BYTES;
+    const uint32_t first_row = threadIdx.x % 128 / 32 * 16;
+    constexpr uint32_t CHUNKS = T::SLABS * T::SLAB_CHUNKS;
+    for (uint32_t copy = lane; copy < 16 * CHUNKS; copy += 32) {
+        const uint32_t row = first_row + copy / CHUNKS, chunk = copy % CHUNKS;
+        if (consumer * 64 + row < item.query_len && chunk * E::CHUNK < attention.head_dim) {
+            *reinterpret_cast<uint4*>(first + int64_t(row) * view.token_stride * E::BYTES + chunk * 16) =
+                *reinterpret_cast<const uint4*>(tile + chunk / T::SLAB_CHUNKS * T::QUERY_SLAB +
+                                                slab_offset(row, chunk % T::SLAB_CHUNKS));
+        }
+    }
+    __syncwarp();   // the next item's queries come here
+}
+
+// Writes the sums of one part of a split item to its slot, with the maximum in units of log2.
+template <class T>
+__device__ __forceinline__ void sm90_store_partial(const AttentionArguments& attention, const StepItem& item,
+                                                   const Sm90Rows<T>& rows, uint32_t consumer) {
+    const PartialSlot<T> slot(attention, item.partial_slot);
+    const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const uint32_t row = consumer * 64 + sm90_row(half);
+        if (row >= item.query_len) continue;
+#pragma unroll
+        for (int n = 0; n < T::HEAD_DIM / 8; ++n) {
+            const int i = 4 * n + 2 * half;
+            *reinterpret_cast<float2*>(slot.channels(row) + n * 8 + 2 * (lane & 3)) =
+                make_float2(rows.output[i], rows.output[i + 1]);
+        }
+        if ((lane & 3) == 0) *slot.state(row) = make_float2(rows.maximum[half] * attention.scale_log2, rows.sum[half]);
+    }
+}
+
+template <class T>
+__device__ __forceinline__ void sm90_consume(const AttentionArguments& attention, const Sm90Shared<T>& shared) {
+    const uint32_t consumer = threadIdx.x / 128 - 1;
+    const uint32_t barrier = SM90_CONSUMER_BARRIERS + consumer;
+    unsigned char* queries = shared.base + shared.queries(consumer);
+    RingPlace<T::STAGES> place;
+    if (consumer == T::CONSUMERS - 1) sm90_pass_turn<T>(consumer);   // the first consumer begins
+    for (uint32_t round = 0, index; (index = sm90_item(round)) < attention.item_count; ++round) {
+        const StepItem item = attention.items[index];
+        sm90_load_queries<T>(attention, item, queries, consumer);
+        ptx::fence_proxy_async();   // wgmma reads what ordinary stores have written
+        ptx::bar_sync(barrier, 128);
+
+        Sm90Rows<T> rows;
+#pragma unroll
+        for (int i = 0; i < T::HEAD_DIM / 2; ++i) rows.output[i] = 0.0f;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            rows.maximum[half] = -INFINITY;
+            rows.sum[half] = 0.0f;
+        }
+        if (item.first_step < item.last_step) {
+            sm90_attend<T>(shared, rows, consumer, item.last_step - item.first_step, place, attention.scale_log2);
+        }
+        // Each lane has summed its own columns of a row.
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            rows.sum[half] += __shfl_xor_sync(0xffffffffu, rows.sum[half], 1);
+            rows.sum[half] += __shfl_xor_sync(0xffffffffu, rows.sum[half], 2);
+        }
+        ptx::bar_sync(barrier, 128);   // all warps are done with the queries
+        if (item.partial_slot == WHOLE) {
+            sm90_store_output<T>(attention, item, rows, queries, consumer);
+        } else {
+            sm90_store_partial<T>(attention, item, rows, consumer);
+            combine_if_last<T>(attention, item.partial_slot, shared.base + T::FLAG_OFFSET);
+        }
+    }
+    if (consumer == 0) sm90_await_turn<T>(consumer);   // nobody arrives at a barrier and leaves it so
+}
+
+// The whole launch, by persistent blocks.
+template <class T>
+__device__ __forceinline__ void sm90_attention(const Sm90Arguments& arguments, unsigned char* shared_memory) {
+    using S = Sm90Shared<T>;
+    const S shared(shared_memory);
+    if (threadIdx.x == 0) {
+        for (uint32_t stage = 0; stage < T::STAGES; ++stage) {
+            ptx::mbarrier_init(shared.barrier(S::KEYS_FULL, stage), 1);
+            ptx::mbarrier_init(shared.barrier(S::VALUES_FULL, stage), 1);
+            // One arrival per consumer warp.
+            ptx::mbarrier_init(shared.barrier(S::KEYS_EMPTY, stage), T::CONSUMERS * 4);
+            ptx::mbarrier_init(shared.barrier(S::VALUES_EMPTY, stage), T::CONSUMERS * 4);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        ptx::setmaxnreg_dec<T::PRODUCER_REGISTERS>();
+        sm90_produce<T>(arguments, shared);
+    } else {
+        ptx::setmaxnreg_inc<T::CONSUMER_REGISTERS>();
+        sm90_consume<T>(arguments.attention, shared);
+    }
+}
