@@ -8,7 +8,10 @@ mod cpu;
 pub(crate) mod cuda;
 mod fused;
 #[cfg(any(feature = "cuda", feature = "metal", test))]
-#[cfg_attr(not(any(feature = "cuda", feature = "metal")), allow(dead_code, reason = "its tests need no GPU"))]
+#[cfg_attr(
+    not(any(feature = "cuda", feature = "metal")),
+    allow(dead_code, unused_imports, reason = "its tests need no GPU")
+)]
 mod gpu;
 #[cfg(feature = "metal")]
 pub(crate) mod metal;

@@ -1,4 +1,4 @@
-//! Launches: tensors to buffers and arguments, and the one place where kernels are started.
+//! Launches: tensors to buffers and arguments.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::sync::Arc;
 use candle_core::backend::BackendStorage;
 use candle_core::{DType, Layout, MetalDevice, Result, Storage, Tensor};
 use candle_metal_kernels::metal::{Buffer, ComputeCommandEncoder, ComputePipeline};
-use objc2_metal::MTLSize;
 
 use super::Operand;
 use super::arguments::{AngleStrides, AttentionArguments, CombineArguments, RotationArguments, RowStrides};
 use super::device_plan::{DevicePlan, PlanKey, Rotation, Split};
-use super::kernels;
-use super::recipes::{self, Recipe, Uniform};
+use super::recipes::{self, Uniform};
+use super::source::Recipe;
 use super::tuning::{self, COMBINE_THREADS, Element, ROTATE_THREADS, Row};
 use crate::attention::arguments::Arguments;
 use crate::attention::gpu::{AngleRows, Rows};
+use crate::metal::{Binding, dispatch, extent, load};
 
 /// A call on its way to the device.
 pub(super) struct Call<'a> {
@@ -106,10 +106,10 @@ impl Call<'_> {
         };
         let recipe = recipes::mixed_attention(self.row, self.element, self.arguments.head_dim);
         let small = |wanted: bool, recipe: fn(Element) -> Recipe, threads: usize| {
-            wanted.then(|| kernels::load(self.device, recipe(self.element), Uniform::default(), threads)).transpose()
+            wanted.then(|| load(self.device, recipe(self.element), &[], threads)).transpose()
         };
         Ok(Pipelines {
-            attend: kernels::load(self.device, recipe, uniform, self.row.threads())?,
+            attend: load(self.device, recipe, &uniform.constants(), self.row.threads())?,
             rotate: small(plan.rotation.is_some(), recipes::rotate_keys, ROTATE_THREADS.iter().product())?,
             combine: small(plan.split.is_some(), recipes::combine_split_keys, COMBINE_THREADS)?,
         })
@@ -143,8 +143,8 @@ impl Call<'_> {
             padding: 0,
         };
         let [lanes, rows] = ROTATE_THREADS;
-        let grid = size(rotation.rows.div_ceil(rows), arguments.batch);
-        dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, size(lanes, rows));
+        let grid = extent(rotation.rows.div_ceil(rows), arguments.batch);
+        dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, extent(lanes, rows));
         (&rotation.rotated, rotated)
     }
 
@@ -181,7 +181,7 @@ impl Call<'_> {
             scale_log2: self.arguments.scale * std::f32::consts::LOG2_E,
             padding: 0,
         };
-        let (grid, group) = (size(plan.item_count, 1), size(self.row.threads(), 1));
+        let (grid, group) = (extent(plan.item_count, 1), extent(self.row.threads(), 1));
         dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, group);
     }
 
@@ -192,50 +192,13 @@ impl Call<'_> {
             head_dim: self.arguments.head_dim as u32,
             tile_queries: self.row.queries() as u32,
         };
-        let (grid, group) = (size(split.tile_count, 1), size(COMBINE_THREADS, 1));
+        let (grid, group) = (extent(split.tile_count, 1), extent(COMBINE_THREADS, 1));
         dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, group);
     }
 
     fn output_rows(&self) -> Rows {
         Rows::dense(self.arguments.tokens(), self.arguments.heads, self.arguments.head_dim)
     }
-}
-
-/// What is bound to a buffer index of a kernel.
-enum Binding<'a> {
-    /// Read, from a byte on.
-    Input(&'a Buffer, usize),
-    /// Written.
-    Output(&'a Buffer),
-    /// A function constant takes the parameter away.
-    Absent,
-}
-
-/// Encodes one launch of `grid` threadgroups. Buffers are bound in order, `arguments` behind them. The encoder puts a
-/// barrier in front where a buffer was written or is still read by an earlier launch.
-fn dispatch<A>(
-    encoder: &ComputeCommandEncoder,
-    pipeline: &ComputePipeline,
-    bindings: &[Binding<'_>],
-    arguments: &A,
-    grid: MTLSize,
-    group: MTLSize,
-) {
-    const { assert!(size_of::<A>() <= 4 << 10, "what may be set as bytes") };
-    encoder.set_compute_pipeline_state(pipeline);
-    for (index, binding) in bindings.iter().enumerate() {
-        match binding {
-            Binding::Input(buffer, offset) => encoder.set_input_buffer(index, Some(buffer), *offset),
-            Binding::Output(buffer) => encoder.set_output_buffer(index, Some(buffer), 0),
-            Binding::Absent => {}
-        }
-    }
-    encoder.set_bytes(bindings.len(), arguments);
-    encoder.dispatch_thread_groups(grid, group);
-}
-
-fn size(width: usize, height: usize) -> MTLSize {
-    MTLSize { width, height, depth: 1 }
 }
 
 fn strides(rows: Rows) -> RowStrides {

@@ -5,30 +5,28 @@
 //! | [`tuning`] | GPU families, tiles, how many work items run at a time |
 //! | [`arguments`] | the structs that kernels take |
 //! | [`recipes`] | which kernels there are: file, macros, function constants |
-//! | [`source`] | their text, embedded |
-//! | [`kernels`] | compiled on first use, kept per GPU |
 //! | [`device_plan`] | the schedule on the device, uploaded once |
 //! | [`launch`] | tensors to buffers and arguments; the launches |
 //!
-//! The kernels are in `kernels/metal/`. With RoPE, a small kernel rotates the keys first (queries are rotated while they
+//! The kernels are in `kernels/metal/`; `crate::metal` compiles and launches them. With RoPE, a small kernel rotates the keys first (queries are rotated while they
 //! are loaded); where keys are split, another one combines the parts.
 
 mod arguments;
 mod device_plan;
-mod kernels;
 mod launch;
 mod recipes;
-mod source;
 mod tuning;
 
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::{DType, Layout, MetalDevice, MetalStorage, Result, Shape};
+use objc2_metal::{MTLDevice, MTLGPUFamily};
 
 pub(crate) use self::device_plan::DevicePlans;
 
 use self::launch::Call;
 use self::tuning::{Element, Family, Row};
 use crate::attention::arguments::Arguments;
+use crate::metal::source;
 use crate::{AttentionError, Unsupported};
 
 /// One operand of the launch.
@@ -36,12 +34,25 @@ pub(super) type Operand<'a> = (&'a MetalStorage, &'a Layout);
 
 /// Whether the kernels run on this device with this head_dim, or why not. The dtype is f32, f16 or bf16.
 pub(super) fn supports(device: &MetalDevice, head_dim: usize) -> std::result::Result<(), Unsupported> {
-    kernels::family(device)?;
+    family(device)?;
     if !head_dim.is_multiple_of(8) || head_dim > tuning::MAX_HEAD_DIM {
         let expected = "multiples of 8 up to 256";
         return Err(Unsupported::HeadDim { head_dim, expected, device: device.location() });
     }
     Ok(())
+}
+
+/// The family of a GPU, or why the kernels do not run on it.
+fn family(device: &MetalDevice) -> std::result::Result<Family, Unsupported> {
+    let gpu = device.metal_device().as_ref();
+    if gpu.supportsFamily(MTLGPUFamily::Apple9) {
+        Ok(Family::Apple9)
+    } else if gpu.supportsFamily(MTLGPUFamily::Apple7) {
+        Ok(Family::Apple7)
+    } else {
+        let reason = format!("the kernels need a GPU of family Apple7 (M1, A14) or later, got '{}'", gpu.name());
+        Err(Unsupported::Device { device: device.location(), reason })
+    }
 }
 
 /// Runs the plan and returns rows `[batch, tokens, heads, head_dim]`.
@@ -56,7 +67,7 @@ pub(super) fn forward(
     let len = batch * tokens * heads * head_dim;
     let output = device.new_buffer(len, dtype, "mixed attention")?;
     if len > 0 {
-        let family = kernels::family(device).map_err(AttentionError::from)?;
+        let family = family(device).map_err(AttentionError::from)?;
         let element = element(dtype, family)?;
         let row = Row::of(family, element, head_dim).ok_or_else(|| {
             let (expected, device) = ("multiples of 8 up to 256", device.location());

@@ -1,15 +1,7 @@
-//! The kernels: which file, function and macros each one is compiled from.
+//! The kernels of a call: which file, macros and function constants each one is compiled from.
 
+use super::source::Recipe;
 use super::tuning::{Element, Row};
-
-/// A kernel: one file of `kernels/metal/` with macros.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Recipe {
-    /// Its function, and the stem of its file.
-    pub function: &'static str,
-    /// Macros, as `NAME=VALUE`.
-    pub defines: Vec<String>,
-}
 
 /// The attention kernel for a head_dim, with the tile of a row.
 pub fn mixed_attention(row: &Row, element: Element, head_dim: usize) -> Recipe {

@@ -38,6 +38,10 @@ impl LayerNorm {
 
     /// `x [batch, tokens, width]` of any dtype to the same shape in the dtype of the layers; `modulation` scales by 1 + its scale, then shifts.
     pub fn forward(&self, x: &Tensor, modulation: Option<&ScaleShift>) -> Result<Tensor> {
+        if x.elem_count() == 0 {
+            // candle's GPU reductions divide by the number of rows.
+            return Tensor::zeros(x.shape(), self.dtype, x.device());
+        }
         let wide = x.to_dtype(DType::F32)?;
         let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;

@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
-use super::recipes::{self, Recipe};
+use super::recipes;
+use super::source::{self, Recipe};
 use super::tuning::{Element, Family, ROWS, Row};
-use super::{ELEMENTS, source};
+use super::{ELEMENTS, waves};
 use crate::emulator::{Compiler, trial};
 
 /// Text that kernels must not contain, and why.
@@ -31,7 +32,7 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
 
 /// The kernels of every row, at its largest head_dim and at an odd one.
 fn all_recipes() -> Vec<Recipe> {
-    let mut all = Vec::new();
+    let mut all = vec![waves::recipe()];
     for (element, families) in ELEMENTS {
         all.push(recipes::rotate_keys(element));
         all.push(recipes::combine_split_keys(element));

@@ -7,11 +7,12 @@ mod launch;
 mod mutants;
 #[path = "../../../src/attention/metal/recipes.rs"]
 mod recipes;
-#[path = "../../../src/attention/metal/source.rs"]
+#[path = "../../../src/metal/source.rs"]
 mod source;
 #[allow(dead_code, reason = "the launch uses the rest")]
 #[path = "../../../src/attention/metal/tuning.rs"]
 mod tuning;
+mod waves;
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ use super::numbers::Number;
 use super::{HEAD_DIMS, Operands, cases_for};
 use crate::emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
 use launch::CallKernels;
-use recipes::Recipe;
+use source::Recipe;
 use tuning::{Element, Family, Row};
 
 /// Every element type, on every family that uses it.
@@ -55,6 +56,7 @@ pub fn trials() -> Vec<Trial> {
             }
         }
     }
+    trials.extend(waves::trials(&compiler));
     trials.extend(mutants::trials(&compiler));
     trials.extend(language::trials(&compiler));
     trials

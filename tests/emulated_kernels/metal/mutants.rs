@@ -8,6 +8,7 @@ use half::f16;
 use libtest_mimic::Trial;
 
 use super::launch::{self, CallKernels};
+use super::source::Recipe;
 use super::tuning::{Element, Family, Row};
 use super::{folder, recipes};
 use crate::emulated_kernels::case::CASES;
@@ -179,7 +180,7 @@ fn is_found(compiler: &Compiler, mutant: &Mutant) -> Result<()> {
     let folder = mutated(mutant)?;
     let (element, head_dim) = (Element::F16, mutant.head_dim);
     let row = Row::of(Family::Apple7, element, head_dim).context("a row")?;
-    let compile = |recipe: recipes::Recipe| {
+    let compile = |recipe: Recipe| {
         let path = folder.path().join(format!("{}.metal", recipe.function));
         let defines: Vec<&str> = recipe.defines.iter().map(String::as_str).collect();
         Kernels::compile(compiler, Source { path: &path, kernels: &[recipe.function], defines: &defines })

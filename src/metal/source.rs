@@ -1,15 +1,23 @@
 //! The kernels' source, embedded, as one text per kernel: Metal compiles strings that include nothing of ours.
 
-use super::recipes::Recipe;
+/// A kernel: one file of `kernels/metal/` with macros.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Recipe {
+    /// Its function, and the stem of its file.
+    pub function: &'static str,
+    /// Macros, as `NAME=VALUE`.
+    pub defines: Vec<String>,
+}
 
 /// The files of `kernels/metal/`.
-const FILES: [(&str, &str); 6] = [
-    ("arguments.h", include_str!("../../../kernels/metal/arguments.h")),
-    ("elements.h", include_str!("../../../kernels/metal/elements.h")),
-    ("rotation.h", include_str!("../../../kernels/metal/rotation.h")),
-    ("mixed_attention.metal", include_str!("../../../kernels/metal/mixed_attention.metal")),
-    ("rotate_keys.metal", include_str!("../../../kernels/metal/rotate_keys.metal")),
-    ("combine_split_keys.metal", include_str!("../../../kernels/metal/combine_split_keys.metal")),
+const FILES: [(&str, &str); 7] = [
+    ("arguments.h", include_str!("../../kernels/metal/arguments.h")),
+    ("elements.h", include_str!("../../kernels/metal/elements.h")),
+    ("rotation.h", include_str!("../../kernels/metal/rotation.h")),
+    ("mixed_attention.metal", include_str!("../../kernels/metal/mixed_attention.metal")),
+    ("rotate_keys.metal", include_str!("../../kernels/metal/rotate_keys.metal")),
+    ("combine_split_keys.metal", include_str!("../../kernels/metal/combine_split_keys.metal")),
+    ("waves.metal", include_str!("../../kernels/metal/waves.metal")),
 ];
 
 /// The text of a kernel: its macros, then its file with what it includes.

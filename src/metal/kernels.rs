@@ -6,11 +6,9 @@ use std::sync::Mutex;
 use candle_core::backend::BackendDevice;
 use candle_core::{MetalDevice, MetalError, Result};
 use candle_metal_kernels::metal::{ComputePipeline, ConstantValues, Device, Library, Value};
-use objc2_metal::{MTLCompileOptions, MTLDevice, MTLGPUFamily};
+use objc2_metal::MTLCompileOptions;
 
-use super::recipes::{Recipe, Uniform};
-use super::source;
-use super::tuning::Family;
+use super::source::{Recipe, text};
 use crate::{AttentionError, Unsupported};
 
 /// What was compiled so far. Libraries and pipelines belong to a GPU, which its registry number names; all candle
@@ -18,35 +16,30 @@ use crate::{AttentionError, Unsupported};
 #[derive(Default)]
 struct Compiled {
     libraries: HashMap<(u64, Recipe), Library>,
-    pipelines: HashMap<(u64, Recipe, Uniform), ComputePipeline>,
+    pipelines: HashMap<(u64, Recipe, Vec<bool>), ComputePipeline>,
 }
 
 static COMPILED: Mutex<Option<Compiled>> = Mutex::new(None);
 
-/// The family of a GPU, or why the kernels do not run on it.
-pub(super) fn family(device: &MetalDevice) -> std::result::Result<Family, Unsupported> {
-    let gpu = device.metal_device().as_ref();
-    if gpu.supportsFamily(MTLGPUFamily::Apple9) {
-        Ok(Family::Apple9)
-    } else if gpu.supportsFamily(MTLGPUFamily::Apple7) {
-        Ok(Family::Apple7)
-    } else {
-        let reason = format!("the kernels need a GPU of family Apple7 (M1, A14) or later, got '{}'", gpu.name());
-        Err(Unsupported::Device { device: device.location(), reason })
-    }
-}
-
 /// The kernel of a recipe with these function constants, for threadgroups of `threads` threads.
-pub(super) fn load(device: &MetalDevice, recipe: Recipe, uniform: Uniform, threads: usize) -> Result<ComputePipeline> {
+///
+/// # Errors
+/// Metal cannot compile it, or the GPU cannot run so many threads of it.
+pub(crate) fn load(
+    device: &MetalDevice,
+    recipe: Recipe,
+    constants: &[bool],
+    threads: usize,
+) -> Result<ComputePipeline> {
     let gpu = device.metal_device();
     // A poisoned lock only means that another thread panicked between two complete states of the maps.
     let mut compiled = COMPILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let Compiled { libraries, pipelines } = compiled.get_or_insert_default();
-    let key = (gpu.registry_id(), recipe, uniform);
+    let key = (gpu.registry_id(), recipe, constants.to_vec());
     if let Some(pipeline) = pipelines.get(&key) {
         return Ok(pipeline.clone());
     }
-    let library_key = (key.0, key.1.clone());
+    let (function, library_key) = (key.1.function, (key.0, key.1.clone()));
     let library = match libraries.get(&library_key) {
         Some(library) => library.clone(),
         None => {
@@ -55,13 +48,13 @@ pub(super) fn load(device: &MetalDevice, recipe: Recipe, uniform: Uniform, threa
             library
         }
     };
-    let constants = uniform.constants().into_iter().enumerate().map(|(index, value)| (index, Value::Bool(value)));
-    let constants = ConstantValues::new(constants.collect());
-    let function = library.get_function(key.1.function, Some(&constants)).map_err(MetalError::from)?;
-    let pipeline = gpu.new_compute_pipeline_state_with_function(&function).map_err(MetalError::from)?;
+    let values = constants.iter().enumerate().map(|(index, &value)| (index, Value::Bool(value)));
+    let values = ConstantValues::new(values.collect());
+    let compiled_function = library.get_function(function, Some(&values)).map_err(MetalError::from)?;
+    let pipeline = gpu.new_compute_pipeline_state_with_function(&compiled_function).map_err(MetalError::from)?;
     let most = pipeline.max_total_threads_per_threadgroup();
     if most < threads {
-        let reason = format!("it runs '{}' with at most {most} threads in a threadgroup of {threads}", key.1.function);
+        let reason = format!("it runs at most {most} threads of '{function}' in a threadgroup, which needs {threads}");
         return Err(AttentionError::from(Unsupported::Device { device: device.location(), reason }).into());
     }
     pipelines.insert(key, pipeline.clone());
@@ -74,5 +67,5 @@ fn compile(gpu: &Device, recipe: &Recipe) -> Result<Library> {
     // function they name it.
     #[allow(deprecated, reason = "its successor, the math mode, exists since macOS 15 only")]
     options.setFastMathEnabled(false);
-    Ok(gpu.new_library_with_source(&source::text(recipe), Some(&options)).map_err(MetalError::from)?)
+    Ok(gpu.new_library_with_source(&text(recipe), Some(&options)).map_err(MetalError::from)?)
 }
