@@ -47,7 +47,7 @@ pub(crate) struct DevicePlan {
 }
 
 /// The keys that are rotated once per launch.
-pub(super) struct Rotation {
+pub(crate) struct Rotation {
     pub spans: CudaSlice<KeySpan>,
     pub span_count: usize,
     /// Rows per batch row.
@@ -55,7 +55,7 @@ pub(super) struct Rotation {
 }
 
 /// Memory that launches write and the next launch on the same stream overwrites.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// Partial results of split tiles.
     pub partials: Option<CudaSlice<f32>>,
     /// How many parts of each split tile have arrived; 0 between launches.
