@@ -1,7 +1,8 @@
 //! Compiles the CUDA kernels with `nvcc`, only with the feature `cuda`, into images that are embedded in the crate.
 //!
-//! `compute_80` PTX runs on every GPU since Ampere; the driver compiles it for the device when it is loaded. Kernels that
-//! use instructions of Hopper are machine code for `sm_90a`. Nothing is downloaded and nothing of the toolkit is linked. Under docs.rs, which has no toolkit, the list of images stays empty.
+//! `compute_80` PTX runs on every GPU since Ampere; the driver compiles it for the device when it is loaded. Kernels
+//! that use instructions of Hopper are machine code for `sm_90a`. Nothing is downloaded and nothing of the toolkit is
+//! linked. Under docs.rs, which has no toolkit, the list of images stays empty.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -97,17 +98,23 @@ fn compile_one(kernel: &Recipe, nvcc: &Path, out: &Path) -> Result<(), String> {
     match kernel.target {
         Target::Compute80 => command.args(["-ptx", "-arch=compute_80"]),
         // Written out: the shorthand `-arch=sm_90a` is not the same thing for every nvcc.
-        Target::Sm90a => command.args(["-cubin", "-gencode=arch=compute_90a,code=sm_90a"]),
+        Target::Sm90a => command.args(["-cubin", "-gencode=arch=compute_90a,code=sm_90a", "-Xptxas=-v"]),
     };
     command.arg("-I").arg(KERNELS);
     command.args(kernel.defines.iter().map(|define| format!("-D{define}")));
     command.arg(Path::new(KERNELS).join(kernel.file)).arg("-o").arg(out.join(image_name(kernel)));
     let output = command.output().map_err(|error| format!("{} does not run: {error}", nvcc.display()))?;
-    if output.status.success() {
-        return Ok(());
-    }
     let text = [output.stdout, output.stderr].concat();
-    Err(format!("nvcc cannot compile {}:\n{}", kernel.name, String::from_utf8_lossy(&text)))
+    let text = String::from_utf8_lossy(&text);
+    if !output.status.success() {
+        return Err(format!("nvcc cannot compile {}:\n{text}", kernel.name));
+    }
+    // Compilers differ in how well they keep a kernel in registers; scripts/check-sass.sh reads the rest of the log.
+    for line in text.lines().filter(|line| line.contains("Performance Loss") || line.contains("setmaxnreg")) {
+        println!("cargo::warning={}: {line}", kernel.name);
+    }
+    let log = out.join(&kernel.name).with_extension("log");
+    fs::write(&log, text.as_bytes()).map_err(|error| format!("cannot write {}: {error}", log.display()))
 }
 
 /// `NVCC`, else the one of a toolkit that a variable names, else on the search path, else in the usual place.

@@ -454,10 +454,12 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
             sum += __shfl_xor_sync(0xffffffffu, sum, 2);
         }
     }
-    if (item.partial_slot == WHOLE) {
-        sm80_store_output<T>(arguments, item, sums, shared.queries());
+    // Read again instead of held in registers, of which the loop needs all.
+    const StepItem done = arguments.items[blockIdx.x];
+    if (done.partial_slot == WHOLE) {
+        sm80_store_output<T>(arguments, done, sums, shared.queries());
     } else {
-        sm80_store_partial<T>(arguments, item, sums);
-        combine_if_last<T>(arguments, item.partial_slot, shared_memory);
+        sm80_store_partial<T>(arguments, done, sums);
+        combine_if_last<T>(arguments, done.partial_slot, shared_memory);
     }
 }

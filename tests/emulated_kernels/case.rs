@@ -44,19 +44,19 @@ const PLAIN: Case = Case {
     brief: false,
 };
 
-const TWO_DOMAINS: &[(&str, usize)] = &[("a_anchors", 150), ("a_queries", 21), ("b_anchors", 203), ("b_queries", 40)];
+const TWO_DOMAINS: &[(&str, usize)] = &[("a_anchors", 70), ("a_queries", 21), ("b_anchors", 133), ("b_queries", 9)];
 
 fn third(_: usize, token: usize) -> bool {
     token.is_multiple_of(3)
 }
 
 fn ragged(row: usize, token: usize) -> bool {
-    token < 260 - 117 * row
+    token < 149 - 67 * row
 }
 
 fn holes(row: usize, token: usize) -> bool {
     // Whole tiles of padding, in different places per row, and stray padding in between.
-    !(64 + 70 * row..230 + 40 * row).contains(&token) && !token.is_multiple_of(7)
+    !(60 + 60 * row..160 + 62 * row).contains(&token) && !token.is_multiple_of(7)
 }
 
 fn none_in_row_one(row: usize, _: usize) -> bool {
@@ -64,7 +64,7 @@ fn none_in_row_one(row: usize, _: usize) -> bool {
 }
 
 fn late_only(_: usize, token: usize) -> bool {
-    token > 380
+    token > 700
 }
 
 /// All cases.
@@ -103,8 +103,10 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "cache",
+        brief: true,
         groups: &[("queries", 77)],
-        cached: &[("anchors", 333), ("unused", 12)],
+        // More steps than any ring of stages holds.
+        cached: &[("anchors", 800), ("unused", 12)],
         patterns: &[(&["queries"], &["anchors"])],
         ..PLAIN
     },
@@ -114,7 +116,7 @@ pub const CASES: &[Case] = &[
         cached: &[("old", 100), ("older", 140)],
         patterns: &[(&["queries"], &["older", "fresh", "old"]), (&["fresh"], &["fresh", "old"])],
         cache_padding: Some(third),
-        heads: 3,
+        heads: 2,
         ..PLAIN
     },
     Case {
@@ -131,7 +133,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "ragged_batch",
-        groups: &[("tokens", 261)],
+        groups: &[("tokens", 150)],
         patterns: &[(&["tokens"], &["tokens"])],
         batch: 3,
         padding: Some(ragged),
@@ -139,7 +141,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "all_keys_masked",
-        groups: &[("tokens", 140)],
+        groups: &[("tokens", 70)],
         patterns: &[(&["tokens"], &["tokens"])],
         batch: 2,
         padding: Some(none_in_row_one),
@@ -168,16 +170,18 @@ pub const CASES: &[Case] = &[
     Case {
         name: "split_keys",
         brief: true,
-        groups: &[("anchors", 411), ("queries", 7)],
-        patterns: &[(&["anchors", "queries"], &["anchors"])],
+        groups: &[("queries", 7)],
+        cached: &[("anchors", 1100)],
+        patterns: &[(&["queries"], &["anchors"])],
         workers: 32,
         ..PLAIN
     },
     Case {
         name: "split_keys_with_a_part_all_masked",
-        groups: &[("anchors", 500), ("queries", 20)],
-        patterns: &[(&["queries"], &["anchors"]), (&["anchors"], &["queries"])],
-        padding: Some(late_only),
+        groups: &[("queries", 20)],
+        cached: &[("anchors", 1030)],
+        patterns: &[(&["queries"], &["anchors"])],
+        cache_padding: Some(late_only),
         workers: 64,
         ..PLAIN
     },

@@ -30,6 +30,7 @@ pub fn run<T: Number>(
         cache_padding: problem.cache_padding.as_ref(),
         key_rows: key_rows.as_ref(),
     };
+    ensure!(problem.workers == 1 || schedule.partial_slots() > 0, "the case is there to split keys, and none is split");
     let steps = StepSchedule::new(&schedule, batch, context);
     if steps.items().is_empty() {
         return Ok(Vec::new());

@@ -11,10 +11,11 @@ using emulator::current;
 
 // Outside a launch (static initialisers) nothing is checked.
 inline void hook(const void* code, const void* address, size_t bytes, Access access, size_t alignment) {
-    if (!current || !current->thread) return;
-    current->origin = {code, {}};
+    emulator::Launch* const launch = current;
+    if (!launch || !launch->thread) return;
+    launch->origin = {code, {}};
     emulator::check(address, bytes, access, alignment, access == Access::Read ? "read" : "write");
-    current->origin = {};
+    launch->origin = {};
 }
 
 }  // namespace

@@ -141,7 +141,7 @@ struct Launch {
     Thread* thread = nullptr;  // null while the scheduler runs
 };
 
-extern thread_local Launch* current;
+extern constinit thread_local Launch* current;
 
 inline Thread& self() { return *current->thread; }
 inline Block& block() { return *current->block; }

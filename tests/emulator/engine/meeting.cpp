@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 
 #include "launch.h"
 
@@ -9,10 +10,11 @@ namespace emulator {
 namespace {
 
 bool same_place(Place a, Place b) {
-    return a.line() == b.line() && a.column() == b.column() && strcmp(a.file_name(), b.file_name()) == 0;
+    if (a.line() != b.line() || a.column() != b.column()) return false;
+    return a.file_name() == b.file_name() || strcmp(a.file_name(), b.file_name()) == 0;
 }
 
-void join_views(const std::vector<Thread*>& who) {
+void join_views(std::span<Thread* const> who) {
     View joined;
     for (const Thread* thread : who) joined.join(thread->view);
     for (Thread* thread : who) {
@@ -80,7 +82,8 @@ bool has_come(const Thread& other, const Thread& me, const char* what, Place pla
             break;
     }
     if (!other.participants.contain(me.number)) return false;
-    const bool same = other.operation == me.operation && strcmp(other.waits_for, what) == 0 &&
+    const bool same = other.operation == me.operation &&
+                      (other.waits_for == what || strcmp(other.waits_for, what) == 0) &&
                       other.participants == me.participants && same_place(other.place, place);
     if (!same) {
         report(Kind::Divergence, "%s (mask %08x), but thread %u is at %s (mask %08x) in line %u", what,
@@ -111,10 +114,12 @@ void meet(Participants participants, const char* what, void* argument, WarpOpera
         if (!has_come(block().threads[i], me, what, place)) return suspend(State::Collective, what, place);
     }
 
-    std::vector<Thread*> who;
+    std::array<Thread*, WARPGROUP> room;
+    size_t count = 0;
     for (unsigned i = participants.first; i < participants.first + participants.count; ++i) {
-        if (participants.contain(i)) who.push_back(&block().threads[i]);
+        if (participants.contain(i)) room[count++] = &block().threads[i];
     }
+    const std::span<Thread* const> who(room.data(), count);
     if (operation) {
         std::array<void*, WARPGROUP> arguments = {};
         for (Thread* thread : who) arguments[thread->number - participants.first] = thread->argument;

@@ -36,11 +36,12 @@ void check(const void* address, size_t bytes, Access access, size_t alignment, c
     if (bytes == 0) return;
     const auto byte = static_cast<const char*>(address);
     const Block& here = block();
+    const Thread& me = self();
+    if (byte >= me.stack && byte + bytes <= me.stack + STACK_BYTES) {
+        return here.warpgroups[me.number / WARPGROUP].check_registers(address, bytes, what);
+    }
     const char* stacks = here.threads.front().stack;
     if (byte >= stacks && byte < stacks + here.threads.size() * STACK_BYTES) {
-        if (byte >= self().stack && byte + bytes <= self().stack + STACK_BYTES) {
-            return here.warpgroups[self().number / WARPGROUP].check_registers(address, bytes, what);
-        }
         report(Kind::OutOfBounds, "%s of local memory of another thread", what);
     }
     if (reinterpret_cast<uintptr_t>(address) % alignment != 0) {

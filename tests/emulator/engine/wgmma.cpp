@@ -1,6 +1,7 @@
 #include "wgmma.h"
 
 #include <cmath>
+#include <iterator>
 
 #include "launch.h"
 #include "swizzle.h"
@@ -196,10 +197,13 @@ void meet_warpgroup(const char* what, void* argument, WarpOperation operation, P
 }  // namespace
 
 void Warpgroup::check_registers(const void* address, size_t bytes, const char* what) const {
+    if (accumulators.empty()) return;
     const auto first = static_cast<const char*>(address);
-    for (const auto& [start, contents] : accumulators) {
-        const auto begin = reinterpret_cast<const char*>(start);
-        if (first + bytes <= begin || first >= begin + contents.size() * sizeof(float)) continue;
+    // Accumulators do not overlap each other: the last to begin before the end of the access decides.
+    const auto after = accumulators.lower_bound(reinterpret_cast<float*>(const_cast<char*>(first + bytes)));
+    if (after == accumulators.begin()) return;
+    const auto& [start, contents] = *std::prev(after);
+    if (first < reinterpret_cast<const char*>(start + contents.size())) {
         report(Kind::Asynchronous, "%s of an accumulator register before the wait for its wgmma", what);
     }
 }
