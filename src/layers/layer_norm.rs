@@ -23,8 +23,12 @@ const LANES: usize = 16;
 /// # Errors
 /// Other shapes.
 pub(crate) fn layer_norm(x: &Tensor, factor: Option<&Tensor>, offset: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+    if x.elem_count() == 0 {
+        // candle's GPU reductions divide by the number of rows.
+        return x.zeros_like();
+    }
     let plain = |tensor: &Tensor| tensor.device().is_cpu() && tensor.dtype() == DType::F32 && !tensor.track_op();
-    if x.elem_count() > 0 && plain(x) && factor.is_none_or(plain) && offset.is_none_or(plain) {
+    if plain(x) && factor.is_none_or(plain) && offset.is_none_or(plain) {
         let contiguous = |tensor: Option<&Tensor>| tensor.map(Tensor::contiguous).transpose();
         let op = FusedLayerNorm { factor: contiguous(factor)?, offset: contiguous(offset)?, eps: eps as f32 };
         return x.contiguous()?.apply_op1_no_bwd(&op);

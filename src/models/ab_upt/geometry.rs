@@ -28,7 +28,7 @@ pub struct Geometry {
     supernodes: Arc<[u32]>,
     /// Point indices of every sample, ascending; no sample is empty.
     members: Arc<[Vec<u32>]>,
-    /// `[points, features]`
+    /// `[points, features]`, f32.
     features: Option<Tensor>,
 }
 
@@ -99,7 +99,7 @@ impl Geometry {
             return Err(AbUptError::Shape { argument: "geometry features".to_string(), expected, got }.into());
         }
         check_finite("geometry features", features)?;
-        self.features = Some(features.clone());
+        self.features = Some(features.to_dtype(DType::F32)?);
         Ok(self)
     }
 
@@ -186,6 +186,9 @@ fn refuse(argument: &'static str, expected: &str, got: String) -> AbUptError {
 
 /// Checks that a tensor holds neither NaN nor infinity.
 pub(super) fn check_finite(argument: &str, tensor: &Tensor) -> Result<()> {
+    if tensor.elem_count() == 0 {
+        return Ok(());
+    }
     // 0 · x is 0 for finite x, else NaN, which a sum keeps.
     let sum = (tensor.to_dtype(DType::F32)? * 0.0)?.sum_all()?.to_scalar::<f32>()?;
     if sum == 0.0 {

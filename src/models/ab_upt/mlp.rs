@@ -37,6 +37,8 @@ impl Activation {
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
         let dtype = x.dtype();
         let x = match dtype {
+            // Not every GPU op of candle takes tensors without elements.
+            _ if x.elem_count() == 0 => return Ok(x.clone()),
             DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?,
             _ => x.clone(),
         };

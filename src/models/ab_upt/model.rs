@@ -18,6 +18,7 @@ use super::pooling::SupernodePooling;
 use super::tokens::{ANCHOR_SUFFIX, DomainTokens};
 use super::transformer_block::{KeySource, TransformerBlock, TransformerBlockConfig};
 use super::weights_hash::weights_hash;
+use crate::convert::to_dtype;
 use crate::layers::{Epilogue, linear};
 use crate::{
     AnchorKind, AttentionOptions, AttentionPlan, Backend, DotProductAttention, KvCache, PlanError, Rope, RopeConfig,
@@ -300,7 +301,7 @@ impl AbUpt {
             }
         }
         let tokens = if parts.is_empty() { embedded } else { Tensor::cat(&parts, 1)? };
-        tokens.to_dtype(DType::F32)
+        to_dtype(&tokens, DType::F32)
     }
 
     /// All tokens through the physics blocks, and what a first pass keeps of each.
@@ -354,7 +355,7 @@ impl AbUpt {
             (x, new) = block.forward(&x, &plan, keys, pass.condition, &options)?;
             kept.extend(new);
         }
-        Ok((linear(projection, &x, Epilogue::None)?.to_dtype(self.dtype)?, kept))
+        Ok((to_dtype(&linear(projection, &x, Epilogue::None)?, self.dtype)?, kept))
     }
 
     /// Cuts the decoded values of one domain into its fields.

@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 
-use super::Checkpoint;
 use super::error::TensorProblem;
+use super::{Checkpoint, StoredTensor};
 
 /// What came up while a network was loaded.
 #[derive(Debug, Default)]
@@ -32,6 +32,11 @@ impl Loader {
         // A poisoned lock only means that another thread panicked between two complete notes.
         self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+
+    /// Converted before it goes to the device, which may not know the dtype of the file.
+    fn read(&self, stored: &StoredTensor, dtype: DType, device: &Device) -> Result<Tensor> {
+        self.checkpoint.read(stored, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+    }
 }
 
 impl SimpleBackend for Loader {
@@ -45,7 +50,7 @@ impl SimpleBackend for Loader {
                 TensorProblem::Shape { name: name.to_string(), expected, got: stored.shape.clone() }
             }
             Some(_) if self.dry => return Tensor::zeros(shape, dtype, device),
-            Some(stored) => return self.checkpoint.read(stored, device)?.to_dtype(dtype),
+            Some(stored) => return self.read(stored, dtype, device),
         };
         notes.problems.push(problem);
         Tensor::zeros(shape, dtype, device)
@@ -55,7 +60,7 @@ impl SimpleBackend for Loader {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() }.bt();
         let stored = self.checkpoint.tensors().get(name).ok_or_else(missing)?;
         self.notes().used.insert(name.to_string());
-        self.checkpoint.read(stored, device)?.to_dtype(dtype)
+        self.read(stored, dtype, device)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
