@@ -24,11 +24,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use serde_json::{Map, json};
+use serde_json::json;
 
-use args::Arguments;
-use demo::{Demo, Options, Resolution};
-use ellipsoid::Flow;
+use args::{Arguments, ComputeArguments};
+use demo::{Demo, Network, Options, Resolution};
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
@@ -47,21 +46,31 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
 
     let case = arguments.demo.case()?;
-    for warning in case.warnings() {
+    let ComputeArguments { anchors, seed, chunk, device, dtype, .. } = arguments.compute;
+    for warning in case.warnings().into_iter().chain(demo::warning(anchors)) {
         eprintln!("warning: {warning}; expect larger errors");
     }
     let demo = Demo::new(case, Resolution::FINE);
     if arguments.output.dry_run {
         return plan::print(&demo.parts(), folder);
     }
+    let mut network = Network::new(&case, anchors, seed, dtype.0, &device.open()?)?;
+    let inputs = json!({
+        "model": "ellipsoid",
+        "version": env!("CARGO_PKG_VERSION"),
+        "anchors": anchors,
+        "seed": seed,
+        "device": device.to_string(),
+        "dtype": dtype.to_string(),
+    });
     let options = Options {
         folder,
         existing: arguments.output.existing(),
-        chunk: arguments.compute.chunk,
+        chunk,
         npz: arguments.output.npz,
-        inputs: Map::from_iter([("model".to_string(), json!("exact solution"))]),
+        inputs: inputs.as_object().cloned().unwrap_or_default(),
     };
-    let metrics = demo.run(&mut Flow::new(&case), options)?;
+    let metrics = demo.run(&mut network, options)?;
     for (field, error) in metrics {
         println!("{field:18} relative L2 error {:.5}, largest error {:.5}", error.relative_l2, error.max_absolute);
     }

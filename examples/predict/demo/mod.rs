@@ -1,6 +1,7 @@
 //! The demo: the flow past an ellipsoid, predicted and exact, as files, pictures and errors.
 
 mod model;
+mod network;
 mod pictures;
 
 use std::path::Path;
@@ -10,6 +11,7 @@ use candle_mixed_attention::candle_core::{Device, safetensors};
 use serde_json::{Map, Value, json};
 
 pub use model::{FlowModel, PlaceKind};
+pub use network::{Network, warning};
 
 use crate::ellipsoid::{Case, Flow, Slice, surface_mesh};
 use crate::mesh::Mesh;
@@ -135,6 +137,8 @@ impl Demo {
                 write_npz(&LocalDisk, &file("safetensors"), &file("npz"), points, &written_fields(place.kind))?;
             }
         }
+        let (body, plane) = ((&surface.mesh, &on_surface), (&self.slice, &on_slice));
+        write("flow.png", &pictures::overview(&self.case, model, body, plane, &metrics)?)?;
         write("metrics.json", &serde_json::to_vec_pretty(&metrics)?)?;
         Ok(metrics)
     }

@@ -35,6 +35,8 @@ pub struct Figure<'a> {
 pub struct Panel<'a> {
     /// What this panel shows.
     pub title: String,
+    /// In small letters beside the title.
+    pub note: String,
     /// Beside the colour bar: the quantity and its unit.
     pub label: String,
     /// The colours.
@@ -82,6 +84,8 @@ impl Figure<'_> {
 impl Panel<'_> {
     fn draw(&self, canvas: &mut Canvas, rect: Rect, fonts: &Fonts) {
         text::draw(canvas, &fonts.medium, 22.0, [rect.x, rect.y + 24.0], Align::Left, INK, &self.title);
+        let after_title = rect.x + text::width(&fonts.medium, 22.0, &self.title) + 14.0;
+        text::draw(canvas, &fonts.regular, 17.0, [after_title, rect.y + 24.0], Align::Left, FAINT, &self.note);
         let (top, width) = (40.0, rect.width - BAR_ROOM);
         let picture = Rect { x: rect.x, y: rect.y + top, width, height: rect.height - top };
         match &self.content {

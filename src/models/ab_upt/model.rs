@@ -245,7 +245,7 @@ impl AbUpt {
         queries: impl IntoIterator<Item = (S, Tensor)>,
         cache: &AbUptCache,
     ) -> Result<Fields> {
-        cache.check(&self.config, &self.weights_hash, self.dtype)?;
+        self.check_cache(cache)?;
         let queries: BTreeMap<String, Tensor> = queries.into_iter().map(|(name, value)| (name.into(), value)).collect();
         let queries = resolve_queries(&self.config, &queries, cache.batch())?;
         let tokens = DomainTokens::later(&self.config, cache.batch(), &queries, &self.device)?;
@@ -253,6 +253,11 @@ impl AbUpt {
         let condition = cache.condition.as_ref();
         let pass = Pass { tokens, frequencies, condition, geometry: None, cache: Some(cache) };
         Ok(self.run(&pass)?.0)
+    }
+
+    /// Checks that a cache is one of this network.
+    pub(super) fn check_cache(&self, cache: &AbUptCache) -> std::result::Result<(), AbUptError> {
+        cache.check(&self.config, &self.weights_hash, self.dtype)
     }
 
     fn encode_geometry(
