@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     pub padding: Option<Arc<PaddingBits>>,
     pub cache: Option<CacheArguments>,
     pub simd: SimdLevel,
+    /// Whether f32 operands may be rounded to TF32.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only CUDA devices have TF32"))]
+    pub tf32: bool,
 }
 
 /// The cache of a call.
@@ -133,6 +136,7 @@ impl Arguments {
                 broadcast: cache.batch() == 1,
             }),
             simd,
+            tf32: options.tf32,
         })
     }
 

@@ -1,8 +1,12 @@
 //! The fused kernels as a candle op: one launch forward, recomputation by the reference backward.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
 
 use super::arguments::Arguments;
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{cpu, reference};
 
 /// The op on (queries, keys, values); everything else is in its arguments. Returns `[batch, tokens, heads, head_dim]`.
@@ -25,6 +29,19 @@ impl CustomOp3 for FusedAttention {
         values_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         cpu::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        queries: &CudaStorage,
+        queries_layout: &Layout,
+        keys: &CudaStorage,
+        keys_layout: &Layout,
+        values: &CudaStorage,
+        values_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        cuda::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
     }
 
     /// Gradients by recomputation: the reference runs again on copies of the operands, and candle differentiates it.

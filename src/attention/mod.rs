@@ -4,6 +4,8 @@
 
 mod arguments;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod fused;
 mod options;
 mod reference;
@@ -42,10 +44,11 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
     }
     match device {
         Device::Cpu => Ok(()),
-        _ => Err(Unsupported::Device {
-            device: location,
-            reason: "this version has fused kernels for the CPU".to_string(),
-        }),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => cuda::supports(device, head_dim),
+        _ => {
+            Err(Unsupported::Device { device: location, reason: "this build has no fused kernels for it".to_string() })
+        }
     }
 }
 
@@ -120,15 +123,19 @@ pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionO
         }
         (Backend::Fused, Err(reason)) => Err(crate::AttentionError::from(reason).into()),
         (_, Ok(())) => {
-            let (queries, keys, values) =
-                (with_adjacent_channels(queries)?, with_adjacent_channels(keys)?, with_adjacent_channels(values)?);
+            let (queries, keys, values) = (readable(queries)?, readable(keys)?, readable(values)?);
             queries.apply_op3(&keys, &values, FusedAttention { arguments })?.transpose(1, 2)
         }
     }
 }
 
-/// The tensor itself if its channels are adjacent, else a copy.
-fn with_adjacent_channels(tensor: &Tensor) -> Result<Tensor> {
+/// The tensor itself if the kernels of its device can read its rows in place, else a copy.
+fn readable(tensor: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if tensor.device().is_cuda() {
+        let in_place = cuda::is_readable(tensor.layout(), tensor.dtype().size_in_bytes());
+        return if in_place { Ok(tensor.clone()) } else { tensor.force_contiguous() };
+    }
     match tensor.stride() {
         [.., 1] => Ok(tensor.clone()),
         _ if tensor.dims().last() == Some(&1) => Ok(tensor.clone()),

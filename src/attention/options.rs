@@ -30,6 +30,7 @@ pub struct AttentionOptions {
     pub(crate) scale: Option<f32>,
     pub(crate) backend: Backend,
     pub(crate) simd: Option<SimdLevel>,
+    pub(crate) tf32: bool,
     pub(crate) cache_groups: Option<Vec<String>>,
 }
 
@@ -62,6 +63,23 @@ impl AttentionOptions {
     /// whose name contains `_anchor`.
     pub fn cache_groups<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.cache_groups = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The angles that [`rope`](Self::rope) has set.
+    pub fn rope_frequencies(&self) -> Option<&RopeFrequencies> {
+        self.rope.as_ref()
+    }
+
+    /// The padding that [`key_padding`](Self::key_padding) has set.
+    pub fn padding(&self) -> Option<&KeyPadding> {
+        self.key_padding.as_ref()
+    }
+
+    /// Lets CUDA kernels round f32 queries, keys, values and probabilities to TF32 (10 bits of mantissa) before they
+    /// multiply them, which takes a third of the instructions. Off by default; other dtypes and devices ignore it.
+    pub fn tf32(mut self, allowed: bool) -> Self {
+        self.tf32 = allowed;
         self
     }
 

@@ -4,22 +4,26 @@
 //! the ranges into the work items of a launch. Nothing here depends on a device.
 
 mod display;
+mod key_rows;
 mod layout;
 mod padding;
 mod ranges;
 mod resolved;
 mod schedule;
+mod steps;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::{AttentionPattern, PlanError, TokenSpec};
 
+pub use key_rows::{KeyRows, KeySpan};
 pub use layout::{CacheLayout, CachedGroup};
 pub use padding::{PaddingBits, TileClass, tile_classes};
 pub use ranges::{KeyRange, KeySource, PlanRanges, QueryRange};
 pub use resolved::ResolvedPlan;
 pub use schedule::{KeyTile, Reduction, TileSchedule, TileShape, WorkItem};
+pub use steps::{KeyStep, MAX_KEYS_PER_STEP, SlotReduction, StepContext, StepItem, StepSchedule};
 
 use ranges::PatternRanges;
 

@@ -67,6 +67,19 @@ impl PaddingBits {
         self.row(row)[token / 64] >> (token % 64) & 1 == 1
     }
 
+    /// The bits of tokens `[start, start + len)` of a row, `len` at most 64, lowest bit first.
+    pub fn bits(&self, row: usize, start: usize, len: usize) -> u64 {
+        if len == 0 {
+            return 0;
+        }
+        let words = self.row(row);
+        let (first, shift) = (start / 64, start % 64);
+        let low = words[first] >> shift;
+        let high = if shift + len > 64 { words[first + 1] << (64 - shift) } else { 0 };
+        let mask = if len == 64 { u64::MAX } else { (1 << len) - 1 };
+        (low | high) & mask
+    }
+
     /// Number of real tokens in `[start, start + len)` of a row.
     pub fn count(&self, row: usize, start: usize, len: usize) -> usize {
         let words = self.row(row);

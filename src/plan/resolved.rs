@@ -10,6 +10,8 @@ pub struct ResolvedPlan {
     ranges: PlanRanges,
     layout: Option<CacheLayout>,
     schedules: Mutex<Vec<(ScheduleKey, Arc<TileSchedule>)>>,
+    #[cfg(feature = "cuda")]
+    device_plans: crate::attention::cuda::DevicePlans,
 }
 
 /// What a schedule depends on besides the ranges.
@@ -26,7 +28,13 @@ const REMEMBERED_SCHEDULES: usize = 8;
 
 impl ResolvedPlan {
     pub(super) fn new(ranges: PlanRanges, layout: Option<CacheLayout>) -> Self {
-        Self { ranges, layout, schedules: Mutex::new(Vec::new()) }
+        Self {
+            ranges,
+            layout,
+            schedules: Mutex::new(Vec::new()),
+            #[cfg(feature = "cuda")]
+            device_plans: Default::default(),
+        }
     }
 
     /// The ranges.
@@ -37,6 +45,12 @@ impl ResolvedPlan {
     /// The layout of the cache they refer to.
     pub fn layout(&self) -> Option<&CacheLayout> {
         self.layout.as_ref()
+    }
+
+    /// What CUDA devices keep of the plan.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device_plans(&self) -> &crate::attention::cuda::DevicePlans {
+        &self.device_plans
     }
 
     /// The work list for one shape of input and machine; built on the first call, shared afterwards.

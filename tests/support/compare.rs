@@ -17,15 +17,15 @@ pub fn check_close(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) -> R
     let mut worst = (0usize, 0f64);
     for (index, (got, want)) in got.iter().zip(&want).enumerate() {
         let difference = (got - want).abs();
-        // Written so that a NaN fails.
-        if !(difference <= worst.1) {
+        if difference.is_nan() || difference > worst.1 {
             worst = (index, difference);
         }
         if difference.is_nan() {
             break;
         }
     }
-    if !(worst.1 <= tolerance) {
+    // A NaN fails.
+    if worst.1.is_nan() || worst.1 > tolerance {
         let (index, difference) = worst;
         let (got, want) = (got[index], want[index]);
         return Err(format!(

@@ -7,12 +7,12 @@
 
 use super::element::Element;
 use super::kernel::StripKernel;
-use super::rotate::{RotatedLayout, rotate_row};
+use super::rotate::rotate_row;
 use super::scratch::Buffer;
 use super::simd::Simd;
 use super::strip::{StagedKeys, Strip};
 use super::view::{RopeView, View};
-use crate::plan::{KeySource, PaddingBits, TileClass, TileSchedule, WorkItem};
+use crate::plan::{KeyRows, KeySource, PaddingBits, TileClass, TileSchedule, WorkItem};
 
 /// What the work items of a launch share.
 pub(super) struct Launch<'a, T> {
@@ -43,7 +43,7 @@ pub(super) enum Keys<'a, T> {
     /// As they came: without RoPE, or from a cache.
     Given(View<'a, T>),
     /// From the copy that was rotated at the start of the launch.
-    Rotated(View<'a, f32>, &'a RotatedLayout),
+    Rotated(View<'a, f32>, &'a KeyRows),
 }
 
 /// Receives the result of an item row by row: the row, its channels, running maximum and sum.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::element::Element;
 use super::item::{self, Launch, Sink};
 use super::kernel::StripKernel;
-use super::scratch::{self, Purpose};
+use super::scratch::{self, Buffer, Purpose};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 use super::simd::Scalar;
@@ -86,48 +86,66 @@ struct Target<T> {
 
 /// Takes items off the list, longest first, until none is left.
 fn work_on<T: Element>(launch: &Launch<'_, T>, level: SimdLevel, next: &AtomicUsize, target: &Target<T>) {
+    scratch::with(Purpose::Item, |buffer| dispatch(launch, level, next, target, buffer));
+}
+
+/// Enters the function that is compiled for an instruction set. The buffer is lent outside of it: a closure that the
+/// compiler does not inline would be compiled without the instructions.
+fn dispatch<T: Element>(
+    launch: &Launch<'_, T>,
+    level: SimdLevel,
+    next: &AtomicUsize,
+    target: &Target<T>,
+    buffer: &mut Buffer,
+) {
     match level {
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => {
             if let Some(simd) = Avx512::detect() {
                 // SAFETY: `simd` proves the features of the function.
-                unsafe { avx512(simd, launch, next, target) }
+                unsafe { avx512(simd, launch, next, target, buffer) }
             }
         }
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx2 => {
             if let Some(simd) = Avx2::detect() {
                 // SAFETY: `simd` proves the features of the function.
-                unsafe { avx2(simd, launch, next, target) }
+                unsafe { avx2(simd, launch, next, target, buffer) }
             }
         }
         #[cfg(target_arch = "aarch64")]
         SimdLevel::Neon => {
             if let Some(simd) = Neon::detect() {
                 // SAFETY: `simd` proves the features of the function.
-                unsafe { neon(simd, launch, next, target) }
+                unsafe { neon(simd, launch, next, target, buffer) }
             }
         }
-        _ => loop_over_items(super::kernel::Float::<_, 4, 2>(Scalar), launch, next, target),
+        _ => loop_over_items(super::kernel::Float::<_, 4, 2>(Scalar), launch, next, target, buffer),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")]
-fn avx512<T: Element>(simd: Avx512, launch: &Launch<'_, T>, next: &AtomicUsize, target: &Target<T>) {
-    loop_over_items(super::kernel::Float::<_, 8, 3>(simd), launch, next, target);
+fn avx512<T: Element>(
+    simd: Avx512,
+    launch: &Launch<'_, T>,
+    next: &AtomicUsize,
+    target: &Target<T>,
+    buffer: &mut Buffer,
+) {
+    loop_over_items(super::kernel::Float::<_, 8, 3>(simd), launch, next, target, buffer);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn avx2<T: Element>(simd: Avx2, launch: &Launch<'_, T>, next: &AtomicUsize, target: &Target<T>) {
-    loop_over_items(super::kernel::Float::<_, 6, 2>(simd), launch, next, target);
+fn avx2<T: Element>(simd: Avx2, launch: &Launch<'_, T>, next: &AtomicUsize, target: &Target<T>, buffer: &mut Buffer) {
+    loop_over_items(super::kernel::Float::<_, 6, 2>(simd), launch, next, target, buffer);
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-fn neon<T: Element>(simd: Neon, launch: &Launch<'_, T>, next: &AtomicUsize, target: &Target<T>) {
-    loop_over_items(super::kernel::Float::<_, 8, 3>(simd), launch, next, target);
+fn neon<T: Element>(simd: Neon, launch: &Launch<'_, T>, next: &AtomicUsize, target: &Target<T>, buffer: &mut Buffer) {
+    loop_over_items(super::kernel::Float::<_, 8, 3>(simd), launch, next, target, buffer);
 }
 
 #[inline(always)]
@@ -136,16 +154,15 @@ fn loop_over_items<K: StripKernel, T: Element>(
     launch: &Launch<'_, T>,
     next: &AtomicUsize,
     target: &Target<T>,
+    buffer: &mut Buffer,
 ) {
-    scratch::with(Purpose::Item, |buffer| {
-        while let Some(item) = launch.schedule.items().get(next.fetch_add(1, Ordering::Relaxed)) {
-            if item.partial_slot == WorkItem::WHOLE {
-                item::run(kernel, launch, item, buffer, &mut WholeSink { target, item });
-            } else {
-                item::run(kernel, launch, item, buffer, &mut PartialSink { target, item });
-            }
+    while let Some(item) = launch.schedule.items().get(next.fetch_add(1, Ordering::Relaxed)) {
+        if item.partial_slot == WorkItem::WHOLE {
+            item::run(kernel, launch, item, buffer, &mut WholeSink { target, item });
+        } else {
+            item::run(kernel, launch, item, buffer, &mut PartialSink { target, item });
         }
-    });
+    }
 }
 
 /// Writes rows of a whole item to the output.

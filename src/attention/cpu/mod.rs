@@ -29,11 +29,10 @@ pub use simd::{SimdLevel, UnknownSimdLevel};
 use self::element::Element;
 use self::item::{Keys, Launch, Source};
 use self::launch::OutputShape;
-use self::rotate::RotatedLayout;
 use self::scratch::Purpose;
 use self::view::{RopeView, View};
 use crate::attention::arguments::Arguments;
-use crate::plan::TileShape;
+use crate::plan::{KeyRows, TileShape};
 
 /// Queries of a work item: enough that staging its keys (a few per cent) stays small against using them.
 const QUERIES_PER_ITEM: usize = 192;
@@ -115,9 +114,9 @@ fn typed<T: Element>(
         (false, _) => launch(None),
         (true, None) => launch(Some(Keys::Given(given_keys))),
         (true, Some(rope)) => scratch::with(Purpose::RotatedKeys, |buffer| {
-            let layout = RotatedLayout::new(ranges);
+            let layout = KeyRows::new(ranges);
             let rows = buffer.of(arguments.batch * layout.rows() * heads * head_dim);
-            layout.rotate(&given_keys, &rope, (heads, head_dim), rows);
+            rotate::rotate_keys(&layout, &given_keys, &rope, (heads, head_dim), rows);
             launch(Some(Keys::Rotated(View::of_rows(rows, layout.rows(), heads, head_dim), &layout)))
         }),
     }

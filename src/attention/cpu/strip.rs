@@ -180,8 +180,8 @@ unsafe fn softmax<S: Simd, const VECTORS: usize>(
                 simd.store(score, probability);
             }
         }
-        for vector in 0..VECTORS {
-            simd.store(strip.sum.add(vector * S::LANES), sum[vector]);
+        for (vector, sum) in sum.into_iter().enumerate() {
+            simd.store(strip.sum.add(vector * S::LANES), sum);
         }
     }
     correction
@@ -205,9 +205,9 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
             let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
             if !first {
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    for vector in 0..VECTORS {
+                    for (vector, sum) in sums.iter_mut().enumerate() {
                         let before = simd.load(output.add(row * width + vector * S::LANES));
-                        sums[vector] = simd.mul(before, correction[vector]);
+                        *sum = simd.mul(before, correction[vector]);
                     }
                 }
             }
@@ -215,8 +215,8 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
             let left = |key: usize, row: usize| *values.add(key * keys.stride + row);
             let sums = product_onto::<S, ROWS, VECTORS>(simd, sums, keys.len, left, strip.scores);
             for (row, sums) in sums.iter().enumerate() {
-                for vector in 0..VECTORS {
-                    simd.store(output.add(row * width + vector * S::LANES), sums[vector]);
+                for (vector, sum) in sums.iter().enumerate() {
+                    simd.store(output.add(row * width + vector * S::LANES), *sum);
                 }
             }
         }

@@ -79,7 +79,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         unsafe {
-            // `quads[g][c]` holds, for the four rows from 4g, column c of each 128-bit lane: rows 4g..4g+4 of columns
+            // `quad(r)[c]` holds, for the four rows from r, column c of each 128-bit lane: rows r..r+4 of columns
             // c, c + 4, c + 8 and c + 12.
             let quad = |first: usize| {
                 let row = |i: usize| _mm512_loadu_ps(source.add((first + i) * source_stride));
@@ -92,9 +92,9 @@ impl Simd for Avx512 {
                     _mm512_shuffle_ps::<0xEE>(b, d),
                 ]
             };
-            let quads = [quad(0), quad(4), quad(8), quad(12)];
-            for column in 0..4 {
-                let [a, b, c, d] = [quads[0][column], quads[1][column], quads[2][column], quads[3][column]];
+            let [quads_a, quads_b, quads_c, quads_d] = [quad(0), quad(4), quad(8), quad(12)];
+            for (column, a) in quads_a.into_iter().enumerate() {
+                let [b, c, d] = [quads_b[column], quads_c[column], quads_d[column]];
                 // Lanes 0 and 2 of both, and lanes 1 and 3 of both.
                 let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
                 let (cd_even, cd_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xDD>(c, d));

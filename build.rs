@@ -1,0 +1,116 @@
+//! Compiles the CUDA kernels with `nvcc`, only with the feature `cuda`, into images that are embedded in the crate.
+//!
+//! `compute_80` PTX runs on every GPU since Ampere; the driver compiles it for the device when it is loaded. Nothing is
+//! downloaded and nothing of the toolkit is linked. Under docs.rs, which has no toolkit, the list of images stays empty.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::{env, fs, thread};
+
+#[path = "kernels/cuda/recipes.rs"]
+mod recipes;
+#[allow(dead_code, reason = "the launch uses the rest")]
+#[path = "src/attention/cuda/tuning.rs"]
+mod tuning;
+
+use recipes::Recipe;
+
+const KERNELS: &str = "kernels/cuda";
+
+/// Where a toolkit may be, by environment variable.
+const TOOLKIT_VARIABLES: [&str; 4] = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR"];
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/attention/cuda/tuning.rs");
+    println!("cargo:rerun-if-changed={KERNELS}");
+    println!("cargo:rerun-if-env-changed=NVCC");
+    for variable in TOOLKIT_VARIABLES {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    if env::var_os("CARGO_FEATURE_CUDA").is_none() {
+        return;
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let kernels = if env::var_os("DOCS_RS").is_some() { Vec::new() } else { recipes::all_sm80() };
+    if let Err(reason) = build(&kernels, &out) {
+        println!("cargo::error={}", reason.replace('\n', " | "));
+    }
+}
+
+/// Compiles all kernels and writes the list of images.
+fn build(kernels: &[Recipe], out: &Path) -> Result<(), String> {
+    if !kernels.is_empty() {
+        let nvcc = find_nvcc()?;
+        compile(kernels, &nvcc, out)?;
+    }
+    let mut list = String::from("&[\n");
+    for kernel in kernels {
+        let (name, shared_bytes, image) = (&kernel.name, kernel.shared_bytes, out.join(image_name(kernel)));
+        let entry = format!("Image {{ name: {name:?}, shared_bytes: {shared_bytes}, ptx: include_str!({image:?}) }}");
+        writeln!(list, "    {entry},").map_err(|error| error.to_string())?;
+    }
+    list.push_str("]\n");
+    let path = out.join("cuda_images.rs");
+    fs::write(&path, list).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+fn image_name(kernel: &Recipe) -> String {
+    format!("{}.ptx", kernel.name)
+}
+
+/// One `nvcc` per kernel, as many at a time as there are processors.
+fn compile(kernels: &[Recipe], nvcc: &Path, out: &Path) -> Result<(), String> {
+    let next = Mutex::new(kernels.iter());
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let Some(kernel) = next.lock().unwrap().next() else { break };
+            if let Err(reason) = compile_one(kernel, nvcc, out) {
+                failures.lock().unwrap().push(reason);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(kernels.len());
+        (0..workers).for_each(|_| {
+            scope.spawn(work);
+        });
+    });
+    let failures = failures.into_inner().unwrap();
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+}
+
+fn compile_one(kernel: &Recipe, nvcc: &Path, out: &Path) -> Result<(), String> {
+    let mut command = Command::new(nvcc);
+    command.args(["-std=c++17", "-O3", "-ptx", "-arch=compute_80", "-Werror", "all-warnings"]);
+    command.arg("-I").arg(KERNELS);
+    command.args(kernel.defines.iter().map(|define| format!("-D{define}")));
+    command.arg(Path::new(KERNELS).join(kernel.file)).arg("-o").arg(out.join(image_name(kernel)));
+    let output = command.output().map_err(|error| format!("{} does not run: {error}", nvcc.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(format!("nvcc cannot compile {}:\n{}", kernel.name, String::from_utf8_lossy(&text)))
+}
+
+/// `NVCC`, else the one of a toolkit that a variable names, else on the search path, else in the usual place.
+fn find_nvcc() -> Result<PathBuf, String> {
+    let named = env::var_os("NVCC").map(PathBuf::from);
+    let roots = TOOLKIT_VARIABLES.into_iter().filter_map(env::var_os).map(|root| Path::new(&root).join("bin"));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> =
+        roots.chain(env::split_paths(&path)).chain([PathBuf::from("/usr/local/cuda/bin")]).collect();
+    let program = if cfg!(windows) { "nvcc.exe" } else { "nvcc" };
+    named.into_iter().chain(folders.iter().map(|folder| folder.join(program))).find(|path| path.is_file()).ok_or_else(
+        || {
+            "the feature `cuda` compiles its kernels with nvcc, which was not found in NVCC, CUDA_HOME/bin, \
+             CUDA_PATH/bin, CUDA_ROOT/bin, CUDA_TOOLKIT_ROOT_DIR/bin, PATH or /usr/local/cuda/bin; install the CUDA \
+             toolkit 12 or later (scripts/cuda-toolkit.sh does it without root) or set one of these variables"
+                .to_string()
+        },
+    )
+}

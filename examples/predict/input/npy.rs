@@ -1,0 +1,154 @@
+//! Points in a `.npy` file, `[points, 3]` in f32 or f64.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+
+use anyhow::{Context, Result, bail, ensure};
+use npyz::{DType, NpyHeader, Order, TypeChar};
+
+use super::{PointSource, points_of_shape};
+
+/// What the file holds, in either byte order.
+#[derive(Clone, Copy)]
+enum Element {
+    F32,
+    F64,
+}
+
+/// The points of a file, read where they lie.
+pub struct NpyPoints {
+    file: BufReader<File>,
+    header: NpyHeader,
+    element: Element,
+    data_start: u64,
+    points: u64,
+}
+
+impl NpyPoints {
+    /// Reads the header, and checks that the file is as long as it promises.
+    pub fn new(file: File) -> Result<Self> {
+        let length = file.metadata()?.len();
+        let mut file = BufReader::new(file);
+        let header = NpyHeader::from_reader(&mut file).context("not a readable .npy file")?;
+        let points = points_of_shape(header.shape())?;
+        ensure!(header.order() == Order::C, "positions must be in C order, got Fortran order");
+        let element = match header.dtype() {
+            DType::Plain(plain) if (plain.type_char(), plain.size_field()) == (TypeChar::Float, 4) => Element::F32,
+            DType::Plain(plain) if (plain.type_char(), plain.size_field()) == (TypeChar::Float, 8) => Element::F64,
+            other => bail!("positions must be f32 or f64, got {}", other.descr()),
+        };
+        let data_start = file.stream_position()?;
+        let points_fit = points.checked_mul(element.bytes_per_point()).and_then(|bytes| bytes.checked_add(data_start));
+        let Some(expected) = points_fit else { bail!("{points} points are more than a file can hold") };
+        ensure!(length >= expected, "truncated: {points} points need {expected} bytes, got {length}");
+        Ok(Self { file, header, element, data_start, points })
+    }
+}
+
+impl Element {
+    fn bytes_per_point(self) -> u64 {
+        match self {
+            Self::F32 => 12,
+            Self::F64 => 24,
+        }
+    }
+}
+
+impl PointSource for NpyPoints {
+    fn len(&self) -> u64 {
+        self.points
+    }
+
+    fn read_coordinates(&mut self, points: Range<u64>) -> Result<Vec<f64>> {
+        self.file.seek(SeekFrom::Start(self.data_start + points.start * self.element.bytes_per_point()))?;
+        // The shape of the header is that of the whole file, so values are taken until the range is full.
+        let header = self.header.clone();
+        let values = (points.end - points.start) as usize * 3;
+        let file = self.file.by_ref();
+        Ok(match self.element {
+            Element::F32 => {
+                let reader = npyz::NpyFile::with_header(header, file).data::<f32>()?;
+                reader.take(values).map(|value| value.map(f64::from)).collect::<std::io::Result<_>>()?
+            }
+            Element::F64 => {
+                let reader = npyz::NpyFile::with_header(header, file).data::<f64>()?;
+                reader.take(values).collect::<std::io::Result<_>>()?
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use npyz::{Order, WriterBuilder};
+
+    use crate::input::Input;
+
+    fn write<T: npyz::AutoSerialize>(path: &Path, values: &[T], shape: &[u64], order: Order) {
+        let file = std::fs::File::create(path).unwrap();
+        let options = npyz::WriteOptions::new().default_dtype().shape(shape).order(order);
+        let mut writer = options.writer(file).begin_nd().unwrap();
+        writer.extend(values).unwrap();
+        writer.finish().unwrap();
+    }
+
+    fn refusal(path: &Path) -> String {
+        let mut input = match Input::open(path.to_str().unwrap()) {
+            Ok(input) => input,
+            Err(error) => return format!("{error:#}"),
+        };
+        let all = 0..input.len();
+        format!("{:#}", input.read(all).unwrap_err())
+    }
+
+    #[test]
+    fn any_range_is_read_in_both_precisions() {
+        let folder = tempfile::tempdir().unwrap();
+        let values: Vec<f64> = (0..30).map(f64::from).collect();
+        let narrow: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+        write(&folder.path().join("wide.npy"), &values, &[10, 3], Order::C);
+        write(&folder.path().join("narrow.npy"), &narrow, &[10, 3], Order::C);
+        for name in ["wide.npy", "narrow.npy"] {
+            let mut input = Input::open(folder.path().join(name).to_str().unwrap()).unwrap();
+            assert_eq!(input.len(), 10);
+            assert_eq!(input.read(4..6).unwrap(), [[12.0, 13.0, 14.0], [15.0, 16.0, 17.0]]);
+            assert_eq!(input.read(0..1).unwrap(), [[0.0, 1.0, 2.0]]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_points_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write(&path("flat.npy"), &[0f32; 6], &[6], Order::C);
+        write(&path("pairs.npy"), &[0f32; 6], &[3, 2], Order::C);
+        write(&path("fortran.npy"), &[0f32; 6], &[2, 3], Order::Fortran);
+        write(&path("whole.npy"), &[0i64; 6], &[2, 3], Order::C);
+        write::<f32>(&path("empty.npy"), &[], &[0, 3], Order::C);
+        write(&path("nan.npy"), &[0.0, 1.0, 2.0, 3.0, f32::NAN, 5.0], &[2, 3], Order::C);
+        write(&path("whole.tmp"), &[0f32; 6], &[2, 3], Order::C);
+        let bytes = std::fs::read(path("whole.tmp")).unwrap();
+        std::fs::write(path("truncated.npy"), &bytes[..bytes.len() - 1]).unwrap();
+        std::fs::write(path("header.npy"), &bytes[..20]).unwrap();
+        std::fs::write(path("noise.npy"), b"no numpy").unwrap();
+
+        let cases = [
+            ("flat.npy", "must have shape [points, 3], got [6]"),
+            ("pairs.npy", "must have shape [points, 3], got [3, 2]"),
+            ("fortran.npy", "C order"),
+            ("whole.npy", "must be f32 or f64, got"),
+            ("empty.npy", "holds no points"),
+            ("nan.npy", "point 1 has y = NaN"),
+            ("truncated.npy", "truncated: 2 points need"),
+            ("header.npy", "not a readable .npy file"),
+            ("noise.npy", "not a readable .npy file"),
+        ];
+        for (name, expected) in cases {
+            let message = refusal(&path(name));
+            assert!(message.contains(expected) && message.contains(name), "{name}: {message}");
+        }
+    }
+}

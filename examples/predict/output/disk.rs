@@ -1,0 +1,86 @@
+//! The few things that a run does to a disk, so that tests can let it die before any of them.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Changes to files. A step either happens or fails; only `write_at` may happen in part.
+pub trait Disk {
+    /// Creates a file of `length` zero bytes, or replaces one.
+    fn create(&self, path: &Path, length: u64) -> io::Result<()>;
+
+    /// Writes into an existing file.
+    fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when all that was written to the file would survive a power cut.
+    fn sync(&self, path: &Path) -> io::Result<()>;
+
+    /// Gives a file its final name, in one step that would survive a power cut.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Bytes that can still be written in a folder.
+    fn free_space(&self, folder: &Path) -> io::Result<u64>;
+}
+
+/// The file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalDisk;
+
+impl Disk for LocalDisk {
+    fn create(&self, path: &Path, length: u64) -> io::Result<()> {
+        File::create(path)?.set_len(length)
+    }
+
+    fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(bytes)
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        OpenOptions::new().write(true).open(path)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)?;
+        sync_folder(to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)?;
+        sync_folder(path)
+    }
+
+    fn free_space(&self, folder: &Path) -> io::Result<u64> {
+        fs4::available_space(folder)
+    }
+}
+
+/// A new name is safe only when the folder that holds it is synced. Windows has no such step.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// The name of a file while it is being written.
+pub fn partial(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".partial");
+    name.into()
+}
+
+/// Writes a whole file: under its partial name first, then in one step under its own.
+pub fn write_whole(disk: &impl Disk, path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = partial(path);
+    let written = disk.create(&partial, 0).and_then(|()| disk.write_at(&partial, 0, bytes));
+    let synced = written.and_then(|()| disk.sync(&partial));
+    synced.and_then(|()| disk.rename(&partial, path)).with_context(|| format!("cannot write {}", path.display()))
+}

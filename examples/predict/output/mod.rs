@@ -1,0 +1,31 @@
+//! Results on disk: written chunk by chunk, resumable after a kill at any moment, never half under the final name.
+//!
+//! Every file is one whose [layout](layout::FileLayout) is known before the first point is predicted: a VTK file with
+//! appended raw data, and safetensors. A chunk is then a handful of writes at known places, the memory in use is that of
+//! one chunk, and writing a chunk again changes nothing. That is why VTK files are laid out here instead of by a library,
+//! which would need the whole file in memory.
+//!
+//! ```text
+//! check free space → NAME.partial at full length → run.json → chunk, sync, run.json → … → rename → run.json
+//! ```
+//!
+//! `run.json` says what the run is made of and how many chunks lie safely on the disk. It is replaced in one step, after
+//! the chunk is synced.
+
+mod chunk;
+mod disk;
+mod layout;
+mod npz;
+mod run;
+mod safetensors;
+mod state;
+#[cfg(test)]
+mod tests;
+mod vtk;
+
+pub use chunk::{Chunk, FieldSpec, Predict};
+pub use disk::{Disk, LocalDisk, write_whole};
+pub use npz::write_npz;
+pub use run::{Existing, Part, Run, human_bytes};
+pub use safetensors::safetensors_layout;
+pub use vtk::vtp_layout;

@@ -1,0 +1,94 @@
+//! `run.json`: what a run is made of, and how far it is.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::disk::{Disk, write_whole};
+
+/// The name of the file in the folder of the run.
+pub const STATE_FILE: &str = "run.json";
+
+/// Version of what the file means.
+const VERSION: u32 = 1;
+
+/// The progress of a run. Written only after the chunks that it counts are safe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    version: u32,
+    /// All that the result depends on, by name; a run is resumed only with the same.
+    pub inputs: Map<String, Value>,
+    /// Points per chunk.
+    pub chunk: u64,
+    /// The parts of the result.
+    pub parts: Vec<PartState>,
+    /// Whether every file has its final name.
+    pub complete: bool,
+}
+
+/// The progress of one part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartState {
+    /// The name.
+    pub name: String,
+    /// Points altogether.
+    pub points: u64,
+    /// Points of which every byte is safe.
+    pub done: u64,
+    /// Names and bytes of the files.
+    pub files: Vec<(String, u64)>,
+}
+
+impl State {
+    /// The state of a run that has not begun.
+    pub fn new(inputs: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
+        Self { version: VERSION, inputs, chunk, parts, complete: false }
+    }
+
+    /// Reads the state of a folder, if there is one.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(STATE_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let state: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged; --overwrite begins again", path.display()))?;
+        let found = state.version;
+        ensure!(found == VERSION, "{}: version {found}, this program reads {VERSION}", path.display());
+        Ok(Some(state))
+    }
+
+    /// Replaces the state of a folder in one step.
+    pub fn write(&self, disk: &impl Disk, folder: &Path) -> Result<()> {
+        write_whole(disk, &folder.join(STATE_FILE), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Checks that `fresh`, the state of the run as it is asked for now, is that of the run that was begun.
+    pub fn check_same_run(&self, fresh: &Self) -> Result<()> {
+        // Reading JSON rounds the last bit of a number, so the inputs of now take the same way as those of then.
+        let fresh: Self = serde_json::from_slice(&serde_json::to_vec(fresh)?)?;
+        let names = self.inputs.keys().chain(fresh.inputs.keys());
+        for name in names {
+            let (before, now) = (self.inputs.get(name), fresh.inputs.get(name));
+            if before != now {
+                let show = |value: Option<&Value>| value.map_or("absent".to_string(), Value::to_string);
+                bail!("--resume: {name} was {} when the run began and is {} now", show(before), show(now));
+            }
+        }
+        let (before, now) = (self.chunk, fresh.chunk);
+        ensure!(before == now, "--resume: --chunk was {before} when the run began and is {now} now");
+        for (before, now) in self.parts.iter().zip(&fresh.parts) {
+            let same = (&before.name, before.points, &before.files) == (&now.name, now.points, &now.files);
+            ensure!(same, "--resume: the files of part '{}' differ from those of the run that was begun", now.name);
+        }
+        let (before, now) = (self.parts.len(), fresh.parts.len());
+        ensure!(before == now, "--resume: the run was begun with {before} parts and has {now} now");
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Folders and predictors that a run does not accept.
+
+use super::*;
+
+/// A disk with little space.
+struct SmallDisk;
+
+impl Disk for SmallDisk {
+    fn create(&self, path: &Path, length: u64) -> io::Result<()> {
+        LocalDisk.create(path, length)
+    }
+
+    fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        LocalDisk.write_at(path, offset, bytes)
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        LocalDisk.sync(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        LocalDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        LocalDisk.remove(path)
+    }
+
+    fn free_space(&self, _: &Path) -> io::Result<u64> {
+        Ok(1000)
+    }
+}
+
+fn message<T>(result: Result<T>) -> String {
+    format!("{:#}", result.err().unwrap())
+}
+
+#[test]
+fn a_folder_with_results_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    run(LocalDisk, folder.path(), Existing::Refuse).unwrap();
+    let before = files(folder.path());
+    let refusal = message(open(LocalDisk, folder.path(), Existing::Refuse));
+    assert!(refusal.contains("--resume goes on with it, --overwrite begins again"), "{refusal}");
+    assert_eq!(files(folder.path()), before);
+}
+
+#[test]
+fn a_file_of_someone_else_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("volume.vtp"), "mine").unwrap();
+    for existing in [Existing::Refuse, Existing::Resume] {
+        let refusal = message(open(LocalDisk, folder.path(), existing));
+        assert!(refusal.contains("volume.vtp exists and belongs to no run"), "{refusal}");
+    }
+    assert_eq!(files(folder.path()).len(), 1);
+}
+
+#[test]
+fn another_run_is_not_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    open(LocalDisk, folder.path(), Existing::Refuse).unwrap();
+    let resume = |seed: u64, chunk: u64, parts: Vec<Part>| {
+        let inputs = Map::from_iter([("seed".to_string(), json!(seed)), ("angle".to_string(), json!(ANGLE))]);
+        message(Run::open(LocalDisk, folder.path(), inputs, chunk, parts, Existing::Resume))
+    };
+    assert_eq!(resume(8, CHUNK, parts()), "--resume: seed was 7 when the run began and is 8 now");
+    assert_eq!(resume(7, 5, parts()), "--resume: --chunk was 3 when the run began and is 5 now");
+    assert!(resume(7, CHUNK, parts()[..1].to_vec()).contains("begun with 2 parts and has 1"));
+    let mut longer = parts();
+    longer[1].points += 1;
+    assert!(resume(7, CHUNK, longer).contains("the files of part 'volume' differ"));
+}
+
+#[test]
+fn a_damaged_state_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("run.json"), "{\"version\": 1").unwrap();
+    let refusal = message(open(LocalDisk, folder.path(), Existing::Resume));
+    assert!(refusal.contains("run.json is damaged; --overwrite begins again"), "{refusal}");
+    assert!(open(LocalDisk, folder.path(), Existing::Overwrite).is_ok());
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_found_out_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = message(open(SmallDisk, folder.path(), Existing::Refuse));
+    assert!(refusal.contains("of disk space, 1000 B are free"), "{refusal}");
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn two_arrays_of_one_name_are_refused() {
+    for (name, expected) in [("pressure", "two arrays named 'pressure'"), ("positions", "two arrays named 'positions'")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let mut parts = parts();
+        parts[0].fields[0].name = name.to_string();
+        let refusal = message(Run::open(LocalDisk, folder.path(), Map::new(), CHUNK, parts, Existing::Refuse));
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+}
+
+#[test]
+fn a_predictor_that_returns_too_little_is_named() {
+    type Spoil = fn(&mut Chunk);
+    let cases: [(Spoil, &str); 3] = [
+        (|chunk| chunk.points.truncate(1), "surface: points 0 to 3: the predictor returned 1 positions for 3 points"),
+        (|chunk| chunk.fields[0].truncate(8), "field 'velocity': the predictor returned 8 values, expected 9"),
+        (|chunk| chunk.fields.truncate(1), "the predictor returned 1 fields, expected 2"),
+    ];
+    for (spoil, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let mut predictor = |range: Range<u64>| {
+            let mut chunk = synthetic(range)?;
+            spoil(&mut chunk);
+            Ok(chunk)
+        };
+        let mut run = open(LocalDisk, folder.path(), Existing::Refuse).unwrap();
+        let refusal = message(run.write_part("surface", &mut predictor, &mut |_| ()));
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+}

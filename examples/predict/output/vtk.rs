@@ -1,0 +1,107 @@
+//! Results for ParaView: VTK PolyData (`.vtp`) with appended raw data.
+//!
+//! Numbers lie in the file as they lie in memory, each array behind its length, so the place of every value follows from
+//! the number of points. A mesh comes with its faces; points without faces come as one poly-vertex cell, which ParaView
+//! shows at once and which costs 8 bytes per point.
+
+use super::FieldSpec;
+use super::layout::{FileLayout, RowSource};
+use crate::mesh::Mesh;
+
+/// An array of the appended section.
+enum Data {
+    Rows(RowSource),
+    Fixed(Vec<u8>),
+}
+
+/// Builds the XML header and the appended section side by side.
+struct Writer {
+    points: u64,
+    arrays: Vec<Data>,
+    /// Offset of the next array in the appended section.
+    offset: u64,
+}
+
+impl Writer {
+    /// Adds an array, and returns the element that describes it.
+    fn array(&mut self, kind: &str, name: &str, components: usize, data: Data) -> String {
+        let length = match &data {
+            Data::Rows(source) => self.points * source.width(),
+            Data::Fixed(bytes) => bytes.len() as u64,
+        };
+        let offset = self.offset;
+        self.offset += 8 + length;
+        self.arrays.push(data);
+        let name = escape(name);
+        format!(
+            r#"<DataArray type="{kind}" Name="{name}" NumberOfComponents="{components}" format="appended" offset="{offset}"/>"#
+        )
+    }
+}
+
+/// A `.vtp` file with the positions and fields of `points` points, and the faces of a mesh over them.
+pub fn vtp_layout(name: &str, points: u64, fields: &[FieldSpec], mesh: Option<&Mesh>) -> FileLayout {
+    let mut writer = Writer { points, arrays: Vec::new(), offset: 0 };
+    let positions = writer.array("Float32", "Points", 3, Data::Rows(RowSource::Position));
+    let values: Vec<_> = fields
+        .iter()
+        .enumerate()
+        .map(|(at, field)| {
+            let source = RowSource::Field(at, field.components);
+            writer.array("Float32", &field.name, field.components, Data::Rows(source))
+        })
+        .collect();
+    let first = |attribute: &str, components: usize| {
+        let field = fields.iter().find(|field| field.components == components);
+        field.map_or(String::new(), |field| format!(r#" {attribute}="{}""#, escape(&field.name)))
+    };
+    let active = first("Scalars", 1) + &first("Vectors", 3);
+
+    let faces = mesh.filter(|mesh| mesh.faces().next().is_some());
+    let (tag, count, corners, ends) = match faces {
+        Some(mesh) => ("Polys", ("0", mesh.ends().len()), mesh.corners().to_vec(), mesh.ends().to_vec()),
+        None => ("Verts", ("1", 0), Vec::new(), vec![points as usize]),
+    };
+    let (verts, polys) = count;
+    let corners = match faces {
+        Some(_) => Data::Fixed(corners.iter().flat_map(|&corner| i64::from(corner).to_le_bytes()).collect()),
+        None => Data::Rows(RowSource::Index),
+    };
+    let corners = writer.array("Int64", "connectivity", 1, corners);
+    let ends = Data::Fixed(ends.iter().flat_map(|&end| (end as i64).to_le_bytes()).collect());
+    let ends = writer.array("Int64", "offsets", 1, ends);
+
+    let opening = format!(
+        r#"<?xml version="1.0"?>
+<VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64">
+  <PolyData>
+    <Piece NumberOfPoints="{points}" NumberOfVerts="{verts}" NumberOfLines="0" NumberOfStrips="0" NumberOfPolys="{polys}">
+      <Points>
+        {positions}
+      </Points>
+      <PointData{active}>
+        {values}
+      </PointData>
+      <{tag}>
+        {corners}
+        {ends}
+      </{tag}>
+    </Piece>
+  </PolyData>
+  <AppendedData encoding="raw">
+    _"#,
+        values = values.join("\n        ")
+    );
+    let mut file = FileLayout::new(name).fixed(opening.into_bytes());
+    for data in writer.arrays {
+        file = match data {
+            Data::Rows(source) => file.fixed((points * source.width()).to_le_bytes().to_vec()).rows(source, points),
+            Data::Fixed(bytes) => file.fixed((bytes.len() as u64).to_le_bytes().to_vec()).fixed(bytes),
+        };
+    }
+    file.fixed(b"\n  </AppendedData>\n</VTKFile>\n".to_vec())
+}
+
+fn escape(name: &str) -> String {
+    name.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}

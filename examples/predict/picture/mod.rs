@@ -1,0 +1,20 @@
+//! Pictures of fields, drawn without a display and without the fonts of the system.
+//!
+//! A figure is a row of panels with a colour bar each: a body in three dimensions, shaded, or a plane with its
+//! streamlines. Both are triangles with a value at every corner, drawn by one rasteriser.
+
+mod canvas;
+mod colour;
+mod figure;
+mod plane;
+mod raster;
+mod section;
+mod streamline;
+mod surface;
+mod text;
+mod ticks;
+
+pub use colour::{Colormap, Scale};
+pub use figure::{Figure, Panel};
+pub use plane::PlanePanel;
+pub use surface::SurfacePanel;

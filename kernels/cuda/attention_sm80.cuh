@@ -1,0 +1,459 @@
+// Fused mixed attention for every GPU since compute capability 8.0.
+//
+// What it computes. For one work item, a tile of queries of one head and batch row, and its list of key steps:
+//
+//     O = softmax(scale · Q Kᵀ) V        keys and values gathered from all steps, as if they were one long matrix
+//
+// in one pass with the online softmax: for each step, S = Q Kᵀ; m' = max(m, rowmax S); P = 2^(c·(S − m')) with
+// c = scale · log2 e; l = 2^(c·(m − m')) l + rowsum P; O = 2^(c·(m − m')) O + P V. Scores, softmax and sums are f32.
+// A query that sees no key gets zeros.
+//
+// Shapes. Q, K, V: [batch, heads, tokens, head_dim] in any strides with adjacent channels; O likewise. head_dim is padded
+// with zeros to HEAD_DIM, which costs arithmetic but no memory traffic.
+//
+// Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
+// rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read nor
+// multiplied: it is zeroed in shared memory, and its score is −∞. Steps without a visible row do not exist.
+//
+// Tiles. A block of WARPS warps takes one item of up to WARPS · ROW_TILES · 16 queries; each warp owns ROW_TILES · 16
+// rows and never exchanges them. Two row tiles per warp halve the shared-memory reads per multiplication; with one, the
+// tensor cores of sm_80 wait for shared memory.
+//
+// Shared memory: the query tile, then STAGES tiles of KEYS keys and of KEYS values, XOR-swizzled (elements.cuh), and the
+// row bits of each stage. The query tile is reused for the output on its way out.
+//
+// Registers: ROW_TILES · HEAD_DIM / 2 accumulators and ROW_TILES · KEYS / 2 scores per thread, plus ROW_TILES · HEAD_DIM / 4
+// of queries where they stay in registers.
+//
+// Pipeline. Stage j % STAGES holds step j. In iteration j a warp waits for its copies of step j, meets the other warps
+// (now everyone's copies have landed, and everyone is done with step j − 1), starts the copies of step
+// j + STAGES − 1 into the stage that step j − 1 has left, and computes. One barrier per step. The description of the step
+// after that is fetched meanwhile, so no address waits for memory.
+//
+// Bound. head_dim 64 and more, 2-byte elements: tensor cores, then exp2 (KEYS · 16 of them against 2 · KEYS · HEAD_DIM ·
+// 16 multiply-adds per row tile). f32: tensor cores, at a third (TF32: all) of the TF32 rate.
+#pragma once
+
+#include <ptx.cuh>
+
+#include "arguments.cuh"
+#include "combine.cuh"
+#include "elements.cuh"
+#include "rotation.cuh"
+
+// One tuned row; see src/attention/cuda/tuning.rs.
+template <class Element_, int HEAD_DIM_, int ROW_TILES_, int WARPS_, int KEYS_, int STAGES_, bool RESIDENT_QUERIES_>
+struct Sm80Tiling {
+    using Element = Element_;
+    static constexpr int HEAD_DIM = HEAD_DIM_;
+    static constexpr int ROW_TILES = ROW_TILES_;
+    static constexpr int WARPS = WARPS_;
+    static constexpr int KEYS = KEYS_;
+    static constexpr int STAGES = STAGES_;
+    static constexpr bool RESIDENT_QUERIES = RESIDENT_QUERIES_;
+
+    static constexpr int THREADS = WARPS * 32;
+    static constexpr int WARP_ROWS = ROW_TILES * 16;
+    static constexpr int QUERIES = WARPS * WARP_ROWS;
+    static constexpr int CHUNKS = HEAD_DIM * Element::BYTES / 16;   // 16-byte chunks of a row
+    static constexpr int CHANNEL_STEPS = CHUNKS / 2;                // matrix steps of Q Kᵀ
+    static constexpr int KEY_STEPS = KEYS / Element::KEY_STEP;      // matrix steps of P V
+    static constexpr int KEY_TILES = KEYS / 8;                      // accumulator tiles across the keys
+    static constexpr int CHANNEL_TILES = HEAD_DIM / 8;              // accumulator tiles across the channels
+    static constexpr uint64_t ALL_KEYS = KEYS == 64 ? ~uint64_t(0) : (uint64_t(1) << KEYS) - 1;
+
+    static constexpr int QUERY_BYTES = QUERIES * CHUNKS * 16;
+    static constexpr int STAGE_BYTES = KEYS * CHUNKS * 16;          // keys or values
+    static constexpr int SHARED_BYTES = QUERY_BYTES + STAGES * (2 * STAGE_BYTES + int(sizeof(uint64_t)));
+
+    static_assert(HEAD_DIM % 32 == 0, "accumulators and swizzle come in steps of 32 channels");
+    static_assert(KEYS % 16 == 0 && KEYS <= 64, "a step has one word of bits");
+    static_assert(STAGES >= 2, "one stage is computed on while another is filled");
+};
+
+// The shared memory of a block.
+template <class T>
+struct Sm80Shared {
+    unsigned char* base;
+
+    __device__ __forceinline__ unsigned char* queries() const { return base; }
+    __device__ __forceinline__ unsigned char* keys(int stage) const {
+        return base + T::QUERY_BYTES + stage * (2 * T::STAGE_BYTES);
+    }
+    __device__ __forceinline__ unsigned char* values(int stage) const { return keys(stage) + T::STAGE_BYTES; }
+    __device__ __forceinline__ uint64_t* visible(int stage) const {
+        return reinterpret_cast<uint64_t*>(base + T::QUERY_BYTES + T::STAGES * 2 * T::STAGE_BYTES) + stage;
+    }
+};
+
+// What a warp accumulates for its rows. Row `half` of row tile i is row 16 i + 8 half + lane / 4.
+template <class T>
+struct Sm80Accumulators {
+    float output[T::ROW_TILES][T::CHANNEL_TILES][4];
+    float maximum[T::ROW_TILES][2];   // of the raw scores, the same in the four lanes of a row
+    float sum[T::ROW_TILES][2];       // this lane's columns only
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+            for (int n = 0; n < T::CHANNEL_TILES; ++n) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) output[i][n][e] = 0.0f;
+            }
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                maximum[i][half] = -INFINITY;
+                sum[i][half] = 0.0f;
+            }
+        }
+    }
+};
+
+// Address of row `row` of a view.
+template <class T>
+__device__ __forceinline__ const unsigned char* sm80_row(const RowView& view, uint32_t batch, uint32_t head, uint64_t row) {
+    const int64_t offset = batch * view.batch_stride + head * view.head_stride + int64_t(row) * view.token_stride;
+    return static_cast<const unsigned char*>(view.data) + offset * T::Element::BYTES;
+}
+
+// Starts the copy of KEYS rows from `first`, `row_bytes` apart. Rows without a bit and channels past head_dim become zero
+// without being read.
+template <class T, bool VALUES>
+__device__ __forceinline__ void sm80_load_rows(unsigned char* tile, const unsigned char* first, int64_t row_bytes,
+                                               uint64_t visible, uint32_t head_dim) {
+    const uint32_t target = ptx::shared_address(tile);
+    constexpr int COPIES = T::KEYS * T::CHUNKS;
+#pragma unroll
+    for (int i = 0; i < (COPIES + T::THREADS - 1) / T::THREADS; ++i) {
+        const uint32_t copy = i * T::THREADS + threadIdx.x;
+        if (COPIES % T::THREADS != 0 && copy >= COPIES) break;
+        const uint32_t row = copy / T::CHUNKS, chunk = copy % T::CHUNKS;
+        const uint32_t swizzle =
+            VALUES ? T::Element::template value_swizzle<T::CHUNKS>(row) : Swizzle<T::CHUNKS>::of_row(row);
+        const bool read = (visible >> row & 1) != 0 && chunk * T::Element::CHUNK < head_dim;
+        ptx::cp_async_16(target + Swizzle<T::CHUNKS>::offset(row, chunk, swizzle), first + row * row_bytes + chunk * 16,
+                          read ? 16 : 0);
+    }
+}
+
+// Starts the copies of one key step into a stage.
+template <class T>
+__device__ __forceinline__ void sm80_load_step(const AttentionArguments& arguments, const StepItem& item,
+                                               const KeyStep& step, const Sm80Shared<T>& shared, int stage) {
+    const bool cached = step.source != 0;
+    const RowView keys = cached ? arguments.cache.keys : arguments.input.keys;
+    const RowView values = cached ? arguments.cache.values : arguments.input.values;
+    const uint64_t visible = step.visible[0];
+    sm80_load_rows<T, false>(shared.keys(stage), sm80_row<T>(keys, item.batch, item.head, step.key_row),
+                             keys.token_stride * T::Element::BYTES, visible, arguments.head_dim);
+    sm80_load_rows<T, true>(shared.values(stage), sm80_row<T>(values, item.batch, item.head, step.value_row),
+                            values.token_stride * T::Element::BYTES, visible, arguments.head_dim);
+    if (threadIdx.x == 0) *shared.visible(stage) = visible;
+}
+
+// Loads the query tile, rotated if there is a rotation table. Rows past the item's end become zero.
+template <class T>
+__device__ __forceinline__ void sm80_load_queries(const AttentionArguments& arguments, const StepItem& item,
+                                                  unsigned char* tile) {
+    using E = typename T::Element;
+    const RowView& queries = arguments.queries;
+    const RotationTable& rotation = arguments.query_rotation;
+    const unsigned char* first = sm80_row<T>(queries, item.batch, item.head, item.query_start);
+    const int64_t row_bytes = queries.token_stride * E::BYTES;
+    for (uint32_t copy = threadIdx.x; copy < T::QUERIES * T::CHUNKS; copy += T::THREADS) {
+        const uint32_t row = copy / T::CHUNKS, chunk = copy % T::CHUNKS;
+        const uint32_t target = Swizzle<T::CHUNKS>::offset(row, chunk, Swizzle<T::CHUNKS>::of_row(row));
+        const bool read = row < item.query_len && chunk * E::CHUNK < arguments.head_dim;
+        const unsigned char* source = first + row * row_bytes + chunk * 16;
+        if (rotation.data == nullptr) {
+            ptx::cp_async_16(ptx::shared_address(tile) + target, source, read ? 16 : 0);
+        } else {
+            uint4 channels = make_uint4(0, 0, 0, 0);
+            if (read) {
+                channels = *reinterpret_cast<const uint4*>(source);
+                channels = rotate<E>(channels, rotation, item.batch, item.query_start + row, chunk);
+            }
+            *reinterpret_cast<uint4*>(tile + target) = channels;
+        }
+    }
+}
+
+// Operand A of channel step `step` for row tile `i` of this warp.
+template <class T>
+__device__ __forceinline__ typename T::Element::A sm80_query_operand(const unsigned char* tile, int i, int step) {
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t row = warp * T::WARP_ROWS + i * 16 + (lane & 15);
+    uint32_t raw[4];
+    ptx::ldmatrix_x4(raw, ptx::shared_address(tile) + Swizzle<T::CHUNKS>::offset(row, 2 * step + (lane >> 4),
+                                                                                 Swizzle<T::CHUNKS>::of_row(row)));
+    return T::Element::a(raw);
+}
+
+// The queries of a warp as operands: all of them in registers, or read again where they are needed.
+template <class T, bool RESIDENT>
+struct Sm80Queries;
+
+template <class T>
+struct Sm80Queries<T, true> {
+    typename T::Element::A operands[T::ROW_TILES][T::CHANNEL_STEPS];
+
+    __device__ __forceinline__ void load(const unsigned char* tile) {
+#pragma unroll
+        for (int i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+            for (int step = 0; step < T::CHANNEL_STEPS; ++step) operands[i][step] = sm80_query_operand<T>(tile, i, step);
+        }
+    }
+    __device__ __forceinline__ typename T::Element::A operand(int i, int step) const { return operands[i][step]; }
+};
+
+template <class T>
+struct Sm80Queries<T, false> {
+    const unsigned char* tile;
+
+    __device__ __forceinline__ void load(const unsigned char* tile_) { tile = tile_; }
+    __device__ __forceinline__ typename T::Element::A operand(int i, int step) const {
+        return sm80_query_operand<T>(tile, i, step);
+    }
+};
+
+// S = Q Kᵀ
+template <class T>
+__device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY_TILES][4],
+                                            const Sm80Queries<T, T::RESIDENT_QUERIES>& queries, const unsigned char* keys) {
+    using E = typename T::Element;
+    const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+        for (int n = 0; n < T::KEY_TILES; ++n) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) scores[i][n][e] = 0.0f;
+        }
+    }
+#pragma unroll
+    for (int step = 0; step < T::CHANNEL_STEPS; ++step) {
+        typename E::A a[T::ROW_TILES];
+#pragma unroll
+        for (int i = 0; i < T::ROW_TILES; ++i) a[i] = queries.operand(i, step);
+#pragma unroll
+        for (int n = 0; n < T::KEY_TILES / 2; ++n) {
+            const uint32_t row = n * 16 + (lane & 7) + ((lane >> 4) << 3);
+            uint32_t raw[4];
+            ptx::ldmatrix_x4(raw, ptx::shared_address(keys) +
+                                      Swizzle<T::CHUNKS>::offset(row, 2 * step + (lane >> 3 & 1), Swizzle<T::CHUNKS>::of_row(row)));
+            const typename E::B left = E::b(raw[0], raw[1]), right = E::b(raw[2], raw[3]);
+#pragma unroll
+            for (int i = 0; i < T::ROW_TILES; ++i) {
+                E::mma(scores[i][2 * n], a[i], left);
+                E::mma(scores[i][2 * n + 1], a[i], right);
+            }
+        }
+    }
+}
+
+// Scores of keys without a bit become −∞.
+template <class T>
+__device__ __forceinline__ void sm80_hide(float (&scores)[T::ROW_TILES][T::KEY_TILES][4], uint64_t visible) {
+    const uint64_t mine = visible >> 2 * (threadIdx.x & 3);
+#pragma unroll
+    for (int n = 0; n < T::KEY_TILES; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const bool seen = (mine >> (8 * n + (e & 1)) & 1) != 0;
+#pragma unroll
+            for (int i = 0; i < T::ROW_TILES; ++i) scores[i][n][e] = seen ? scores[i][n][e] : -INFINITY;
+        }
+    }
+}
+
+// The online softmax: turns scores into probabilities relative to the new maximum and rescales what was summed so far.
+template <class T>
+__device__ __forceinline__ void sm80_softmax(float (&scores)[T::ROW_TILES][T::KEY_TILES][4], Sm80Accumulators<T>& sums,
+                                             float scale_log2) {
+#pragma unroll
+    for (int i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float before = sums.maximum[i][half];
+            float maximum = before;
+#pragma unroll
+            for (int n = 0; n < T::KEY_TILES; ++n) {
+                maximum = fmaxf(maximum, fmaxf(scores[i][n][2 * half], scores[i][n][2 * half + 1]));
+            }
+            maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
+            maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 2));
+            sums.maximum[i][half] = maximum;
+            // Scores that are all −∞ so far must not make −∞ − −∞.
+            const float base = maximum == -INFINITY ? 0.0f : maximum * scale_log2;
+            const float correction = ptx::exp2_approx(fmaf(before, scale_log2, -base));
+            float sum = 0.0f;
+#pragma unroll
+            for (int n = 0; n < T::KEY_TILES; ++n) {
+#pragma unroll
+                for (int e = 2 * half; e < 2 * half + 2; ++e) {
+                    scores[i][n][e] = ptx::exp2_approx(fmaf(scores[i][n][e], scale_log2, -base));
+                    sum += scores[i][n][e];
+                }
+            }
+            sums.sum[i][half] = fmaf(sums.sum[i][half], correction, sum);
+#pragma unroll
+            for (int n = 0; n < T::CHANNEL_TILES; ++n) {
+                sums.output[i][n][2 * half] *= correction;
+                sums.output[i][n][2 * half + 1] *= correction;
+            }
+        }
+    }
+}
+
+// O += P V
+template <class T>
+__device__ __forceinline__ void sm80_accumulate(Sm80Accumulators<T>& sums,
+                                                const float (&probabilities)[T::ROW_TILES][T::KEY_TILES][4],
+                                                const unsigned char* values) {
+    using E = typename T::Element;
+#pragma unroll
+    for (int step = 0; step < T::KEY_STEPS; ++step) {
+        typename E::A a[T::ROW_TILES];
+#pragma unroll
+        for (int i = 0; i < T::ROW_TILES; ++i) a[i] = E::template probabilities<T::KEY_TILES>(probabilities[i], step);
+#pragma unroll
+        for (int n = 0; n < T::CHANNEL_TILES / 2; ++n) {
+            typename E::B b[2];
+            E::template values<T::CHUNKS>(b, values, step, n, threadIdx.x % 32);
+#pragma unroll
+            for (int i = 0; i < T::ROW_TILES; ++i) {
+                E::mma(sums.output[i][2 * n], a[i], b[0]);
+                E::mma(sums.output[i][2 * n + 1], a[i], b[1]);
+            }
+        }
+    }
+}
+
+// Writes the normalised rows of a whole item. Each warp turns its accumulators into rows in its own part of the query
+// tile, which nobody else reads, and writes them out 16 bytes at a time.
+template <class T>
+__device__ __forceinline__ void sm80_store_output(const AttentionArguments& arguments, const StepItem& item,
+                                                  const Sm80Accumulators<T>& sums, unsigned char* tile) {
+    using E = typename T::Element;
+    const uint32_t lane = threadIdx.x % 32, first_row = threadIdx.x / 32 * T::WARP_ROWS;
+    __syncwarp();   // every lane has read its queries
+#pragma unroll
+    for (int i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const uint32_t row = first_row + i * 16 + half * 8 + lane / 4;
+            // No visible key: zeros. A NaN sum stays one.
+            const float factor = sums.sum[i][half] == 0.0f ? 0.0f : 1.0f / sums.sum[i][half];
+#pragma unroll
+            for (int n = 0; n < T::CHANNEL_TILES; ++n) {
+                const uint32_t channel = n * 8 + 2 * (lane & 3);
+                unsigned char* target = tile +
+                    Swizzle<T::CHUNKS>::offset(row, channel / E::CHUNK, Swizzle<T::CHUNKS>::of_row(row)) +
+                    channel % E::CHUNK * E::BYTES;
+                E::store_pair(target, sums.output[i][n][2 * half] * factor, sums.output[i][n][2 * half + 1] * factor);
+            }
+        }
+    }
+    __syncwarp();
+    const MutableRowView& output = arguments.output;
+    const int64_t offset = item.batch * output.batch_stride + item.head * output.head_stride +
+                           int64_t(item.query_start) * output.token_stride;
+    unsigned char* first = static_cast<unsigned char*>(output.data) + offset * E::BYTES;
+    for (uint32_t copy = lane; copy < T::WARP_ROWS * T::CHUNKS; copy += 32) {
+        const uint32_t row = first_row + copy / T::CHUNKS, chunk = copy % T::CHUNKS;
+        if (row < item.query_len && chunk * E::CHUNK < arguments.head_dim) {
+            *reinterpret_cast<uint4*>(first + int64_t(row) * output.token_stride * E::BYTES + chunk * 16) =
+                *reinterpret_cast<const uint4*>(tile + Swizzle<T::CHUNKS>::offset(row, chunk, Swizzle<T::CHUNKS>::of_row(row)));
+        }
+    }
+}
+
+// Writes the sums of one part of a split item to its slot, with the maximum in units of log2.
+template <class T>
+__device__ __forceinline__ void sm80_store_partial(const AttentionArguments& arguments, const StepItem& item,
+                                                   const Sm80Accumulators<T>& sums) {
+    const PartialSlot<T> slot(arguments, item.partial_slot);
+    const uint32_t lane = threadIdx.x % 32, first_row = threadIdx.x / 32 * T::WARP_ROWS;
+#pragma unroll
+    for (int i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const uint32_t row = first_row + i * 16 + half * 8 + lane / 4;
+            if (row >= item.query_len) continue;
+#pragma unroll
+            for (int n = 0; n < T::CHANNEL_TILES; ++n) {
+                *reinterpret_cast<float2*>(slot.channels(row) + n * 8 + 2 * (lane & 3)) =
+                    make_float2(sums.output[i][n][2 * half], sums.output[i][n][2 * half + 1]);
+            }
+            if ((lane & 3) == 0) {
+                *slot.state(row) = make_float2(sums.maximum[i][half] * arguments.scale_log2, sums.sum[i][half]);
+            }
+        }
+    }
+}
+
+// One work item by one block.
+template <class T>
+__device__ __forceinline__ void sm80_attention(const AttentionArguments& arguments, unsigned char* shared_memory) {
+    const Sm80Shared<T> shared{shared_memory};
+    const StepItem item = arguments.items[blockIdx.x];
+
+    // `next` describes step `loaded`, the first that is not yet on its way.
+    uint32_t loaded = item.first_step;
+    KeyStep next = {};
+    if (loaded < item.last_step) next = arguments.steps[loaded];
+    const auto load_next = [&] {
+        if (loaded < item.last_step) {
+            sm80_load_step<T>(arguments, item, next, shared, (loaded - item.first_step) % T::STAGES);
+            ++loaded;
+            if (loaded < item.last_step) next = arguments.steps[loaded];
+        }
+        // Empty groups at the end keep the count of groups in step with the count of steps.
+        ptx::cp_async_commit();
+    };
+
+    sm80_load_queries<T>(arguments, item, shared.queries());
+#pragma unroll
+    for (int stage = 0; stage < T::STAGES - 1; ++stage) load_next();
+
+    Sm80Accumulators<T> sums;
+    sums.clear();
+    Sm80Queries<T, T::RESIDENT_QUERIES> queries;
+    uint32_t stage = 0;
+    for (uint32_t step = item.first_step; step < item.last_step; ++step) {
+        ptx::cp_async_wait<T::STAGES - 2>();
+        __syncthreads();
+        if (step == item.first_step) queries.load(shared.queries());
+        load_next();
+
+        const uint64_t visible = *shared.visible(stage);
+        float scores[T::ROW_TILES][T::KEY_TILES][4];
+        sm80_scores<T>(scores, queries, shared.keys(stage));
+        if (visible != T::ALL_KEYS) sm80_hide<T>(scores, visible);
+        sm80_softmax<T>(scores, sums, arguments.scale_log2);
+        sm80_accumulate<T>(sums, scores, shared.values(stage));
+        stage = stage + 1 == T::STAGES ? 0 : stage + 1;
+    }
+    // An item without a step comes here with its queries still under way; none may land on the output.
+    ptx::cp_async_wait<0>();
+    __syncthreads();
+
+    // Each lane has summed its own columns of a row.
+#pragma unroll
+    for (int i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float& sum = sums.sum[i][half];
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        }
+    }
+    if (item.partial_slot == WHOLE) {
+        sm80_store_output<T>(arguments, item, sums, shared.queries());
+    } else {
+        sm80_store_partial<T>(arguments, item, sums);
+        combine_if_last<T>(arguments, item.partial_slot, shared_memory);
+    }
+}

@@ -1,0 +1,129 @@
+//! What can be wrong with statistics, or with what they are applied to.
+
+use thiserror::Error;
+
+/// Why a quantity cannot be normalised, or statistics cannot be used.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum NormalisationError {
+    /// A position lies outside the box that the network was trained on.
+    #[error(
+        "{argument}: point {point} has {coordinate} = {value}, outside the box [{min}, {max}] of the statistics",
+        value = shortest(*value)
+    )]
+    OutsideBox {
+        /// The argument.
+        argument: String,
+        /// Index of the point.
+        point: usize,
+        /// Name of the coordinate: `x`, `y`, `z`, or its index.
+        coordinate: String,
+        /// Its value, in physical units.
+        value: f64,
+        /// Lower end of the box along this coordinate.
+        min: f64,
+        /// Upper end of the box along this coordinate.
+        max: f64,
+    },
+    /// A position is NaN or infinite.
+    #[error("{argument}: point {point} has {coordinate} = {value}; positions must be finite")]
+    NotFinite {
+        /// The argument.
+        argument: String,
+        /// Index of the point.
+        point: usize,
+        /// Name of the coordinate: `x`, `y`, `z`, or its index.
+        coordinate: String,
+        /// Its value.
+        value: f64,
+    },
+    /// Values do not come in rows of the expected width.
+    #[error("{argument} must have {expected} components per {row}, got {got}")]
+    Width {
+        /// The argument.
+        argument: String,
+        /// `"point"` or `"sample"`.
+        row: &'static str,
+        /// Components expected.
+        expected: usize,
+        /// What came.
+        got: String,
+    },
+    /// A condition that the network does not have.
+    #[error("condition '{condition}' is unknown; the model takes {known:?}")]
+    UnknownCondition {
+        /// The name that was given.
+        condition: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// A condition that the network needs did not come.
+    #[error("condition '{condition}' is missing; the model takes {known:?}")]
+    MissingCondition {
+        /// The missing name.
+        condition: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// A condition is NaN or infinite.
+    #[error("condition '{condition}' must be finite, got {value} as component {component}")]
+    ConditionNotFinite {
+        /// The condition.
+        condition: String,
+        /// Index of the component.
+        component: usize,
+        /// Its value.
+        value: f64,
+    },
+    /// A field without statistics.
+    #[error("there are no statistics for field '{field}'; there are some for {known:?}")]
+    UnknownField {
+        /// The field, as `<domain>_<name>`.
+        field: String,
+        /// The fields that have statistics.
+        known: Vec<String>,
+    },
+    /// A name stands twice where names must differ.
+    #[error("{what} is given twice")]
+    Duplicate {
+        /// What, with its name.
+        what: String,
+    },
+    /// A number of the statistics is impossible.
+    #[error("statistics: the {what} must be {expected}, got {got}")]
+    Statistics {
+        /// Which number.
+        what: String,
+        /// Its range.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+}
+
+impl From<NormalisationError> for candle_core::Error {
+    fn from(error: NormalisationError) -> Self {
+        candle_core::Error::wrap(error)
+    }
+}
+
+/// A number as it was written: one that came as f32 without the digits that f64 adds.
+fn shortest(value: f64) -> String {
+    let narrow = value as f32;
+    if f64::from(narrow) == value { narrow.to_string() } else { value.to_string() }
+}
+
+/// Checks a list of statistics: its length and that every number is in range.
+pub(super) fn check(
+    what: impl Fn() -> String,
+    values: &[f64],
+    width: usize,
+    expected: &str,
+    in_range: impl Fn(f64) -> bool,
+) -> Result<(), NormalisationError> {
+    if width > 0 && values.len() == width && values.iter().all(|&value| value.is_finite() && in_range(value)) {
+        return Ok(());
+    }
+    let expected = format!("{} finite numbers{expected}", width.max(1));
+    Err(NormalisationError::Statistics { what: what(), expected, got: format!("{values:?}") })
+}

@@ -1,0 +1,273 @@
+//! The work list as a GPU reads it: padding and range tails resolved to a bit per key, empty tiles gone.
+//!
+//! A kernel walks over [`KeyStep`]s and looks at nothing else: no masks, no groups, no ranges. What it needs to know
+//! about a tile comes in one read, and it never meets a tile without a visible key.
+
+use std::cmp::Reverse;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{KeyRows, KeySource, KeyTile, PaddingBits, Reduction, TileSchedule, WorkItem};
+
+/// Most keys of a tile that a step can describe.
+pub const MAX_KEYS_PER_STEP: usize = 128;
+
+/// A key tile with at least one visible key, as one batch row sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct KeyStep {
+    /// Row of its first key in the keys of its source.
+    pub key_row: u64,
+    /// Row of its first value in the values of its source.
+    pub value_row: u64,
+    /// Bit `i` (of word `i / 64`): key `i` is inside the range and no padding.
+    pub visible: [u64; MAX_KEYS_PER_STEP / 64],
+    /// Which keys: a [`KeySource`] as a number.
+    pub source: u32,
+    /// Number of keys inside the range, 1 to [`MAX_KEYS_PER_STEP`].
+    pub len: u32,
+}
+
+/// A [`WorkItem`] in terms of steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct StepItem {
+    /// First query token of the input.
+    pub query_start: u64,
+    /// Number of query tokens, at least 1.
+    pub query_len: u32,
+    /// Batch row.
+    pub batch: u32,
+    /// Head.
+    pub head: u32,
+    /// First of its steps in [`StepSchedule::steps`].
+    pub first_step: u32,
+    /// One past the last of its steps; equal to the first if its queries see no key.
+    pub last_step: u32,
+    /// Slot of its partial result, or [`WorkItem::WHOLE`].
+    pub partial_slot: u32,
+}
+
+/// The query tile that a partial slot belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct SlotReduction {
+    /// First query token of the input.
+    pub query_start: u64,
+    /// Number of query tokens.
+    pub query_len: u32,
+    /// Batch row.
+    pub batch: u32,
+    /// Head.
+    pub head: u32,
+    /// First slot of the tile's partial results.
+    pub first_slot: u32,
+    /// Number of its slots.
+    pub slots: u32,
+    /// Position of the tile among those whose keys were split.
+    pub counter: u32,
+}
+
+/// What a step depends on besides the schedule.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StepContext<'a> {
+    /// Real tokens of the input.
+    pub input_padding: Option<&'a PaddingBits>,
+    /// Real tokens of the cache.
+    pub cache_padding: Option<&'a PaddingBits>,
+    /// Where the keys of the input lie, if they were copied.
+    pub key_rows: Option<&'a KeyRows>,
+}
+
+/// A [`TileSchedule`] for a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepSchedule {
+    items: Vec<StepItem>,
+    steps: Vec<KeyStep>,
+    reduction_of_slot: Vec<SlotReduction>,
+    reductions: usize,
+}
+
+impl StepSchedule {
+    /// Resolves the tiles of a schedule for `batch` rows.
+    ///
+    /// Rows that see the same padding share their steps. Items stay longest first, counted in steps.
+    ///
+    /// # Panics
+    /// Tiles of more than [`MAX_KEYS_PER_STEP`] keys.
+    pub fn new(schedule: &TileSchedule, batch: usize, context: StepContext<'_>) -> Self {
+        assert!(schedule.tile().keys <= MAX_KEYS_PER_STEP, "a step has {MAX_KEYS_PER_STEP} bits");
+        let tiles = schedule.key_tiles();
+        let shared = |padding: Option<&PaddingBits>| padding.is_none_or(|bits| bits.batch() == 1);
+        let rows = if shared(context.input_padding) && shared(context.cache_padding) { batch.min(1) } else { batch };
+
+        let mut steps = Vec::new();
+        // Per row and tile: the number of steps before it.
+        let mut before = Vec::with_capacity(rows * (tiles.len() + 1));
+        for row in 0..rows {
+            for tile in tiles {
+                before.push(steps.len() as u32);
+                steps.extend(step(row, tile, context));
+            }
+            before.push(steps.len() as u32);
+        }
+        let mut items: Vec<StepItem> =
+            schedule.items().iter().map(|item| step_item(item, rows, tiles, &before)).collect();
+        // Stable: equally long items stay in the order of the schedule.
+        items.sort_by_key(|item| Reverse(u64::from(item.query_len) * u64::from(item.last_step - item.first_step)));
+
+        let slot_reductions = |(counter, reduction): (usize, &Reduction)| {
+            let of_slot = SlotReduction {
+                query_start: reduction.query_start,
+                query_len: reduction.query_len,
+                batch: reduction.batch,
+                head: reduction.head,
+                first_slot: reduction.first_slot,
+                slots: reduction.slots,
+                counter: counter as u32,
+            };
+            std::iter::repeat_n(of_slot, reduction.slots as usize)
+        };
+        let reduction_of_slot = schedule.reductions().iter().enumerate().flat_map(slot_reductions).collect();
+        Self { items, steps, reduction_of_slot, reductions: schedule.reductions().len() }
+    }
+
+    /// The work items, longest first.
+    pub fn items(&self) -> &[StepItem] {
+        &self.items
+    }
+
+    /// The steps that the items refer to.
+    pub fn steps(&self) -> &[KeyStep] {
+        &self.steps
+    }
+
+    /// The query tile that each partial slot belongs to.
+    pub fn reduction_of_slot(&self) -> &[SlotReduction] {
+        &self.reduction_of_slot
+    }
+
+    /// Number of query tiles whose keys were split.
+    pub fn reductions(&self) -> usize {
+        self.reductions
+    }
+}
+
+fn step_item(item: &WorkItem, rows: usize, tiles: &[KeyTile], before: &[u32]) -> StepItem {
+    let row = if rows == 1 { 0 } else { item.batch as usize };
+    let of_row = &before[row * (tiles.len() + 1)..];
+    let tiles = item.key_tiles();
+    StepItem {
+        query_start: item.query_start,
+        query_len: item.query_len,
+        batch: item.batch,
+        head: item.head,
+        first_step: of_row[tiles.start],
+        last_step: of_row[tiles.end],
+        partial_slot: item.partial_slot,
+    }
+}
+
+/// The step of one tile, unless no key of it is visible.
+fn step(row: usize, tile: &KeyTile, context: StepContext<'_>) -> Option<KeyStep> {
+    let (padding, key_rows) = match tile.source {
+        KeySource::Input => (context.input_padding, context.key_rows),
+        KeySource::Cache => (context.cache_padding, None),
+    };
+    let mut visible = [0u64; MAX_KEYS_PER_STEP / 64];
+    for (word, bits) in visible.iter_mut().enumerate() {
+        let len = (tile.len as usize).saturating_sub(64 * word).min(64);
+        let start = tile.start as usize + 64 * word;
+        *bits = match padding {
+            None if len == 64 => u64::MAX,
+            None => (1 << len) - 1,
+            Some(padding) => padding.bits(row, start, len),
+        };
+    }
+    let key_row = key_rows.map_or(tile.start, |rows| rows.row_of(tile.start as usize) as u64);
+    let any = visible.iter().any(|&bits| bits != 0);
+    any.then_some(KeyStep { key_row, value_row: tile.start, visible, source: tile.source as u32, len: tile.len })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::TileShape;
+    use crate::{AttentionPattern, AttentionPlan, TokenSpec};
+
+    const TILE: TileShape = TileShape { queries: 32, keys: 16 };
+
+    /// 40 anchors, 10 others that nobody sees, 30 more anchors.
+    fn plan() -> AttentionPlan {
+        let tokens = [TokenSpec::new("a", 40), TokenSpec::new("b", 10), TokenSpec::new("c", 30)];
+        let patterns = [AttentionPattern::queries(["a", "b", "c"]).attend_to(["a", "c"])];
+        AttentionPlan::new(tokens, patterns).unwrap()
+    }
+
+    /// The keys that an item sees, as (row of the keys, row of the values).
+    fn seen(schedule: &StepSchedule, item: &StepItem) -> Vec<(u64, u64)> {
+        let steps = &schedule.steps()[item.first_step as usize..item.last_step as usize];
+        let keys = |step: &KeyStep| {
+            let step = *step;
+            let visible = move |i: &u64| step.visible[*i as usize / 64] >> (i % 64) & 1 == 1;
+            (0..MAX_KEYS_PER_STEP as u64).filter(visible).map(move |i| (step.key_row + i, step.value_row + i))
+        };
+        steps.iter().flat_map(keys).collect()
+    }
+
+    #[test]
+    fn steps_hold_exactly_the_real_keys_of_each_row() {
+        let plan = plan();
+        let resolved = plan.resolve(None).unwrap();
+        let schedule = TileSchedule::new(resolved.ranges(), 2, 3, TILE, 1);
+        let real = |row: usize, token: usize| row == 1 || token.is_multiple_of(3) && !(16..32).contains(&token);
+        let padding = PaddingBits::new(2, 80, real);
+        let context = StepContext { input_padding: Some(&padding), ..StepContext::default() };
+        let steps = StepSchedule::new(&schedule, 2, context);
+        assert_eq!(steps.items().len(), schedule.items().len());
+        for item in steps.items() {
+            let keys = (0..40).chain(50..80).filter(|&token| real(item.batch as usize, token));
+            let expected: Vec<(u64, u64)> = keys.map(|token| (token as u64, token as u64)).collect();
+            assert_eq!(seen(&steps, item), expected);
+        }
+    }
+
+    #[test]
+    fn copied_keys_are_read_at_their_rows_and_values_in_place() {
+        let plan = plan();
+        let resolved = plan.resolve(None).unwrap();
+        let rows = KeyRows::new(resolved.ranges());
+        assert_eq!(rows.rows(), 70);
+        let schedule = TileSchedule::new(resolved.ranges(), 1, 1, TILE, 1);
+        let steps = StepSchedule::new(&schedule, 1, StepContext { key_rows: Some(&rows), ..StepContext::default() });
+        let expected: Vec<(u64, u64)> = (0..40).map(|i| (i, i)).chain((0..30).map(|i| (40 + i, 50 + i))).collect();
+        for item in steps.items() {
+            assert_eq!(seen(&steps, item), expected);
+        }
+    }
+
+    #[test]
+    fn rows_of_one_padding_share_their_steps() {
+        let plan = plan();
+        let resolved = plan.resolve(None).unwrap();
+        let schedule = TileSchedule::new(resolved.ranges(), 4, 1, TILE, 1);
+        let padding = PaddingBits::new(1, 80, |_, token| token < 75);
+        let context = StepContext { input_padding: Some(&padding), ..StepContext::default() };
+        let steps = StepSchedule::new(&schedule, 4, context);
+        assert_eq!(steps.steps().len(), StepSchedule::new(&schedule, 4, StepContext::default()).steps().len());
+    }
+
+    #[test]
+    fn every_slot_knows_its_reduction() {
+        let plan = plan();
+        let resolved = plan.resolve(None).unwrap();
+        let tile = TileShape { queries: 80, keys: 4 };
+        let schedule = TileSchedule::new(resolved.ranges(), 1, 2, tile, 8);
+        let steps = StepSchedule::new(&schedule, 1, StepContext::default());
+        assert_eq!(steps.reduction_of_slot().len(), schedule.partial_slots());
+        for (slot, reduction) in steps.reduction_of_slot().iter().enumerate() {
+            assert!((reduction.first_slot..reduction.first_slot + reduction.slots).contains(&(slot as u32)));
+            assert!((reduction.counter as usize) < steps.reductions());
+        }
+    }
+}

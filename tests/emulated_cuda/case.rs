@@ -1,0 +1,403 @@
+//! The situations that every kernel must get right, and what it should compute there.
+
+use anyhow::Result;
+use candle_mixed_attention::plan::{CacheLayout, KeySource, PaddingBits, ResolvedPlan};
+use candle_mixed_attention::{AttentionPattern, AttentionPlan, TokenSpec};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::sync::Arc;
+
+use super::numbers::Number;
+
+/// One situation.
+pub struct Case {
+    pub name: &'static str,
+    pub batch: usize,
+    pub heads: usize,
+    /// Input groups.
+    groups: &'static [(&'static str, usize)],
+    /// Groups in the cache.
+    cached: &'static [(&'static str, usize)],
+    /// Queries and keys of each pattern.
+    patterns: &'static [(&'static [&'static str], &'static [&'static str])],
+    /// Real tokens of the input, by batch row and token.
+    padding: Option<fn(usize, usize) -> bool>,
+    /// Real tokens of the cache.
+    cache_padding: Option<fn(usize, usize) -> bool>,
+    pub rope: bool,
+    /// Work items that the machine runs at a time; more than there are splits keys.
+    pub workers: usize,
+    /// Whether a different tile size could break it.
+    pub brief: bool,
+}
+
+const PLAIN: Case = Case {
+    name: "",
+    batch: 1,
+    heads: 1,
+    groups: &[],
+    cached: &[],
+    patterns: &[],
+    padding: None,
+    cache_padding: None,
+    rope: false,
+    workers: 1,
+    brief: false,
+};
+
+const TWO_DOMAINS: &[(&str, usize)] = &[("a_anchors", 150), ("a_queries", 21), ("b_anchors", 203), ("b_queries", 40)];
+
+fn third(_: usize, token: usize) -> bool {
+    token.is_multiple_of(3)
+}
+
+fn ragged(row: usize, token: usize) -> bool {
+    token < 260 - 117 * row
+}
+
+fn holes(row: usize, token: usize) -> bool {
+    // Whole tiles of padding, in different places per row, and stray padding in between.
+    !(64 + 70 * row..230 + 40 * row).contains(&token) && !token.is_multiple_of(7)
+}
+
+fn none_in_row_one(row: usize, _: usize) -> bool {
+    row != 1
+}
+
+fn late_only(_: usize, token: usize) -> bool {
+    token > 380
+}
+
+/// All cases.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "self",
+        groups: TWO_DOMAINS,
+        patterns: &[(&["a_anchors", "a_queries"], &["a_anchors"]), (&["b_anchors", "b_queries"], &["b_anchors"])],
+        ..PLAIN
+    },
+    Case {
+        name: "cross",
+        groups: TWO_DOMAINS,
+        patterns: &[(&["a_anchors", "a_queries"], &["b_anchors"]), (&["b_anchors", "b_queries"], &["a_anchors"])],
+        ..PLAIN
+    },
+    Case {
+        name: "joint",
+        groups: TWO_DOMAINS,
+        patterns: &[(&["a_anchors", "a_queries", "b_anchors", "b_queries"], &["b_anchors", "a_anchors"])],
+        heads: 2,
+        ..PLAIN
+    },
+    Case {
+        name: "many_groups",
+        groups: &[("0", 30), ("1", 9), ("2", 70), ("3", 1), ("4", 64), ("5", 17)],
+        patterns: &[
+            (&["0"], &["0"]),
+            (&["1"], &["1", "0"]),
+            (&["2"], &["2", "0"]),
+            (&["3"], &["3", "0"]),
+            (&["4"], &["4", "0"]),
+            (&["5"], &["5", "0", "5"]),
+        ],
+        ..PLAIN
+    },
+    Case {
+        name: "cache",
+        groups: &[("queries", 77)],
+        cached: &[("anchors", 333), ("unused", 12)],
+        patterns: &[(&["queries"], &["anchors"])],
+        ..PLAIN
+    },
+    Case {
+        name: "cache_and_fresh_keys",
+        groups: &[("fresh", 90), ("queries", 33)],
+        cached: &[("old", 100), ("older", 140)],
+        patterns: &[(&["queries"], &["older", "fresh", "old"]), (&["fresh"], &["fresh", "old"])],
+        cache_padding: Some(third),
+        heads: 3,
+        ..PLAIN
+    },
+    Case {
+        name: "padding",
+        brief: true,
+        groups: TWO_DOMAINS,
+        patterns: &[
+            (&["a_anchors", "b_queries"], &["a_anchors", "b_anchors"]),
+            (&["a_queries", "b_anchors"], &["b_anchors"]),
+        ],
+        batch: 2,
+        padding: Some(holes),
+        ..PLAIN
+    },
+    Case {
+        name: "ragged_batch",
+        groups: &[("tokens", 261)],
+        patterns: &[(&["tokens"], &["tokens"])],
+        batch: 3,
+        padding: Some(ragged),
+        ..PLAIN
+    },
+    Case {
+        name: "all_keys_masked",
+        groups: &[("tokens", 140)],
+        patterns: &[(&["tokens"], &["tokens"])],
+        batch: 2,
+        padding: Some(none_in_row_one),
+        ..PLAIN
+    },
+    Case {
+        name: "empty_groups",
+        groups: &[("nobody", 0), ("some", 50), ("none", 0), ("lost", 20)],
+        patterns: &[(&["nobody", "some"], &["none", "some"]), (&["none", "lost"], &["nobody"])],
+        ..PLAIN
+    },
+    Case {
+        name: "zero_queries",
+        groups: &[("queries", 0)],
+        cached: &[("anchors", 40)],
+        patterns: &[(&["queries"], &["anchors"])],
+        ..PLAIN
+    },
+    Case {
+        name: "tails",
+        brief: true,
+        groups: &[("1", 1), ("129", 129), ("65", 65), ("15", 15), ("16", 16), ("17", 17)],
+        patterns: &[(&["1", "129", "17"], &["65", "1"]), (&["65"], &["129", "17"]), (&["15", "16"], &["15", "1"])],
+        ..PLAIN
+    },
+    Case {
+        name: "split_keys",
+        brief: true,
+        groups: &[("anchors", 411), ("queries", 7)],
+        patterns: &[(&["anchors", "queries"], &["anchors"])],
+        workers: 32,
+        ..PLAIN
+    },
+    Case {
+        name: "split_keys_with_a_part_all_masked",
+        groups: &[("anchors", 500), ("queries", 20)],
+        patterns: &[(&["queries"], &["anchors"]), (&["anchors"], &["queries"])],
+        padding: Some(late_only),
+        workers: 64,
+        ..PLAIN
+    },
+    Case {
+        name: "rope",
+        brief: true,
+        groups: TWO_DOMAINS,
+        cached: &[("older", 30)],
+        patterns: &[
+            (&["a_anchors", "a_queries"], &["a_anchors", "older"]),
+            (&["b_anchors", "b_queries"], &["b_anchors"]),
+        ],
+        heads: 2,
+        rope: true,
+        ..PLAIN
+    },
+];
+
+/// A case with numbers.
+///
+/// The input tensors are views of one fused projection `[batch, tokens, 3, heads, head_dim]`. Rows that no query may see
+/// hold NaN.
+pub struct Problem<T> {
+    pub resolved: Arc<ResolvedPlan>,
+    pub batch: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    pub tokens: usize,
+    pub workers: usize,
+    /// `[batch, tokens, 3, heads, head_dim]` of queries, keys, values.
+    pub fused: Vec<T>,
+    /// `[batch, heads, cache tokens, head_dim]`
+    pub cached_keys: Vec<T>,
+    pub cached_values: Vec<T>,
+    /// `[tokens, head_dim / 2, 2]` of (cos, sin).
+    pub rope: Option<Vec<f32>>,
+    pub padding: Option<PaddingBits>,
+    pub cache_padding: Option<PaddingBits>,
+}
+
+impl<T: Number> Problem<T> {
+    pub fn new(case: &Case, head_dim: usize) -> Result<Self> {
+        let specs = case.cached.iter().map(|&(name, _)| TokenSpec::cached(name));
+        let specs = specs.chain(case.groups.iter().map(|&(name, size)| TokenSpec::new(name, size)));
+        let patterns = case
+            .patterns
+            .iter()
+            .map(|(queries, keys)| AttentionPattern::queries(queries.iter().copied()).attend_to(keys.iter().copied()));
+        let plan = AttentionPlan::new(specs.collect::<Vec<_>>(), patterns.collect::<Vec<_>>())?;
+        let layout = (!case.cached.is_empty())
+            .then(|| CacheLayout::new(case.cached.iter().map(|&(name, size)| (name.to_string(), size))))
+            .transpose()?;
+        let resolved = plan.resolve(layout.as_ref())?;
+        let (batch, heads, tokens) = (case.batch, case.heads, plan.len());
+        let cache_tokens = resolved.ranges().cache_tokens();
+        let bits = |tokens: usize, real: Option<fn(usize, usize) -> bool>| {
+            real.map(|real| PaddingBits::new(batch, tokens, real))
+        };
+        let mut random = StdRng::seed_from_u64(head_dim as u64);
+        let mut draw =
+            |count: usize| -> Vec<T> { (0..count).map(|_| T::from_f64(random.random_range(-1.5..1.5))).collect() };
+        let mut problem = Self {
+            batch,
+            heads,
+            head_dim,
+            tokens,
+            workers: case.workers,
+            fused: draw(batch * tokens * 3 * heads * head_dim),
+            cached_keys: draw(batch * heads * cache_tokens * head_dim),
+            cached_values: draw(batch * heads * cache_tokens * head_dim),
+            rope: case.rope.then(|| {
+                let angle = |i: usize| (i as f32 * 0.37).sin() * 3.0;
+                (0..tokens * head_dim / 2).flat_map(|i| [angle(i).cos(), angle(i).sin()]).collect()
+            }),
+            padding: bits(tokens, case.padding),
+            cache_padding: bits(cache_tokens, case.cache_padding),
+            resolved,
+        };
+        problem.poison();
+        Ok(problem)
+    }
+
+    /// Where a row of the fused projection starts; `part` is 0 for queries, 1 for keys, 2 for values.
+    fn row(&self, batch: usize, token: usize, part: usize, head: usize) -> usize {
+        (((batch * self.tokens + token) * 3 + part) * self.heads + head) * self.head_dim
+    }
+
+    fn cache_row(&self, batch: usize, head: usize, token: usize) -> usize {
+        ((batch * self.heads + head) * self.resolved.ranges().cache_tokens() + token) * self.head_dim
+    }
+
+    fn is_real(&self, source: KeySource, batch: usize, token: usize) -> bool {
+        let padding = match source {
+            KeySource::Input => &self.padding,
+            KeySource::Cache => &self.cache_padding,
+        };
+        padding.as_ref().is_none_or(|padding| padding.is_real(batch, token))
+    }
+
+    /// Writes NaN over every key and value that no query sees.
+    fn poison(&mut self) {
+        let ranges = self.resolved.ranges().clone();
+        let seen = |source, token| {
+            let holds = |range: &candle_mixed_attention::plan::KeyRange| {
+                range.source == source && (range.start..range.start + range.len).contains(&token)
+            };
+            ranges.key_ranges().iter().any(holds)
+        };
+        let nan = T::from_f64(f64::NAN);
+        for batch in 0..self.batch {
+            for head in 0..self.heads {
+                for token in 0..self.tokens {
+                    if !seen(KeySource::Input, token) || !self.is_real(KeySource::Input, batch, token) {
+                        for part in [1, 2] {
+                            let row = self.row(batch, token, part, head);
+                            self.fused[row..row + self.head_dim].fill(nan);
+                        }
+                    }
+                }
+                for token in 0..ranges.cache_tokens() {
+                    if !seen(KeySource::Cache, token) || !self.is_real(KeySource::Cache, batch, token) {
+                        let row = self.cache_row(batch, head, token);
+                        self.cached_keys[row..row + self.head_dim].fill(nan);
+                        self.cached_values[row..row + self.head_dim].fill(nan);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One row, rotated if it is a query or key of the input.
+    fn channels<F: Float>(&self, data: &[T], row: usize, token: Option<usize>) -> Vec<F> {
+        let mut channels: Vec<F> = data[row..row + self.head_dim].iter().map(|x| F::of(x.to_f64())).collect();
+        if let (Some(rope), Some(token)) = (&self.rope, token) {
+            let angles = &rope[token * self.head_dim..(token + 1) * self.head_dim];
+            for (pair, angle) in channels.chunks_exact_mut(2).zip(angles.chunks_exact(2)) {
+                let (x0, x1, cos, sin) = (pair[0], pair[1], F::of(angle[0].into()), F::of(angle[1].into()));
+                pair[0] = x0 * cos - x1 * sin;
+                pair[1] = x0 * sin + x1 * cos;
+            }
+        }
+        channels
+    }
+
+    /// The definition, computed in `F`: `[batch, tokens, heads, head_dim]`.
+    pub fn reference<F: Float>(&self) -> Vec<f64> {
+        let mut output = vec![0f64; self.batch * self.tokens * self.heads * self.head_dim];
+        let scale = F::of(1.0 / (self.head_dim as f64).sqrt());
+        for batch in 0..self.batch {
+            for head in 0..self.heads {
+                for queries in self.resolved.ranges().query_ranges() {
+                    let mut keys: Vec<(Vec<F>, Vec<F>)> = Vec::new();
+                    for range in self.resolved.ranges().keys_of(queries) {
+                        let tokens = range.start..range.start + range.len;
+                        keys.extend(tokens.filter(|&token| self.is_real(range.source, batch, token)).map(|token| {
+                            match range.source {
+                                KeySource::Input => (
+                                    self.channels(&self.fused, self.row(batch, token, 1, head), Some(token)),
+                                    self.channels(&self.fused, self.row(batch, token, 2, head), None),
+                                ),
+                                KeySource::Cache => (
+                                    self.channels(&self.cached_keys, self.cache_row(batch, head, token), None),
+                                    self.channels(&self.cached_values, self.cache_row(batch, head, token), None),
+                                ),
+                            }
+                        }));
+                    }
+                    for token in queries.start..queries.start + queries.len {
+                        let query = self.channels::<F>(&self.fused, self.row(batch, token, 0, head), Some(token));
+                        let first = ((batch * self.tokens + token) * self.heads + head) * self.head_dim;
+                        attend(&query, &keys, scale, &mut output[first..first + self.head_dim]);
+                    }
+                }
+            }
+        }
+        output
+    }
+}
+
+fn attend<F: Float>(query: &[F], keys: &[(Vec<F>, Vec<F>)], scale: F, output: &mut [f64]) {
+    let dot = |key: &[F]| query.iter().zip(key).fold(F::of(0.0), |sum, (&q, &k)| sum + q * k) * scale;
+    let scores: Vec<F> = keys.iter().map(|(key, _)| dot(key)).collect();
+    let maximum = scores.iter().fold(F::of(f64::NEG_INFINITY), |max, &score| if score > max { score } else { max });
+    let weights: Vec<F> = scores.iter().map(|&score| (score - maximum).exp()).collect();
+    let sum = weights.iter().fold(F::of(0.0), |sum, &weight| sum + weight);
+    for (channel, output) in output.iter_mut().enumerate() {
+        let weighted =
+            keys.iter().zip(&weights).fold(F::of(0.0), |sum, ((_, value), &weight)| sum + weight * value[channel]);
+        *output = if keys.is_empty() { 0.0 } else { (weighted / sum).into() };
+    }
+}
+
+/// f32 or f64 arithmetic.
+pub trait Float:
+    Copy
+    + PartialOrd
+    + Into<f64>
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+{
+    fn of(value: f64) -> Self;
+    fn exp(self) -> Self;
+}
+
+impl Float for f32 {
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+    fn exp(self) -> Self {
+        f32::exp(self)
+    }
+}
+
+impl Float for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+    fn exp(self) -> Self {
+        f64::exp(self)
+    }
+}

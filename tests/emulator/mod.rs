@@ -1,0 +1,14 @@
+//! Runs CUDA and Metal kernels on the CPU, from their unmodified source, with every access checked. See `README.md`.
+
+mod compile;
+mod device;
+mod finding;
+mod metal;
+mod metal_lint;
+pub mod self_tests;
+
+pub use compile::{Compiler, Source};
+pub use device::{Device, Kernels, Launch, TensorMap};
+pub use finding::{Finding, FindingKind};
+pub use metal::MetalArguments;
+pub use metal_lint::unqualified_pointers;
