@@ -23,6 +23,7 @@ use super::error::AbUptError;
 use super::geometry::Geometry;
 use super::mlp::Activation;
 use super::neighbours::{NeighbourChoice, Neighbours, neighbours};
+use crate::layers::{Messages, is_plain, message_sum};
 
 /// Longest wavelength of the embeddings of the geometry, whatever the network uses elsewhere.
 const MAX_WAVELENGTH: f64 = 10_000.0;
@@ -285,9 +286,43 @@ impl SupernodePooling {
             }
         };
 
+        let mut pooled = match (&self.message, parts.as_slice()) {
+            (Message::Mlp(..), [Part::Points(of_points), Part::Supernodes(of_supernodes)])
+                if is_plain(of_points) && is_plain(of_supernodes) =>
+            {
+                let of_supernodes = bias.map_or(Ok(of_supernodes.clone()), |bias| of_supernodes.broadcast_add(bias))?;
+                let mean = self.config.aggregation == Aggregation::Mean;
+                message_sum(
+                    of_points,
+                    &of_supernodes,
+                    Messages { points: &neighbours.points, starts: &neighbours.starts, mean },
+                )?
+            }
+            _ => self.message_blocks(positions, &supernodes, features.as_ref(), &neighbours, &parts, bias)?,
+        };
+        if let Message::Mlp(_, last) = &self.message {
+            pooled = self.last_layer(last, &pooled, &neighbours)?;
+        }
+        if let Some(projection) = &self.projection {
+            pooled = projection.forward(&Tensor::cat(&[&pooled, &own], 1)?)?;
+        }
+        let shape = (geometry.batch(), geometry.supernodes_per_sample(), self.config.output_dim());
+        pooled.reshape(shape)?.to_dtype(self.dtype)
+    }
+
+    /// Messages and their sums or means, block by block.
+    fn message_blocks(
+        &self,
+        positions: &Tensor,
+        supernodes: &Tensor,
+        features: Option<&Tensor>,
+        neighbours: &Neighbours,
+        parts: &[Part],
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let mut pooled = Vec::new();
-        for block in blocks(&neighbours, positions.device())? {
-            let relative = self.relative_part(positions, &supernodes, features.as_ref(), &block)?;
+        for block in blocks(neighbours, positions.device())? {
+            let relative = self.relative_part(positions, supernodes, features, &block)?;
             let of_block = parts.iter().map(|part| part.of(&block, &relative)).collect::<Result<Vec<_>>>()?;
             let messages = match (&self.message, of_block.as_slice()) {
                 (Message::Identity, parts) => Tensor::cat(parts, 1)?,
@@ -304,15 +339,7 @@ impl SupernodePooling {
             };
             pooled.push(self.aggregate(&block, &messages)?);
         }
-        let mut pooled = Tensor::cat(&pooled, 0)?;
-        if let Message::Mlp(_, last) = &self.message {
-            pooled = self.last_layer(last, &pooled, &neighbours)?;
-        }
-        if let Some(projection) = &self.projection {
-            pooled = projection.forward(&Tensor::cat(&[&pooled, &own], 1)?)?;
-        }
-        let shape = (geometry.batch(), geometry.supernodes_per_sample(), self.config.output_dim());
-        pooled.reshape(shape)?.to_dtype(self.dtype)
+        Tensor::cat(&pooled, 0)
     }
 
     /// Checks the geometry and projects its features to `[points, hidden_dim]`.
