@@ -4,6 +4,8 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::{Linear, Module, VarBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::error::AbUptError;
+
 /// The function between two linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -84,6 +86,11 @@ impl Mlp {
     /// # Errors
     /// Another width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let width = self.layers.first().map_or(Ok(0), |layer| layer.weight().dim(1))?;
+        if x.dims().last() != Some(&width) {
+            let (argument, expected, got) = ("x".to_string(), format!("[.., {width}]"), x.dims().to_vec());
+            return Err(AbUptError::Shape { argument, expected, got }.into());
+        }
         let mut layers = self.layers.iter();
         let first = layers.next().map_or_else(|| Ok(x.clone()), |layer| layer.forward(x))?;
         layers.try_fold(first, |x, layer| layer.forward(&self.activation.forward(&x)?))
