@@ -17,7 +17,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{Linear, Module, VarBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::config::default_position_dim;
+use super::config::{check_width, default_position_dim};
 use super::embedding::SinCosEmbedding;
 use super::error::AbUptError;
 use super::geometry::Geometry;
@@ -143,13 +143,15 @@ impl PoolingConfig {
             return refuse("position_dim", "1, 2 or 3", self.position_dim.to_string());
         }
         let coordinates = self.position_dim + usize::from(self.pos_mode != PositionMode::AbsPos);
+        check_width("supernode_pooling.hidden_dim", self.hidden_dim)?;
         if self.hidden_dim < 2 * coordinates {
             let expected = format!("at least {}, two channels for each embedded number", 2 * coordinates);
             return refuse("hidden_dim", &expected, self.hidden_dim.to_string());
         }
         match (self.radius, self.k) {
-            (Some(radius), None) if !(radius >= 0.0 && radius.is_finite()) => {
-                return refuse("radius", "finite and not negative", radius.to_string());
+            // Distances are f32.
+            (Some(radius), None) if !(radius >= 0.0 && (radius as f32).is_finite()) => {
+                return refuse("radius", "finite in f32 and not negative", radius.to_string());
             }
             (Some(_), None) if self.max_degree == 0 => {
                 return refuse("max_degree", "at least 1", "0".to_string());
@@ -159,8 +161,8 @@ impl PoolingConfig {
             (Some(_), Some(_)) => return refuse("radius, k", "one of the two", "both".to_string()),
             (None, None) => return refuse("radius, k", "one of the two", "neither".to_string()),
         }
-        if self.input_features_dim == Some(0) {
-            return refuse("input_features_dim", "at least 1, or null", "0".to_string());
+        if let Some(features) = self.input_features_dim {
+            check_width("supernode_pooling.input_features_dim", features)?;
         }
         if self.input_features_dim.is_some() && self.pos_mode == PositionMode::AbsRelPos {
             return refuse("input_features_dim", "null with pos_mode absrelpos", "features".to_string());
