@@ -127,3 +127,58 @@ pub fn tile_classes(
     };
     (0..batch).flat_map(|row| tiles.iter().map(move |tile| class(row, tile))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mask that no word boundary lines up with.
+    fn real(row: usize, token: usize) -> bool {
+        !(token + 7 * row).is_multiple_of(5)
+    }
+
+    #[test]
+    fn bits_and_counts_agree_with_the_mask_at_every_offset() {
+        let (batch, tokens) = (2, 200);
+        let padding = PaddingBits::new(batch, tokens, real);
+        for row in 0..batch {
+            for start in 0..tokens {
+                for len in [0, 1, 3, 63, 64] {
+                    let len = len.min(tokens - start);
+                    let expected = (0..len).filter(|i| real(row, start + i)).fold(0u64, |bits, i| bits | 1 << i);
+                    assert_eq!(padding.bits(row, start, len), expected, "row {row}, {len} tokens from {start}");
+                }
+                let rest = (start..tokens).filter(|&token| real(row, token)).count();
+                assert_eq!(padding.count(row, start, tokens - start), rest);
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_are_empty_partial_or_full() {
+        let padding = PaddingBits::new(2, 96, |row, token| token >= 64 || row == 1 && token < 40);
+        let tile = |start, source| KeyTile { start, len: 32, source };
+        let tiles = [tile(0, KeySource::Input), tile(32, KeySource::Input), tile(64, KeySource::Input)];
+        use TileClass::{Empty, Full, Partial};
+        assert_eq!(tile_classes(&tiles, 2, Some(&padding), None), [Empty, Empty, Full, Full, Partial, Full]);
+        let cached = [tile(0, KeySource::Cache)];
+        assert_eq!(tile_classes(&cached, 1, Some(&padding), None), [Full]);
+        assert_eq!(tile_classes(&cached, 1, None, Some(&padding)), [Empty]);
+    }
+
+    #[test]
+    fn one_row_serves_every_row() {
+        let padding = PaddingBits::new(1, 70, real);
+        assert!((0..70).all(|token| padding.is_real(5, token) == real(0, token)));
+    }
+
+    #[test]
+    fn gathered_groups_keep_their_bits() {
+        let padding = PaddingBits::new(2, 100, real);
+        let gathered = padding.gather(&[(90, 10), (3, 65)]);
+        for row in 0..2 {
+            let expected = (90..100).chain(3..68).map(|token| real(row, token));
+            assert!(expected.enumerate().all(|(token, expected)| gathered.is_real(row, token) == expected));
+        }
+    }
+}

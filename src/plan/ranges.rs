@@ -127,3 +127,59 @@ pub(super) struct PatternRanges {
     /// Each key group, in the order of the pattern.
     pub keys: Vec<KeyRange>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AttentionPattern, AttentionPlan, TokenSpec};
+
+    fn ranges(groups: &[(&str, usize)], patterns: &[(&[&str], &[&str])]) -> PlanRanges {
+        let tokens: Vec<_> = groups.iter().map(|&(name, size)| TokenSpec::new(name, size)).collect();
+        let patterns: Vec<_> = patterns
+            .iter()
+            .map(|(queries, keys)| AttentionPattern::queries(queries.iter().copied()).attend_to(keys.iter().copied()))
+            .collect();
+        AttentionPlan::new(tokens, patterns).unwrap().resolve(None).unwrap().ranges().clone()
+    }
+
+    fn input(start: usize, len: usize) -> KeyRange {
+        KeyRange { source: KeySource::Input, start, len }
+    }
+
+    #[test]
+    fn neighbours_merge() {
+        let groups = [("a", 3), ("b", 4), ("c", 5)];
+        let ranges = ranges(&groups, &[(&["a", "b", "c"], &["a", "b"])]);
+        assert_eq!(ranges.query_ranges(), [QueryRange { start: 0, len: 12, keys: 0..1 }]);
+        assert_eq!(ranges.key_ranges(), [input(0, 7)]);
+    }
+
+    #[test]
+    fn neighbours_of_different_patterns_merge_if_they_see_the_same() {
+        let ranges = ranges(&[("a", 3), ("b", 4)], &[(&["a"], &["b"]), (&["b"], &["b"])]);
+        assert_eq!(ranges.query_ranges(), [QueryRange { start: 0, len: 7, keys: 0..1 }]);
+    }
+
+    #[test]
+    fn keys_keep_the_order_and_the_repetitions_of_the_pattern() {
+        let ranges = ranges(&[("a", 3), ("b", 4)], &[(&["a", "b"], &["b", "a", "a"])]);
+        let queries = &ranges.query_ranges()[0];
+        assert_eq!(ranges.keys_of(queries), [input(3, 4), input(0, 3), input(0, 3)]);
+        assert_eq!(ranges.key_count(queries), 10);
+        assert_eq!(ranges.visible_pairs(), 70);
+    }
+
+    #[test]
+    fn empty_groups_leave_no_range_and_do_not_separate_neighbours() {
+        let ranges = ranges(&[("a", 3), ("nothing", 0), ("b", 4)], &[(&["a", "nothing", "b"], &["a", "nothing", "b"])]);
+        assert_eq!(ranges.query_ranges(), [QueryRange { start: 0, len: 7, keys: 0..1 }]);
+        assert_eq!(ranges.key_ranges(), [input(0, 7)]);
+    }
+
+    #[test]
+    fn queries_without_keys_keep_their_range() {
+        let ranges = ranges(&[("a", 3), ("nothing", 0)], &[(&["a", "nothing"], &["nothing"])]);
+        assert_eq!(ranges.query_ranges(), [QueryRange { start: 0, len: 3, keys: 0..0 }]);
+        assert_eq!((ranges.visible_pairs(), ranges.has_input_keys()), (0, false));
+    }
+}

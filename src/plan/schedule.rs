@@ -194,3 +194,93 @@ impl TileSchedule {
         self.reductions.last().map_or(0, |reduction| (reduction.first_slot + reduction.slots) as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AttentionPattern, AttentionPlan, TokenSpec};
+
+    const TILE: TileShape = TileShape { queries: 32, keys: 16 };
+
+    /// One group of `queries` tokens that sees one of `keys` tokens, which sees nothing but an empty group.
+    fn ranges(queries: usize, keys: usize) -> PlanRanges {
+        let tokens = [TokenSpec::new("query", queries), TokenSpec::new("key", keys), TokenSpec::new("nothing", 0)];
+        let patterns = [
+            AttentionPattern::queries(["query"]).attend_to(["key"]),
+            AttentionPattern::queries(["key", "nothing"]).attend_to(["nothing"]),
+        ];
+        AttentionPlan::new(tokens, patterns).unwrap().resolve(None).unwrap().ranges().clone()
+    }
+
+    /// Into how many parts the keys of the queries of [`ranges`] are split.
+    fn parts(queries: usize, keys: usize, workers: usize) -> usize {
+        let schedule = TileSchedule::new(&ranges(queries, keys), 1, 1, TILE, workers);
+        schedule.items().iter().filter(|item| item.query_start == 0).count()
+    }
+
+    #[test]
+    fn keys_are_split_only_when_workers_would_be_idle() {
+        // 1 tile of queries and 4 tiles of keys that ask for nothing: 5 items.
+        assert_eq!(parts(32, 128, 5), 1);
+        // 6 workers want 2 parts of at least 4 of the 8 key tiles.
+        assert_eq!(parts(32, 128, 6), 2);
+        // One key tile less, and a part would be too short.
+        assert_eq!(parts(32, 112, 6), 1);
+        // However many workers there are, no part has fewer than 4 key tiles.
+        assert_eq!(parts(32, 16 * 4 * 7, 1_000_000), 7);
+    }
+
+    #[test]
+    fn parts_have_slots_of_their_own() {
+        let schedule = TileSchedule::new(&ranges(40, 256), 2, 3, TILE, 64);
+        let mut slots: Vec<u32> =
+            schedule.items().iter().map(|item| item.partial_slot).filter(|&slot| slot != WorkItem::WHOLE).collect();
+        slots.sort_unstable();
+        assert!(!slots.is_empty());
+        assert_eq!(slots, (0..schedule.partial_slots() as u32).collect::<Vec<_>>());
+        let reduced: Vec<u32> = schedule
+            .reductions()
+            .iter()
+            .flat_map(|reduction| reduction.first_slot..reduction.first_slot + reduction.slots)
+            .collect();
+        assert_eq!(reduced, slots);
+    }
+
+    #[test]
+    fn items_come_longest_first_and_neighbours_stay_together() {
+        let schedule = TileSchedule::new(&ranges(100, 64), 2, 2, TILE, 1);
+        let pairs = |item: &WorkItem| u64::from(item.query_len) * item.key_tiles().len() as u64;
+        assert!(schedule.items().is_sorted_by_key(|item| std::cmp::Reverse(pairs(item))));
+        let full = schedule.items().iter().filter(|item| pairs(item) == 32 * 4);
+        assert!(full.is_sorted_by_key(|item| (item.batch, item.head, item.query_start)));
+    }
+
+    #[test]
+    fn query_ranges_of_one_pattern_share_key_tiles() {
+        let groups = 100;
+        let name = |group: usize| format!("group_{group}");
+        let tokens: Vec<_> = (0..groups).map(|group| TokenSpec::new(name(group), 16)).collect();
+        // Every other group asks in each pattern, so that no neighbours merge.
+        let asking = |odd: usize| (0..groups).filter(move |group| group % 2 == odd).map(name);
+        let patterns = [
+            AttentionPattern::queries(asking(0)).attend_to([name(0)]),
+            AttentionPattern::queries(asking(1)).attend_to([name(1)]),
+        ];
+        let plan = AttentionPlan::new(tokens, patterns).unwrap();
+        let schedule = TileSchedule::new(plan.resolve(None).unwrap().ranges(), 1, 1, TILE, 1);
+        assert_eq!(schedule.items().len(), groups);
+        assert_eq!(schedule.key_tiles().len(), 2);
+    }
+
+    #[test]
+    fn offsets_do_not_overflow_32_bits() {
+        let tokens = [TokenSpec::new("anchors", 4), TokenSpec::new("queries", 5_000_000_000)];
+        let patterns = [AttentionPattern::queries(["anchors", "queries"]).attend_to(["anchors"])];
+        let plan = AttentionPlan::new(tokens, patterns).unwrap();
+        let tile = TileShape { queries: 1 << 31, keys: 16 };
+        let schedule = TileSchedule::new(plan.resolve(None).unwrap().ranges(), 1, 1, tile, 1);
+        assert_eq!(schedule.items().iter().map(|item| u64::from(item.query_len)).sum::<u64>(), 5_000_000_004);
+        assert_eq!(schedule.items().iter().map(|item| item.query_start).max(), Some(1 << 32));
+        assert_eq!(plan.visible_pairs(), Ok(20_000_000_016));
+    }
+}
