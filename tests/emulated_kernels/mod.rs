@@ -5,6 +5,7 @@
 mod case;
 mod cuda;
 mod metal;
+mod mutation;
 mod numbers;
 
 use anyhow::{Context, Result, ensure};

@@ -4,7 +4,7 @@
 mod arguments;
 mod language;
 mod launch;
-mod mutants;
+mod mutations;
 #[path = "../../../src/attention/metal/recipes.rs"]
 mod recipes;
 #[path = "../../../src/metal/source.rs"]
@@ -57,7 +57,7 @@ pub fn trials() -> Vec<Trial> {
         }
     }
     trials.extend(waves::trials(&compiler));
-    trials.extend(mutants::trials(&compiler));
+    trials.extend(mutations::trials(&compiler));
     trials.extend(language::trials(&compiler));
     trials
 }
