@@ -6,8 +6,10 @@
 #   eval "$(scripts/cuda-toolkit.sh FOLDER)"
 #   cargo check --features cuda --all-targets
 #
-# CUDA_COMPUTE_CAP chooses what candle's own kernels are compiled for (default 90). Nothing that is linked this way runs
-# without a driver: `libcuda` is a stub.
+# CUDA_COMPUTE_CAP chooses what candle's own kernels are compiled for (default 90). The driver's library is a stub to link
+# against. Where there is no driver, it can be loaded, too, and says that there is no device:
+#
+#   LD_LIBRARY_PATH="$CUDA_HOME/lib:$CUDA_HOME/lib/stubs" cargo test --features cuda --test cuda
 set -euo pipefail
 
 folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/cuda-13.0}
@@ -38,15 +40,21 @@ install() {
   done
   ln -sfn lib "$root/lib64"
 
-  # A libcuda to link against: every function of the driver's headers, empty.
-  mkdir -p "$root/lib/stubs"
-  grep -ohE '\bcu[A-Z][A-Za-z0-9_]+' "$root"/include/cuda.h "$root"/include/cudaProfiler.h | sort -u |
-    sed 's/.*/void &(void) {}/' >"$work/cuda.c"
-  cc -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$root/lib/stubs/libcuda.so" "$work/cuda.c"
   touch "$folder/.ready"
 }
 
+# A libcuda with every function of the driver's headers, each of which returns CUDA_ERROR_NO_DEVICE.
+make_stub() {
+  local source=$root/lib/stubs/cuda.c
+  mkdir -p "$root/lib/stubs"
+  grep -ohE '\bcu[A-Z][A-Za-z0-9_]+' "$root"/include/cuda.h "$root"/include/cudaProfiler.h | sort -u |
+    sed 's/.*/int &(void) { return 100; }/' >"$source"
+  cc -shared -fPIC -w -Wl,-soname,libcuda.so.1 -o "$root/lib/stubs/libcuda.so" "$source"
+  ln -sf libcuda.so "$root/lib/stubs/libcuda.so.1"
+}
+
 [ -e "$folder/.ready" ] || install
+[ -e "$root/lib/stubs/libcuda.so.1" ] || make_stub
 
 cat <<ENVIRONMENT
 export CUDA_HOME='$root' CUDA_PATH='$root' CUDA_ROOT='$root' CUDA_TOOLKIT_ROOT_DIR='$root'

@@ -51,6 +51,7 @@ mod cache;
 mod cache_file;
 mod convert;
 mod error;
+mod layers;
 #[cfg(feature = "metal")]
 mod metal;
 pub mod models;

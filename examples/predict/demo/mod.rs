@@ -1,6 +1,7 @@
 //! The demo: the flow past an ellipsoid, predicted and exact, as files, pictures and errors.
 
 mod model;
+mod network;
 mod pictures;
 
 use std::path::Path;
@@ -10,13 +11,12 @@ use candle_mixed_attention::candle_core::{Device, safetensors};
 use serde_json::{Map, Value, json};
 
 pub use model::{FlowModel, PlaceKind};
+pub use network::{Network, warning};
 
 use crate::ellipsoid::{Case, Flow, Slice, surface_mesh};
 use crate::mesh::Mesh;
 use crate::metrics::{FieldError, Metrics};
-use crate::output::{
-    Chunk, Existing, FieldSpec, LocalDisk, Part, Run, safetensors_layout, vtp_layout, write_npz, write_whole,
-};
+use crate::output::{Chunk, Existing, FieldSpec, LocalDisk, Part, Run, write_npz, write_whole};
 use crate::progress::Progress;
 
 /// Half the height of the slice.
@@ -74,15 +74,10 @@ impl Demo {
     }
 
     /// What is written: for both places a `.vtp` and a `.safetensors` file.
-    pub fn parts(&self) -> Vec<Part> {
+    pub fn parts(&self, npz: bool) -> Vec<Part> {
         let part = |place: &Place| {
-            let (name, points) = (place.kind.name(), place.mesh.points().len() as u64);
-            let fields = written_fields(place.kind);
-            let files = vec![
-                vtp_layout(&format!("{name}.vtp"), points, &fields, Some(&place.mesh)),
-                safetensors_layout(&format!("{name}.safetensors"), points, &fields),
-            ];
-            Part { name: name.to_string(), points, fields, files }
+            let points = place.mesh.points().len() as u64;
+            Part::new(place.kind.name(), points, written_fields(place.kind), Some(&place.mesh), npz)
         };
         self.places.iter().map(part).collect()
     }
@@ -93,7 +88,7 @@ impl Demo {
         inputs.insert("semi_axes".into(), json!(self.case.semi_axes));
         inputs.insert("alpha".into(), json!(self.case.alpha));
         inputs.insert("beta".into(), json!(self.case.beta));
-        let parts = self.parts();
+        let parts = self.parts(options.npz);
         let points = parts.iter().map(|part| part.points).sum();
         let mut run = Run::open(LocalDisk, options.folder, inputs, options.chunk, parts, options.existing)?;
 
@@ -135,6 +130,8 @@ impl Demo {
                 write_npz(&LocalDisk, &file("safetensors"), &file("npz"), points, &written_fields(place.kind))?;
             }
         }
+        let (body, plane) = ((&surface.mesh, &on_surface), (&self.slice, &on_slice));
+        write("flow.png", &pictures::overview(&self.case, model, body, plane, &metrics)?)?;
         write("metrics.json", &serde_json::to_vec_pretty(&metrics)?)?;
         Ok(metrics)
     }

@@ -103,6 +103,15 @@ impl Geometry {
         Ok(self)
     }
 
+    /// Checks that a position has as many coordinates as a network expects.
+    pub(super) fn check_position_dim(&self, expected: usize) -> std::result::Result<(), AbUptError> {
+        if self.position_dim == expected {
+            return Ok(());
+        }
+        let (argument, expected) = ("geometry positions".to_string(), format!("[points, {expected}]"));
+        Err(AbUptError::Shape { argument, expected, got: self.positions.dims().to_vec() })
+    }
+
     /// The same geometry with its tensors on another device.
     pub(super) fn to_device(&self, device: &Device) -> Result<Self> {
         let features = self.features.as_ref().map(|features| features.to_device(device)).transpose()?;

@@ -79,7 +79,8 @@ impl AbUptInput {
                 let (argument, got) = ("geometry".to_string(), geometry.batch());
                 return Err(AbUptError::Batch { argument, expected: batch, got }.into());
             }
-            _ => {}
+            (Some(geometry), true) => geometry.check_position_dim(config.position_dim)?,
+            (None, false) => {}
         }
         let condition = self.condition_vector(config, batch)?;
         Ok(FirstPass { batch, anchors, queries, geometry: self.geometry.as_ref(), condition })

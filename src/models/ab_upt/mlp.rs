@@ -1,8 +1,10 @@
 //! Stacks of linear layers with an activation in between.
 
 use candle_core::{DType, Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
+use candle_nn::{Linear, VarBuilder};
 use serde::{Deserialize, Serialize};
+
+use crate::layers::{Epilogue, linear};
 
 /// The function between two linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -86,8 +88,15 @@ impl Mlp {
     /// # Errors
     /// Another width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut layers = self.layers.iter();
-        let first = layers.next().map_or_else(|| Ok(x.clone()), |layer| layer.forward(x))?;
-        layers.try_fold(first, |x, layer| layer.forward(&self.activation.forward(&x)?))
+        let Some((last, hidden)) = self.layers.split_last() else { return Ok(x.clone()) };
+        let leading = x.dims().split_last().map_or(&[][..], |(_, leading)| leading);
+        let width = x.dims().last().copied().unwrap_or(0);
+        let rows = x.reshape((1, leading.iter().product::<usize>(), width))?;
+        let layer = |x: Tensor, layer: &Linear| match self.activation {
+            Activation::Gelu => linear(layer, &x, Epilogue::Gelu),
+            other => other.forward(&linear(layer, &x, Epilogue::None)?),
+        };
+        let y = linear(last, &hidden.iter().try_fold(rows, layer)?, Epilogue::None)?;
+        y.reshape([leading, &[last.weight().dim(0)?]].concat())
     }
 }

@@ -8,6 +8,9 @@
 //!
 //! Each domain (surface, volume, …) has anchors and queries. Only anchors are keys, so that the cost is linear in the
 //! number of queries and their predictions do not depend on each other. Every attention is the crate's mixed attention.
+//!
+//! [`AbUpt`] is the network, on tensors in its own units. [`Predictor`] joins it with the statistics of its data: physical
+//! units in and out, any number of points in chunks.
 
 mod cache;
 mod checkpoint;
@@ -23,6 +26,7 @@ mod neighbours;
 mod norm;
 mod perceiver_block;
 mod pooling;
+mod predictor;
 mod residual;
 mod tokens;
 mod transformer_block;
@@ -39,4 +43,7 @@ pub use mlp::{Activation, Mlp};
 pub use model::AbUpt;
 pub use perceiver_block::{PerceiverBlock, PerceiverBlockConfig};
 pub use pooling::{Aggregation, MessageMode, PoolingConfig, PositionMode, SupernodePooling};
+pub use predictor::{
+    Chunks, EncodedBody, PredictedFields, Predictor, PredictorError, PredictorInput, sample_indices, sample_points,
+};
 pub use transformer_block::{KeySource, TransformerBlock, TransformerBlockConfig};

@@ -4,6 +4,7 @@ use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, Linear, Module, VarBuilder};
 
 use super::error::AbUptError;
+use crate::layers::layer_norm;
 
 /// `(x − mean) / √(variance + eps)` over the channels, then a scale and a shift where there are any. Computed in f32.
 #[derive(Debug, Clone)]
@@ -36,26 +37,25 @@ impl LayerNorm {
         Ok(Self { scale, shift, eps, dtype: vb.dtype() })
     }
 
-    /// `x [batch, tokens, width]` of any dtype to the same shape in the dtype of the layers; `modulation` scales by 1 + its scale, then shifts.
+    /// `x [batch, tokens, width]` of any dtype to the same shape in the dtype of the layers; `modulation` scales by 1 + its
+    /// scale, then shifts.
     pub fn forward(&self, x: &Tensor, modulation: Option<&ScaleShift>) -> Result<Tensor> {
-        if x.elem_count() == 0 {
-            // candle's GPU reductions divide by the number of rows.
-            return Tensor::zeros(x.shape(), self.dtype, x.device());
-        }
-        let wide = x.to_dtype(DType::F32)?;
-        let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let mut y = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        if let Some(scale) = &self.scale {
-            y = y.broadcast_mul(scale)?;
-        }
-        if let Some(shift) = &self.shift {
-            y = y.broadcast_add(shift)?;
-        }
-        if let Some(ScaleShift { scale, shift }) = modulation {
-            y = y.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)?;
-        }
-        y.to_dtype(self.dtype)
+        let (factor, offset) = match (&self.scale, &self.shift, modulation) {
+            (scale, shift, None) => (scale.clone(), shift.clone()),
+            (None, None, Some(ScaleShift { scale, shift })) => (Some((scale + 1.0)?), Some(shift.clone())),
+            (own_scale, own_shift, Some(ScaleShift { scale, shift })) => {
+                let factor = (scale + 1.0)?;
+                let offset = match own_shift {
+                    Some(own) => (factor.broadcast_mul(own)? + shift)?,
+                    None => shift.clone(),
+                };
+                (
+                    own_scale.as_ref().map_or(Ok(factor.clone()), |own| factor.broadcast_mul(own)).map(Some)?,
+                    Some(offset),
+                )
+            }
+        };
+        layer_norm(&x.to_dtype(DType::F32)?, factor.as_ref(), offset.as_ref(), self.eps)?.to_dtype(self.dtype)
     }
 }
 

@@ -317,11 +317,7 @@ impl SupernodePooling {
 
     /// Checks the geometry and projects its features to `[points, hidden_dim]`.
     fn check(&self, geometry: &Geometry) -> Result<Option<Tensor>> {
-        if geometry.position_dim() != self.config.position_dim {
-            let expected = format!("[points, {}]", self.config.position_dim);
-            let (argument, got) = ("geometry positions".to_string(), geometry.positions().dims().to_vec());
-            return Err(AbUptError::Shape { argument, expected, got }.into());
-        }
+        geometry.check_position_dim(self.config.position_dim)?;
         let dims = geometry.features().map(|features| features.dims().to_vec()).unwrap_or_default();
         match (&self.features, geometry.features(), self.config.input_features_dim) {
             (Some(layers), Some(features), Some(width)) if dims.last() == Some(&width) => {

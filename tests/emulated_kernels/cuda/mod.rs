@@ -4,6 +4,7 @@
 #[path = "../../../src/attention/cuda/arguments.rs"]
 mod arguments;
 mod launch;
+mod mutations;
 #[allow(dead_code, reason = "the build script uses the rest")]
 #[path = "../../../kernels/cuda/recipes.rs"]
 mod recipes;
@@ -24,8 +25,11 @@ use crate::emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
 use recipes::{ELEMENTS, Recipe};
 use tuning::{Element, Row, SM90_ROWS, Sm80Row, Sm90Row};
 
+/// Where the kernels are.
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/cuda");
+
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
-    let mut trials = Vec::new();
+    let mut trials = mutations::trials(compiler);
     for element in ELEMENTS {
         let rotate = compile(compiler, recipes::rotate_keys(element));
         for row in rows_of(element) {
@@ -68,7 +72,7 @@ struct Pair {
 }
 
 fn compile(compiler: &Result<Compiler, String>, recipe: Recipe) -> &'static LazyKernels {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/cuda").join(recipe.file);
+    let path = Path::new(FOLDER).join(recipe.file);
     compile_once(compiler, path, vec![recipe.name], recipe.defines)
 }
 

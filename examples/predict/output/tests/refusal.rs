@@ -73,6 +73,27 @@ fn another_run_is_not_resumed() {
 }
 
 #[test]
+fn two_runs_do_not_write_in_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(LocalDisk, folder.path(), Existing::Refuse).unwrap();
+    let before = files(folder.path());
+    for existing in [Existing::Refuse, Existing::Resume, Existing::Overwrite] {
+        let refusal = message(open(LocalDisk, folder.path(), existing));
+        assert!(refusal.contains("another run is writing there"), "{refusal}");
+    }
+    assert_eq!(files(folder.path()), before);
+    drop(first);
+    run(LocalDisk, folder.path(), Existing::Resume).unwrap();
+}
+
+#[test]
+fn what_is_made_later_must_fit_the_disk_too() {
+    let small = Part::new("volume", VOLUME_POINTS, fields(), None, false);
+    let large = Part::new("volume", VOLUME_POINTS, fields(), None, true);
+    assert!(large.bytes() >= small.bytes() + VOLUME_POINTS * 28, "an .npz file has the same numbers again");
+}
+
+#[test]
 fn a_damaged_state_is_named() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("run.json"), "{\"version\": 1").unwrap();

@@ -1,0 +1,307 @@
+//! Mistakes put into the kernels on purpose: a test that did not find them would prove nothing about the real ones.
+//!
+//! A mutation replaces one piece of text of a kernel's source, which must be there exactly once, and names what the
+//! emulator or the comparison must say.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use half::f16;
+use libtest_mimic::Trial;
+
+use super::recipes::{self, Recipe};
+use super::tuning::{Element, Row, SM80_ROWS, SM90_ROWS};
+use super::{FOLDER, launch};
+use crate::emulated_kernels::case::{CASES, Problem};
+use crate::emulated_kernels::numbers::Number;
+use crate::emulated_kernels::{Operands, check};
+use crate::emulator::FindingKind::{self, *};
+use crate::emulator::{Compiler, Finding, Kernels, Source, trial};
+
+struct Mutation {
+    name: &'static str,
+    kernel: (Row, Element),
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+    /// The case that shows it.
+    case: &'static str,
+    shows_as: Sign,
+}
+
+enum Sign {
+    /// One of these findings; several where it depends on who runs first.
+    Found(&'static [FindingKind]),
+    /// An error with this in its text.
+    Message(&'static str),
+}
+
+const WRONG_NUMBERS: Sign = Sign::Message("off by");
+
+const HEAD_DIM: usize = 64;
+const SM80: (Row, Element) = (Row::Sm80(&SM80_ROWS[1]), Element::F16);
+const SM80_F32: (Row, Element) = (Row::Sm80(&SM80_ROWS[7]), Element::F32);
+const SM90: (Row, Element) = (Row::Sm90(&SM90_ROWS[0]), Element::F16);
+
+const ATTENTION_SM80: &str = "attention_sm80.cuh";
+const ATTENTION_SM90: &str = "attention_sm90.cuh";
+
+const MUTATIONS: [Mutation; 21] = [
+    Mutation {
+        name: "copies_are_not_awaited",
+        kernel: SM80,
+        file: ATTENTION_SM80,
+        from: "        ptx::cp_async_wait<T::STAGES - 2>();\n",
+        to: "",
+        case: "tails",
+        shows_as: Sign::Found(&[Asynchronous, Uninitialised]),
+    },
+    Mutation {
+        name: "stages_are_refilled_while_read",
+        kernel: SM80,
+        file: ATTENTION_SM80,
+        from: "        __syncthreads();\n        if (step == item.first_step)",
+        to: "        if (step == item.first_step)",
+        case: "cache",
+        shows_as: Sign::Found(&[Race, Asynchronous, Uninitialised]),
+    },
+    Mutation {
+        name: "hidden_scores_stay",
+        kernel: SM80,
+        file: ATTENTION_SM80,
+        from: "if (visible != T::ALL_KEYS) sm80_hide<T>(scores, visible);",
+        to: "",
+        case: "tails",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "hidden_rows_are_read",
+        kernel: SM80,
+        file: ATTENTION_SM80,
+        from: "const bool read = (visible >> row & 1) != 0 && ",
+        to: "const bool read = ",
+        case: "padding",
+        // Past the end of the tensor, too.
+        shows_as: Sign::Found(&[OutOfBounds]),
+    },
+    Mutation {
+        name: "older_sums_keep_their_scale",
+        kernel: SM80,
+        file: ATTENTION_SM80,
+        from: "sums.output[i][n][2 * half] *= correction;",
+        to: "",
+        case: "cache",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "queries_past_the_end_are_written",
+        kernel: SM80,
+        file: ATTENTION_SM80,
+        from: "if (row < item.query_len && chunk * E::CHUNK < arguments.head_dim) {",
+        to: "if (chunk * E::CHUNK < arguments.head_dim) {",
+        case: "tails",
+        shows_as: Sign::Found(&[OutOfBounds, Blocks]),
+    },
+    Mutation {
+        name: "parts_are_counted_before_they_are_written",
+        kernel: SM80,
+        file: "combine.cuh",
+        from: "    T::sync();   // the whole slot is written, before the count\n",
+        to: "",
+        case: "split_keys",
+        shows_as: Sign::Found(&[Blocks, Race, Uninitialised]),
+    },
+    Mutation {
+        name: "counters_are_left_behind",
+        kernel: SM80,
+        file: "combine.cuh",
+        from: "if (complete) *counter = 0;",
+        to: "",
+        case: "split_keys",
+        shows_as: Sign::Message("the counters are not ready"),
+    },
+    Mutation {
+        name: "parts_are_added_unweighted",
+        kernel: SM80,
+        file: "combine.cuh",
+        from: "const float weight = ptx::exp2_approx(state.x - maximum);",
+        to: "const float weight = 1.0f;",
+        case: "split_keys",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "rotation_has_a_wrong_sign",
+        kernel: SM80,
+        file: "rotation.cuh",
+        from: "x0 * angle.x - x1 * angle.y",
+        to: "x0 * angle.x + x1 * angle.y",
+        case: "rope",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "keys_come_from_the_span_before",
+        kernel: SM80,
+        file: "rotate_keys.cu",
+        from: "if (arguments.spans[middle].first_row <= row) {",
+        to: "if (arguments.spans[middle].first_row < row) {",
+        case: "rope",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "products_of_small_parts_are_left_out",
+        kernel: SM80_F32,
+        file: "elements.cuh",
+        from: "            ptx::mma_m16n8k8_tf32(c, a.big, b.small);\n",
+        to: "",
+        case: "tails",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "values_are_not_awaited",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "        ptx::mbarrier_wait(shared.barrier(S::VALUES_FULL, behind.stage), behind.parity);\n",
+        to: "",
+        case: "tails",
+        shows_as: Sign::Found(&[Asynchronous, Uninitialised, Race]),
+    },
+    Mutation {
+        name: "keys_are_given_back_before_all_have_read_them",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "ptx::mbarrier_init(shared.barrier(S::KEYS_EMPTY, stage), T::CONSUMERS * 4);",
+        to: "ptx::mbarrier_init(shared.barrier(S::KEYS_EMPTY, stage), T::CONSUMERS * 4 - 1);",
+        case: "cache",
+        shows_as: Sign::Found(&[Race, Asynchronous, Deadlock]),
+    },
+    Mutation {
+        name: "the_producer_waits_for_the_wrong_phase",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "ptx::mbarrier_wait(shared.barrier(S::KEYS_EMPTY, place.stage), place.parity ^ 1);",
+        to: "ptx::mbarrier_wait(shared.barrier(S::KEYS_EMPTY, place.stage), place.parity);",
+        case: "tails",
+        shows_as: Sign::Found(&[Deadlock]),
+    },
+    Mutation {
+        name: "more_bytes_are_expected_than_come",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "ptx::mbarrier_arrive_expect_tx(full, T::TILE_BYTES);",
+        to: "ptx::mbarrier_arrive_expect_tx(full, T::TILE_BYTES + 16);",
+        case: "tails",
+        shows_as: Sign::Found(&[Deadlock]),
+    },
+    Mutation {
+        name: "copied_values_lack_a_proxy_fence",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "    ptx::fence_proxy_async();   // wgmma reads what ordinary copies have written\n",
+        to: "",
+        case: "tails",
+        shows_as: Sign::Found(&[Asynchronous]),
+    },
+    Mutation {
+        name: "hidden_values_are_multiplied_by_zero",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "const bool all_visible = (step.visible[0] & step.visible[1]) == ~uint64_t(0);",
+        to: "const bool all_visible = true;",
+        case: "padding",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "sums_are_rescaled_under_way",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "            ptx::wgmma_wait<0>();\n            finish_output();\n            sm90_rescale",
+        to: "            finish_output();\n            sm90_rescale",
+        case: "cache",
+        shows_as: Sign::Found(&[Asynchronous, Race]),
+    },
+    Mutation {
+        name: "output_overwrites_queries_that_are_read",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "        ptx::bar_sync(barrier, 128);   // all warps are done with the queries\n",
+        to: "",
+        case: "tails",
+        shows_as: Sign::Found(&[Race, Asynchronous]),
+    },
+    Mutation {
+        name: "hidden_scores_of_the_second_word_stay",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "(column < 64 ? low : high) >> shift",
+        to: "low >> shift",
+        case: "padding",
+        shows_as: WRONG_NUMBERS,
+    },
+];
+
+/// One test per mutation.
+pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
+    let trial_of = |mutation: &'static Mutation| {
+        let compiler_of_test = compiler.clone();
+        let generation = if mutation.kernel == SM90 { "sm90" } else { "sm80" };
+        trial(&format!("mutation::{generation}::{}", mutation.name), compiler, move || {
+            let compiler = compiler_of_test.map_err(anyhow::Error::msg)?;
+            mutation.must_be_noticed(&compiler)
+        })
+    };
+    MUTATIONS.iter().map(trial_of).collect()
+}
+
+impl Mutation {
+    fn must_be_noticed(&self, compiler: &Compiler) -> Result<()> {
+        let result = match self.kernel.1 {
+            Element::F16 => self.check::<f16>(Operands::F16, compiler),
+            Element::F32 => self.check::<f32>(Operands::F32, compiler),
+            other => bail!("no mutation is of {}", other.name()),
+        };
+        let Err(error) = result else { bail!("nobody noticed") };
+        match (&self.shows_as, error.downcast_ref::<Finding>()) {
+            (Sign::Found(kinds), Some(finding)) if kinds.contains(&finding.kind) => Ok(()),
+            (Sign::Message(text), None) if format!("{error:#}").contains(text) => Ok(()),
+            _ => Err(error.context("noticed, but not as what it is")),
+        }
+    }
+
+    fn check<T: Number>(&self, operands: Operands, compiler: &Compiler) -> Result<()> {
+        let (row, element) = self.kernel;
+        let folder = self.write()?;
+        let attend = compile(compiler, &folder, &recipes::attention(row, element))?;
+        let case = CASES.iter().find(|case| case.name == self.case).context("a case of this name")?;
+        let rotate = match case.rope {
+            true => compile(compiler, &folder, &recipes::rotate_keys(element))?,
+            false => attend.clone(),
+        };
+        let run = |problem: &Problem<T>, order| launch::run(element, row, &attend, &rotate, problem, order);
+        check(case, HEAD_DIM, operands, run)
+    }
+
+    /// A copy of the kernels with this mistake.
+    fn write(&self) -> Result<PathBuf> {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations").join(self.name);
+        fs::create_dir_all(&folder)?;
+        for entry in fs::read_dir(FOLDER)? {
+            let path = entry?.path();
+            let name = path.file_name().context("a file")?;
+            let mut text = fs::read_to_string(&path)?;
+            if name == self.file {
+                let count = text.matches(self.from).count();
+                ensure!(count == 1, "'{}' is {count} times in {}", self.from, self.file);
+                text = text.replace(self.from, self.to);
+            }
+            fs::write(folder.join(name), text)?;
+        }
+        Ok(folder)
+    }
+}
+
+fn compile(compiler: &Compiler, folder: &Path, recipe: &Recipe) -> Result<Kernels> {
+    let defines: Vec<&str> = recipe.defines.iter().map(String::as_str).collect();
+    let path = folder.join(recipe.file);
+    Kernels::compile(compiler, Source { path: &path, kernels: &[&recipe.name], defines: &defines })
+}
