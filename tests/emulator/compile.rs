@@ -12,6 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use super::metal;
 use super::metal_lint::unqualified_pointers;
 
+/// The first clang that has the vector and number types of Metal.
+const OLDEST_CLANG: u32 = 16;
+
 /// Names a compiler to use instead of the first that is found.
 const COMPILER_VARIABLE: &str = "EMULATOR_CXX";
 
@@ -64,10 +67,10 @@ impl Compiler {
 
     /// The same for Metal kernels, whose vector types only clang knows (version 16 or later).
     pub fn find_clang() -> Result<Self, String> {
-        match Self::find() {
-            Ok(compiler) if compiler.is_clang() => Ok(compiler),
-            _ => Self::first_of(&["clang++", "clang++-19", "clang++-18", "clang++-17", "clang++-16"]),
-        }
+        let commands = ["clang++", "clang++-19", "clang++-18", "clang++-17", "clang++-16"];
+        let found = Self::find().ok().into_iter().chain(commands.iter().filter_map(|command| Self::probe(command)));
+        let found = found.into_iter().find(|compiler| compiler.clang_version() >= Some(OLDEST_CLANG));
+        found.ok_or(format!("no clang++ {OLDEST_CLANG} or later found; set {COMPILER_VARIABLE}"))
     }
 
     fn first_of(commands: &[&str]) -> Result<Self, String> {
@@ -75,8 +78,14 @@ impl Compiler {
         found.ok_or(format!("no compiler found out of {}; set {COMPILER_VARIABLE}", commands.join(", ")))
     }
 
+    /// The major version of a clang.
+    fn clang_version(&self) -> Option<u32> {
+        let (_, behind) = self.version.split_once("clang version ")?;
+        behind.split('.').next()?.parse().ok()
+    }
+
     fn is_clang(&self) -> bool {
-        self.version.contains("clang")
+        self.clang_version().is_some()
     }
 
     fn probe(command: &str) -> Option<Self> {

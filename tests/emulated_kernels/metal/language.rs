@@ -6,10 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
-use super::recipes;
-use super::source::{self, Recipe};
-use super::tuning::{Element, Family, ROWS, Row};
-use super::{ELEMENTS, waves};
+use super::table::source::{self, Recipe};
+use super::table::tuning::{Element, Family, Row};
+use super::table::{all_recipes, recipes};
 use crate::emulator::{Compiler, trial};
 
 /// Text that kernels must not contain, and why.
@@ -28,25 +27,6 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     let refused = || Ok(refuses_what_metal_lacks().map_err(|error| format!("{error:#}"))?);
     trials.push(Trial::test("metal_language::texts_are_whole_and_public", refused));
     trials
-}
-
-/// The kernels of every row, at its largest head_dim and at an odd one.
-fn all_recipes() -> Vec<Recipe> {
-    let mut all = vec![waves::recipe()];
-    for (element, families) in ELEMENTS {
-        all.push(recipes::rotate_keys(element));
-        all.push(recipes::combine_split_keys(element));
-        let of_element = |row: &&Row| families.iter().any(|&family| row.serves(family, element));
-        for row in ROWS.iter().filter(of_element) {
-            all.push(recipes::mixed_attention(row, element, row.head_dim));
-        }
-        for &family in families {
-            all.extend(Row::of(family, element, 40).map(|row| recipes::mixed_attention(row, element, 40)));
-        }
-    }
-    all.sort_by_key(|recipe| format!("{recipe:?}"));
-    all.dedup();
-    all
 }
 
 /// Pointers name their address spaces and keep to them.

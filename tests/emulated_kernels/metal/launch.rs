@@ -7,8 +7,8 @@ use candle_mixed_attention::plan::{KeyRows, StepContext, StepSchedule, TileSched
 use super::arguments::{
     AngleStrides, AttentionArguments, CombineArguments, RotationArguments, RowStrides, slot_floats,
 };
-use super::recipes::Uniform;
-use super::tuning::{self, Row};
+use super::table::recipes::Uniform;
+use super::table::tuning::{self, Row};
 use crate::emulated_kernels::case::Problem;
 use crate::emulated_kernels::numbers::Number;
 use crate::emulator::{Buffer, Device, Kernels, Launch, MetalArguments};

@@ -5,13 +5,9 @@ mod arguments;
 mod language;
 mod launch;
 mod mutations;
-#[path = "../../../src/attention/metal/recipes.rs"]
-mod recipes;
-#[path = "../../../src/metal/source.rs"]
-mod source;
 #[allow(dead_code, reason = "the launch uses the rest")]
-#[path = "../../../src/attention/metal/tuning.rs"]
-mod tuning;
+#[path = "../../support/metal_kernels.rs"]
+mod table;
 mod waves;
 
 use std::path::{Path, PathBuf};
@@ -25,16 +21,9 @@ use super::numbers::Number;
 use super::{HEAD_DIMS, Operands, cases_for};
 use crate::emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
 use launch::CallKernels;
-use source::Recipe;
-use tuning::{Element, Family, Row};
-
-/// Every element type, on every family that uses it.
-const ELEMENTS: [(Element, &[Family]); 4] = [
-    (Element::F16, &[Family::Apple7, Family::Apple9]),
-    (Element::Bf16, &[Family::Apple9]),
-    (Element::WideBf16, &[Family::Apple7]),
-    (Element::F32, &[Family::Apple7, Family::Apple9]),
-];
+use table::source::Recipe;
+use table::tuning::{Element, Row};
+use table::{ELEMENTS, recipes};
 
 pub fn trials() -> Vec<Trial> {
     let compiler = Compiler::find_clang();

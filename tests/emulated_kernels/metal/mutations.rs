@@ -4,10 +4,11 @@ use anyhow::{Context, Result};
 use half::f16;
 use libtest_mimic::Trial;
 
+use super::folder;
 use super::launch::{self, CallKernels};
-use super::source::Recipe;
-use super::tuning::{Element, Family, Row};
-use super::{folder, recipes};
+use super::table::recipes;
+use super::table::source::Recipe;
+use super::table::tuning::{Element, Family, Row};
 use crate::emulated_kernels::mutation::{Mutation, Sign, WRONG_NUMBERS};
 use crate::emulated_kernels::{Operands, check};
 use crate::emulator::FindingKind::*;

@@ -4,19 +4,15 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
 use super::compile;
-use super::source::Recipe;
+use super::table::waves;
 use crate::emulated_kernels::numbers::worst_error;
 use crate::emulator::{Compiler, Kernels, Launch, MetalArguments, compiled, trial};
 
 const THREADS: usize = 64;
 
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
-    let kernels = compile(compiler, recipe());
+    let kernels = compile(compiler, waves());
     vec![trial("metal_waves", compiler, move || check(compiled(kernels)?))]
-}
-
-pub fn recipe() -> Recipe {
-    Recipe { function: "waves", defines: Vec::new() }
 }
 
 /// Right at every angle, and nothing is written past the end of the last threadgroup.
