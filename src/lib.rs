@@ -49,7 +49,11 @@
 mod attention;
 mod cache;
 mod cache_file;
+mod convert;
 mod error;
+mod layers;
+#[cfg(feature = "metal")]
+mod metal;
 pub mod models;
 pub mod modules;
 mod padding;
@@ -57,6 +61,7 @@ mod pattern;
 pub mod plan;
 mod rope;
 mod tokens;
+mod waves;
 
 pub use attention::{
     AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,

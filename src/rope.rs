@@ -16,7 +16,8 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::AttentionError;
+use crate::convert::to_dtype;
+use crate::{AttentionError, waves};
 
 /// What the RoPE angles depend on besides the positions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -150,7 +151,7 @@ impl Rope {
             return Err(self.unexpected(positions));
         }
         let pairs = self.omega.dim(0)?;
-        let positions = positions.to_dtype(DType::F32)?.unsqueeze(D::Minus1)?;
+        let positions = to_dtype(positions, DType::F32)?.unsqueeze(D::Minus1)?;
         let theta = positions.broadcast_mul(&self.omega)?.reshape((batch, tokens, coordinates * pairs))?;
         let theta = theta.pad_with_zeros(D::Minus1, 0, self.config.head_dim / 2 - coordinates * pairs)?;
         RopeFrequencies::from_angles(&theta)
@@ -187,8 +188,8 @@ impl RopeFrequencies {
             let expected = "[batch, tokens, head_dim / 2]".to_string();
             return Err(AttentionError::Shape { argument: "angles", expected, got: theta.dims().to_vec() }.into());
         }
-        let theta = theta.to_dtype(DType::F32)?;
-        Ok(Self { table: Tensor::stack(&[theta.cos()?, theta.sin()?], D::Minus1)?.contiguous()? })
+        let theta = to_dtype(theta, DType::F32)?;
+        Ok(Self { table: Tensor::stack(&[waves::cos(&theta)?, waves::sin(&theta)?], D::Minus1)?.contiguous()? })
     }
 
     /// Wraps a table `[batch, tokens, head_dim / 2, 2]` of (cos, sin).
@@ -240,14 +241,14 @@ impl RopeFrequencies {
     /// Shapes that do not fit.
     pub fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         let wide = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        self.rotate_wide(&x.to_dtype(wide)?)?.to_dtype(x.dtype())
+        to_dtype(&self.rotate_wide(&to_dtype(x, wide)?)?, x.dtype())
     }
 
     /// As [`rotate`](Self::rotate), for f32 or f64, without rounding in between.
     pub(crate) fn rotate_wide(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, heads, tokens, head_dim) = x.dims4()?;
         self.check(batch, tokens, head_dim, "x")?;
-        let table = self.table.to_dtype(x.dtype())?.unsqueeze(1)?;
+        let table = to_dtype(&self.table, x.dtype())?.unsqueeze(1)?;
         let (cos, sin) = (table.narrow(D::Minus1, 0, 1)?, table.narrow(D::Minus1, 1, 1)?);
         let pairs = x.contiguous()?.reshape((batch, heads, tokens, head_dim / 2, 2))?;
         let (x0, x1) = (pairs.narrow(D::Minus1, 0, 1)?, pairs.narrow(D::Minus1, 1, 1)?);

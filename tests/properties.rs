@@ -123,9 +123,9 @@ fn reference_in_f64(q: &Tensor, k: &Tensor, v: &Tensor, plan: &AttentionPlan, op
     mixed_attention(&wide(q), &wide(k), &wide(v), plan, &options.clone().backend(Backend::Reference)).unwrap()
 }
 
-/// Even ones; half of them multiples of 8, which are all that GPUs take.
+/// Any, and as often multiples of 8, which are all that GPUs take.
 fn head_dims() -> impl Strategy<Value = usize> {
-    prop_oneof![(1usize..40).prop_map(|half| 2 * half), (1usize..21).prop_map(|eighth| 8 * eighth)]
+    prop_oneof![1usize..80, (1usize..21).prop_map(|eighth| 8 * eighth)]
 }
 
 /// As many cases as the environment asks for (`PROPTEST_CASES`), or this many.
@@ -140,12 +140,13 @@ proptest! {
     /// Every backend agrees with the reference in f64, on any strides, with padding, RoPE and poisoned padding tokens.
     #[test]
     fn backends_agree_with_the_reference(
-        setup in setups(300), batch in 1usize..3, heads in 1usize..3, head_dim in head_dims(),
+        setup in setups(300), batch in 1usize..3, heads in 1usize..3, dim in head_dims(),
         layouts in prop::array::uniform3(0usize..4), masked in prop::option::of(0u64..1000), rotated: bool,
         dtype in prop::sample::select(&support::backends::DTYPES[..]),
     ) {
         let plan = setup.plan();
-        let tokens = plan.len();
+        // Rotation takes pairs of channels.
+        let (tokens, head_dim) = (plan.len(), if rotated { dim.next_multiple_of(2) } else { dim });
         let shape = (batch, heads, tokens, head_dim);
         let [q, k, v] = layouts.map(|layout| strided(shape, layout).to_dtype(dtype).unwrap());
         let mut options = AttentionOptions::default();
@@ -153,19 +154,24 @@ proptest! {
         if let Some(positions) = &positions {
             options = options.rope(&frequencies(positions, head_dim, &Device::Cpu));
         }
-        let (mut poisoned_k, mut poisoned_v) = (k.clone(), v.clone());
+        // Tokens that no group attends to, and those that padding hides, hold NaN.
+        let seen = plan.to_dense_mask().unwrap();
+        let mut real: Vec<u8> = (0..batch * tokens)
+            .map(|index| u8::from((0..tokens).any(|query| seen[query * tokens + index % tokens] > 0)))
+            .collect();
         if let Some(seed) = masked {
             let hidden = |index: usize| (index as u64 * 2_654_435_761 + seed) % 7 < 3;
             let mask: Vec<u8> = (0..batch * tokens).map(|index| u8::from(!hidden(index))).collect();
+            real.iter_mut().zip(&mask).for_each(|(real, mask)| *real &= mask);
             let mask = Tensor::from_vec(mask, (batch, tokens), &Device::Cpu).unwrap();
             options = options.key_padding(KeyPadding::from_mask(&mask).unwrap());
-            let poison = |tensor: &Tensor| {
-                let mask = mask.reshape((batch, 1, tokens, 1)).unwrap().broadcast_as(tensor.shape()).unwrap();
-                let nan = Tensor::full(f32::NAN, tensor.shape(), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
-                mask.where_cond(tensor, &nan).unwrap()
-            };
-            (poisoned_k, poisoned_v) = (poison(&k), poison(&v));
         }
+        let real = Tensor::from_vec(real, (batch, 1, tokens, 1), &Device::Cpu).unwrap();
+        let poison = |tensor: &Tensor| {
+            let nan = Tensor::full(f32::NAN, tensor.shape(), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+            real.broadcast_as(tensor.shape()).unwrap().where_cond(tensor, &nan).unwrap()
+        };
+        let (poisoned_k, poisoned_v) = (poison(&k), poison(&v));
         let want = reference_in_f64(&q, &k, &v, &plan, &options);
         // Inputs are exact in every dtype, so that only the result is rounded, and bf16 dot products, where used.
         let tolerance = match dtype { DType::F32 => 5e-6, DType::F16 => 5e-3, _ => 4e-2 };
@@ -270,6 +276,34 @@ fn split_keys_combine_to_the_same_result() {
     let options = AttentionOptions::default().backend(Backend::Fused);
     let got = pool.install(|| mixed_attention_cached(&part(&q, 0, 5), None, &cache, &step, &options)).unwrap();
     check_close("split keys", &got, &part(&want, 0, 5), 3e-6).unwrap();
+}
+
+/// A launch over NaN leaves nothing behind that a later one on the same thread could read.
+#[test]
+fn launches_do_not_see_each_other() {
+    let plan_of = |queries: usize, keys: usize| {
+        let tokens = [TokenSpec::new("queries", queries), TokenSpec::new("keys", keys)];
+        let patterns = [AttentionPattern::queries(["queries", "keys"]).attend_to(["keys"])];
+        AttentionPlan::new(tokens, patterns).unwrap()
+    };
+    for dtype in support::backends::DTYPES {
+        for (head_dim, queries, keys) in [(7, 3, 5), (16, 17, 129), (33, 50, 1)] {
+            let large = plan_of(200, 300);
+            let poison = Tensor::full(f32::NAN, (1, 1, large.len(), 80), &Device::Cpu).unwrap();
+            let poison = poison.to_dtype(dtype).unwrap();
+            let plan = plan_of(queries, keys);
+            let operand = || strided((1, 1, plan.len(), head_dim), 0).to_dtype(dtype).unwrap();
+            let (q, k, v) = (operand(), operand(), operand());
+            let want = reference_in_f64(&q, &k, &v, &plan, &AttentionOptions::default());
+            for runner in runners() {
+                let dirty = mixed_attention(&poison, &poison, &poison, &large, &runner.options()).unwrap();
+                assert!(numbers(&dirty).unwrap().iter().all(|number| number.is_nan()), "{}", runner.name);
+                let got = mixed_attention(&q, &k, &v, &plan, &runner.options()).unwrap();
+                let tolerance = if dtype == DType::F32 { 5e-6 } else { 4e-2 };
+                check_close(&runner.name, &got, &want, tolerance).unwrap();
+            }
+        }
+    }
 }
 
 /// A gradient through the fused op is the derivative: compared with central differences.

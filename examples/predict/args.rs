@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::fmt;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -38,9 +39,9 @@ pub struct Arguments {
 #[derive(Debug, clap::Args)]
 pub struct ModelArguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th file
-    #[arg(long, value_name = "FILE", requires_all = ["config", "geometry", "dry_run"])]
+    #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// Model description as JSON
+    /// Model description as JSON [default: the one in a .th file]
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub config: Option<PathBuf>,
     /// Normalisation statistics as JSON [default: those in --config]
@@ -55,9 +56,32 @@ pub struct ModelArguments {
     /// Where to predict the volume fields, same formats
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub volume: Option<String>,
+    /// Where to predict the fields of any domain, such as wake=points.npy; once for each
+    #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
+    pub points: Vec<DomainFile>,
+    /// Points that the anchors of a domain are drawn from [default: those where it is predicted]
+    #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
+    pub anchor_points: Vec<DomainFile>,
+    /// True fields at the points of a domain: a .safetensors file with a tensor for each field, or a .npy file for a
+    /// domain of one field; the errors go to metrics.json
+    #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
+    pub truth: Vec<DomainFile>,
     /// A condition in physical units, such as speed=30 or design=1.5,0.2; once for each
     #[arg(long, value_name = "NAME=VALUES", requires = "weights")]
     pub condition: Vec<Condition>,
+    /// Points of the geometry that are encoded, drawn from --geometry: evenly over a mesh, or some of the points
+    #[arg(long, value_name = "N", requires = "weights", default_value = "16384")]
+    pub geometry_points: NonZeroUsize,
+    /// Supernodes among them [default: an eighth]
+    #[arg(long, value_name = "N", requires = "weights")]
+    pub supernodes: Option<NonZeroUsize>,
+    /// A plane to draw the fields of a domain in, such as volume:y=0.5; where --geometry is a mesh, the body is cut out
+    /// [default: volume in the middle of y]
+    #[arg(long, value_name = "DOMAIN:AXIS=VALUE", requires = "weights")]
+    pub slice: Vec<DomainSlice>,
+    /// Grid points of such a plane along its longer side
+    #[arg(long, value_name = "N", requires = "weights", default_value = "401")]
+    pub slice_points: NonZeroUsize,
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,14 +103,14 @@ pub struct DemoArguments {
 #[derive(Debug, clap::Args)]
 pub struct ComputeArguments {
     /// Anchor points per domain
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    pub anchors: usize,
-    /// Seed of everything random: anchors and supernodes
+    #[arg(long, value_name = "N", default_value = "1024")]
+    pub anchors: NonZeroUsize,
+    /// Seed of everything random: geometry points, supernodes and anchors
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Points predicted at once
-    #[arg(long, value_name = "N", default_value_t = 65_536)]
-    pub chunk: u64,
+    #[arg(long, value_name = "N", default_value = "65536")]
+    pub chunk: NonZeroU64,
     /// cpu, cuda, cuda:1 or metal
     #[arg(long, default_value_t = DeviceName::Cpu)]
     pub device: DeviceName,
@@ -154,6 +178,47 @@ impl FromStr for Condition {
             parsed.with_context(|| format!("'{name}': expected finite numbers, got '{value}'"))
         };
         Ok(Self { name: name.to_string(), values: values.split(',').map(number).collect::<Result<_>>()? })
+    }
+}
+
+/// A file for one of the domains of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainFile {
+    pub domain: String,
+    pub file: String,
+}
+
+impl FromStr for DomainFile {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.split_once('=').filter(|(domain, file)| !domain.is_empty() && !file.is_empty());
+        let (domain, file) = parts.with_context(|| format!("expected DOMAIN=FILE, got '{text}'"))?;
+        Ok(Self { domain: domain.to_string(), file: file.to_string() })
+    }
+}
+
+/// A plane across an axis, for one of the domains of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DomainSlice {
+    pub domain: String,
+    /// 0 for x, 1 for y, 2 for z.
+    pub axis: usize,
+    pub value: f32,
+}
+
+impl FromStr for DomainSlice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (domain, plane) = text.rsplit_once(':')?;
+            let (axis, value) = plane.split_once('=')?;
+            let axis = ["x", "y", "z"].iter().position(|name| *name == axis)?;
+            let value = value.parse::<f32>().ok().filter(|value| value.is_finite())?;
+            Some(Self { domain: domain.to_string(), axis, value })
+        };
+        parse().with_context(|| format!("expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got '{text}'"))
     }
 }
 
@@ -258,11 +323,14 @@ mod tests {
     #[test]
     fn a_model_comes_with_all_it_needs() {
         let line = "predict --weights w.safetensors --config m.json --geometry body.stl --dry-run --volume v.npy \
-                    --condition speed=30 --condition design=1.5,-0.2 --device cuda:1 --dtype bf16";
+                    --condition speed=30 --condition design=1.5,-0.2 --device cuda:1 --dtype bf16 --points wake=a=b.npy \
+                    --slice wake:x=-0.5";
         let arguments = parse(line).unwrap();
         let [speed, design] = &arguments.model.condition[..] else { panic!("two conditions") };
         assert_eq!((speed.name.as_str(), speed.values.as_slice()), ("speed", &[30.0][..]));
         assert_eq!((design.name.as_str(), design.values.as_slice()), ("design", &[1.5, -0.2][..]));
+        assert_eq!(arguments.model.points, [DomainFile { domain: "wake".into(), file: "a=b.npy".into() }]);
+        assert_eq!(arguments.model.slice, [DomainSlice { domain: "wake".into(), axis: 0, value: -0.5 }]);
         assert_eq!(arguments.compute.device, DeviceName::Cuda(1));
         assert_eq!(arguments.compute.dtype, Precision(DType::BF16));
     }
@@ -276,7 +344,12 @@ mod tests {
             ("predict --alpha ten".to_string(), "--alpha"),
             ("predict --resume --overwrite".to_string(), "--overwrite"),
             ("predict --geometry g.stl".to_string(), "--weights"),
-            ("predict --weights w".to_string(), "--config"),
+            ("predict --anchors 0".to_string(), "--anchors"),
+            ("predict --chunk 0".to_string(), "--chunk"),
+            (format!("{model} --points wake"), "expected DOMAIN=FILE, got 'wake'"),
+            (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
+            (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),
+            (format!("{model} --slice volume:y=nan"), "expected DOMAIN:AXIS=VALUE"),
             (format!("{model} --semi-axes 1,1,1"), "--semi-axes"),
             (format!("{model} --condition speed"), "expected NAME=VALUES, got 'speed'"),
             (format!("{model} --condition speed=fast"), "'speed': expected finite numbers, got 'fast'"),

@@ -3,6 +3,8 @@
 //! ```text
 //! cargo run --release --example predict                          # the demo: an ellipsoid in a potential flow
 //! cargo run --release --example predict -- --semi-axes 1.1,0.6,0.8 --alpha 10 --beta 5
+//! cargo run --release --example predict -- --weights model.safetensors --config model.json --geometry body.stl \
+//!     --volume points.npy --condition speed=30
 //! cargo run --release --example predict -- --help
 //! ```
 //!
@@ -16,6 +18,7 @@ mod input;
 mod mesh;
 mod metrics;
 mod output;
+mod own;
 mod picture;
 mod plan;
 mod progress;
@@ -24,11 +27,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use serde_json::{Map, json};
+use serde_json::json;
 
-use args::Arguments;
-use demo::{Demo, Options, Resolution};
-use ellipsoid::Flow;
+use args::{Arguments, ComputeArguments};
+use demo::{Demo, Network, Options, Resolution};
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
@@ -43,27 +45,38 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let folder = &arguments.output.out;
     if arguments.model.weights.is_some() {
-        return plan::print(&plan::check_model(arguments)?, folder);
+        return own::run(arguments);
     }
 
     let case = arguments.demo.case()?;
-    for warning in case.warnings() {
+    let ComputeArguments { anchors, seed, chunk, device, dtype } = arguments.compute;
+    let (anchors, chunk) = (anchors.get(), chunk.get());
+    for warning in case.warnings().into_iter().chain(demo::warning(anchors)) {
         eprintln!("warning: {warning}; expect larger errors");
     }
     let demo = Demo::new(case, Resolution::FINE);
     if arguments.output.dry_run {
-        return plan::print(&demo.parts(), folder);
+        return plan::print(&demo.parts(arguments.output.npz), folder);
     }
+    let mut network = Network::new(&case, anchors, seed, dtype.0, &device.open()?)?;
+    let inputs = json!({
+        "model": "ellipsoid",
+        "version": env!("CARGO_PKG_VERSION"),
+        "anchors": anchors,
+        "seed": seed,
+        "device": device.to_string(),
+        "dtype": dtype.to_string(),
+    });
     let options = Options {
         folder,
         existing: arguments.output.existing(),
-        chunk: arguments.compute.chunk,
+        chunk,
         npz: arguments.output.npz,
-        inputs: Map::from_iter([("model".to_string(), json!("exact solution"))]),
+        inputs: inputs.as_object().cloned().unwrap_or_default(),
     };
-    let metrics = demo.run(&mut Flow::new(&case), options)?;
+    let metrics = demo.run(&mut network, options)?;
     for (field, error) in metrics {
-        println!("{field:18} relative L2 error {:.5}, largest error {:.5}", error.relative_l2, error.max_absolute);
+        println!("{field:18} {error}");
     }
     println!("results in {}", folder.display());
     Ok(())

@@ -1,5 +1,9 @@
 //! Points with faces of any number of corners, or none.
 
+use anyhow::{Result, ensure};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 /// A surface mesh. Without faces it is a point cloud.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Mesh {
@@ -46,5 +50,74 @@ impl Mesh {
     /// End of every face in [`corners`](Self::corners).
     pub fn ends(&self) -> &[usize] {
         &self.ends
+    }
+
+    /// `count` random points of the faces, spread evenly over their area.
+    ///
+    /// # Errors
+    /// The faces have no area, or there are none.
+    pub fn sample(&self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
+        let triangles: Vec<_> = self.triangles().collect();
+        let mut ends = Vec::with_capacity(triangles.len());
+        let mut area = 0.0;
+        for corners in &triangles {
+            area += self.double_area(*corners);
+            ends.push(area);
+        }
+        ensure!(area > 0.0 && area.is_finite(), "the mesh has no area to draw points from");
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut point = || {
+            let at = random.random::<f64>() * area;
+            let triangle = ends.partition_point(|&end| end <= at).min(triangles.len() - 1);
+            let [a, b, c] = triangles[triangle].map(|corner| self.points[corner as usize].map(f64::from));
+            // The square root makes the density even: without it points gather at the first corner.
+            let (reach, turn) = (random.random::<f64>().sqrt(), random.random::<f64>());
+            let (second, third) = (reach * (1.0 - turn), reach * turn);
+            std::array::from_fn(|i| (a[i] + second * (b[i] - a[i]) + third * (c[i] - a[i])) as f32)
+        };
+        Ok((0..count).map(|_| point()).collect())
+    }
+
+    fn double_area(&self, corners: [u32; 3]) -> f64 {
+        let [a, b, c] = corners.map(|corner| self.points[corner as usize].map(f64::from));
+        let (u, v): ([f64; 3], [f64; 3]) = (std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));
+        let normal = [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
+        normal.iter().map(|x| x * x).sum::<f64>().sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A unit square in two triangles, beside a rectangle three times as large.
+    fn rectangles() -> Mesh {
+        let mut mesh =
+            Mesh::new(vec![[0., 0., 5.], [1., 0., 5.], [1., 1., 5.], [0., 1., 5.], [4., 0., 5.], [4., 1., 5.]]);
+        mesh.push_face(&[0, 1, 2]);
+        mesh.push_face(&[0, 2, 3]);
+        mesh.push_face(&[1, 4, 5, 2]);
+        mesh
+    }
+
+    #[test]
+    fn points_are_drawn_evenly_over_the_area() {
+        let points = rectangles().sample(40_000, 3).unwrap();
+        assert!(points.iter().all(|[x, y, z]| (0.0..=4.0).contains(x) && (0.0..=1.0).contains(y) && *z == 5.0));
+        let share =
+            |inside: fn(&[f32; 3]) -> bool| points.iter().filter(|point| inside(point)).count() as f64 / 40_000.0;
+        assert!((share(|point| point[0] < 1.0) - 0.25).abs() < 0.01);
+        assert!((share(|point| point[0] < 0.5 && point[1] < 0.5) - 0.0625).abs() < 0.01);
+        assert!((share(|point| point[0] > 2.5 && point[1] > 0.5) - 0.1875).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_points_and_no_area_gives_none() {
+        assert_eq!(rectangles().sample(9, 1).unwrap(), rectangles().sample(9, 1).unwrap());
+        assert_ne!(rectangles().sample(9, 1).unwrap(), rectangles().sample(9, 2).unwrap());
+        let mut line = Mesh::new(vec![[0.0; 3], [1.0; 3], [2.0; 3]]);
+        assert!(line.sample(1, 1).is_err());
+        line.push_face(&[0, 1, 2]);
+        assert!(line.sample(1, 1).unwrap_err().to_string().contains("no area"));
     }
 }

@@ -1,6 +1,7 @@
 //! Errors of predicted fields against true ones.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,12 @@ pub struct FieldMetrics {
     pub mean_absolute: f64,
     /// `max |predicted − true|`
     pub max_absolute: f64,
+}
+
+impl fmt::Display for FieldMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "relative L2 error {:.5}, largest error {:.5}", self.relative_l2, self.max_absolute)
+    }
 }
 
 /// The errors of all fields, by `<domain>_<field>`: the contents of `metrics.json`.

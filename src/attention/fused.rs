@@ -2,11 +2,15 @@
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
+#[cfg(feature = "metal")]
+use candle_core::MetalStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
 
 use super::arguments::Arguments;
 #[cfg(feature = "cuda")]
 use super::cuda;
+#[cfg(feature = "metal")]
+use super::metal;
 use super::{cpu, reference};
 
 /// The op on (queries, keys, values); everything else is in its arguments. Returns `[batch, tokens, heads, head_dim]`.
@@ -42,6 +46,19 @@ impl CustomOp3 for FusedAttention {
         values_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         cuda::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
+    }
+
+    #[cfg(feature = "metal")]
+    fn metal_fwd(
+        &self,
+        queries: &MetalStorage,
+        queries_layout: &Layout,
+        keys: &MetalStorage,
+        keys_layout: &Layout,
+        values: &MetalStorage,
+        values_layout: &Layout,
+    ) -> Result<(MetalStorage, Shape)> {
+        metal::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
     }
 
     /// Gradients by recomputation: the reference runs again on copies of the operands, and candle differentiates it.

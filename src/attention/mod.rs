@@ -7,6 +7,14 @@ mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod fused;
+#[cfg(any(feature = "cuda", feature = "metal", test))]
+#[cfg_attr(
+    not(any(feature = "cuda", feature = "metal")),
+    allow(dead_code, unused_imports, reason = "its tests need no GPU")
+)]
+mod gpu;
+#[cfg(feature = "metal")]
+pub(crate) mod metal;
 mod options;
 mod reference;
 
@@ -46,6 +54,8 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
         Device::Cpu => Ok(()),
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => cuda::supports(device, head_dim),
+        #[cfg(feature = "metal")]
+        Device::Metal(device) => metal::supports(device, head_dim),
         _ => {
             Err(Unsupported::Device { device: location, reason: "this build has no fused kernels for it".to_string() })
         }
@@ -131,9 +141,9 @@ pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionO
 
 /// The tensor itself if the kernels of its device can read its rows in place, else a copy.
 fn readable(tensor: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if tensor.device().is_cuda() {
-        let in_place = cuda::is_readable(tensor.layout(), tensor.dtype().size_in_bytes());
+    #[cfg(any(feature = "cuda", feature = "metal"))]
+    if !tensor.device().is_cpu() {
+        let in_place = gpu::is_readable(tensor.layout(), tensor.dtype().size_in_bytes());
         return if in_place { Ok(tensor.clone()) } else { tensor.force_contiguous() };
     }
     match tensor.stride() {

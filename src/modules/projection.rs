@@ -1,10 +1,11 @@
 //! Linear layers around attention: heads in, heads out.
 
-use candle_core::{Module, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
 use super::untied::{DomainRuns, UntiedLinear, WeightSharing};
 use crate::AttentionError;
+use crate::layers::{Epilogue, linear};
 
 /// Checks that heads divide the width, and returns head_dim.
 pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
@@ -17,7 +18,7 @@ pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
 }
 
 /// Checks the input of a layer, `[batch, tokens, width]`, and returns batch and tokens.
-pub(super) fn check_input(argument: &'static str, x: &Tensor, width: usize) -> Result<(usize, usize)> {
+pub(crate) fn check_input(argument: &'static str, x: &Tensor, width: usize) -> Result<(usize, usize)> {
     match x.dims() {
         &[batch, tokens, got] if got == width => Ok((batch, tokens)),
         dims => {
@@ -47,9 +48,14 @@ impl Projection {
 
     /// `x [batch, tokens, in_dim]` to `[batch, tokens, out_dim]`.
     pub fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
+        self.forward_then(x, runs, Epilogue::None)
+    }
+
+    /// As [`forward`](Self::forward), followed by a function of every number.
+    pub fn forward_then(&self, x: &Tensor, runs: &DomainRuns, epilogue: Epilogue) -> Result<Tensor> {
         match self {
-            Self::Shared(linear) => forward(linear, x),
-            Self::PerDomain(linear) => linear.forward(x, runs),
+            Self::Shared(layer) => linear(layer, x, epilogue),
+            Self::PerDomain(layers) => layers.forward_then(x, runs, epilogue),
         }
     }
 
@@ -129,13 +135,4 @@ pub(super) fn side_by_side(layers: &[&Linear]) -> Result<Linear> {
 pub(super) fn narrow_outputs(layer: &Linear, first: usize, count: usize) -> Result<Linear> {
     let narrow = |tensor: &Tensor| tensor.narrow(0, first, count);
     Ok(Linear::new(narrow(layer.weight())?, layer.bias().map(narrow).transpose()?))
-}
-
-/// A linear layer, also on 0 tokens.
-pub(crate) fn forward(linear: &Linear, x: &Tensor) -> Result<Tensor> {
-    let (batch, tokens, _) = x.dims3()?;
-    if batch * tokens == 0 {
-        return Tensor::zeros((batch, tokens, linear.weight().dim(0)?), x.dtype(), x.device());
-    }
-    linear.forward(&x.contiguous()?)
 }

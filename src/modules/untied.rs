@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::anchor::branch_of;
 use super::projection;
+use crate::layers::{Epilogue, linear};
 use crate::{AnchorError, AttentionError, TokenSpec};
 
 /// Which way round a checkpoint stores the square weights of untied layers.
@@ -163,6 +164,11 @@ impl UntiedLinear {
     /// # Errors
     /// Runs that hold another number of tokens or name a domain without weights; another width.
     pub fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
+        self.forward_then(x, runs, Epilogue::None)
+    }
+
+    /// As [`forward`](Self::forward), followed by a function of every number.
+    pub(super) fn forward_then(&self, x: &Tensor, runs: &DomainRuns, epilogue: Epilogue) -> Result<Tensor> {
         let (_, tokens, _) = x.dims3()?;
         if runs.tokens() != tokens {
             let (expected, groups) = (runs.tokens(), format!("{:?} (domain, tokens)", runs.runs));
@@ -176,11 +182,11 @@ impl UntiedLinear {
                 expected: "one that has weights",
                 got: format!("domain {domain} of {}", self.banks.len()),
             })?;
-            outputs.push(projection::forward(bank, &x.narrow(1, start, len)?)?);
+            outputs.push(linear(bank, &x.narrow(1, start, len)?, epilogue)?);
             start += len;
         }
         match (outputs.as_slice(), self.banks.first()) {
-            ([], Some(bank)) => projection::forward(bank, x),
+            ([], Some(bank)) => linear(bank, x, epilogue),
             ([output], _) => Ok(output.clone()),
             (outputs, _) => Tensor::cat(outputs, 1),
         }

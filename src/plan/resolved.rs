@@ -12,6 +12,8 @@ pub struct ResolvedPlan {
     schedules: Mutex<Vec<(ScheduleKey, Arc<TileSchedule>)>>,
     #[cfg(feature = "cuda")]
     device_plans: crate::attention::cuda::DevicePlans,
+    #[cfg(feature = "metal")]
+    metal_plans: crate::attention::metal::DevicePlans,
 }
 
 /// What a schedule depends on besides the ranges.
@@ -34,6 +36,8 @@ impl ResolvedPlan {
             schedules: Mutex::new(Vec::new()),
             #[cfg(feature = "cuda")]
             device_plans: Default::default(),
+            #[cfg(feature = "metal")]
+            metal_plans: Default::default(),
         }
     }
 
@@ -51,6 +55,12 @@ impl ResolvedPlan {
     #[cfg(feature = "cuda")]
     pub(crate) fn device_plans(&self) -> &crate::attention::cuda::DevicePlans {
         &self.device_plans
+    }
+
+    /// What Metal devices keep of the plan.
+    #[cfg(feature = "metal")]
+    pub(crate) fn metal_plans(&self) -> &crate::attention::metal::DevicePlans {
+        &self.metal_plans
     }
 
     /// The work list for one shape of input and machine; built on the first call, shared afterwards.

@@ -151,6 +151,19 @@ impl StepSchedule {
     pub fn reductions(&self) -> usize {
         self.reductions
     }
+
+    /// The query tiles whose keys were split, once each.
+    pub fn split_tiles(&self) -> Vec<SlotReduction> {
+        let mut tiles = self.reduction_of_slot.clone();
+        tiles.dedup_by_key(|tile| tile.counter);
+        tiles
+    }
+
+    /// Whether some step has fewer visible keys than the tile of `keys` keys that it stands for.
+    pub fn has_partial_steps(&self, keys: usize) -> bool {
+        let visible = |step: &KeyStep| step.visible.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        self.steps.iter().any(|step| visible(step) < keys)
+    }
 }
 
 fn step_item(item: &WorkItem, rows: usize, tiles: &[KeyTile], before: &[u32]) -> StepItem {
@@ -247,6 +260,23 @@ mod tests {
     }
 
     #[test]
+    fn steps_are_partial_at_tails_and_padding_only() {
+        let plan = plan();
+        let resolved = plan.resolve(None).unwrap();
+        let steps = |keys, padding: Option<&PaddingBits>| {
+            let tile = TileShape { queries: 32, keys };
+            let schedule = TileSchedule::new(resolved.ranges(), 1, 1, tile, 1);
+            let context = StepContext { input_padding: padding, ..StepContext::default() };
+            StepSchedule::new(&schedule, 1, context).has_partial_steps(keys)
+        };
+        // 40 and 30 keys.
+        assert!(!steps(10, None) && !steps(2, None) && steps(16, None) && steps(4, None));
+        let first = PaddingBits::new(1, 80, |_, token| token >= 10);
+        let odd = PaddingBits::new(1, 80, |_, token| token != 3);
+        assert!(!steps(10, Some(&first)) && steps(10, Some(&odd)));
+    }
+
+    #[test]
     fn rows_of_one_padding_share_their_steps() {
         let plan = plan();
         let resolved = plan.resolve(None).unwrap();
@@ -269,5 +299,8 @@ mod tests {
             assert!((reduction.first_slot..reduction.first_slot + reduction.slots).contains(&(slot as u32)));
             assert!((reduction.counter as usize) < steps.reductions());
         }
+        let tiles = steps.split_tiles();
+        assert!(tiles.len() == steps.reductions() && steps.reductions() > 0);
+        assert_eq!(tiles.iter().map(|tile| tile.slots as usize).sum::<usize>(), schedule.partial_slots());
     }
 }

@@ -170,7 +170,8 @@ pub const CASES: &[Case] = &[
     Case {
         name: "split_keys",
         brief: true,
-        groups: &[("queries", 7)],
+        // Rows of more than one warp or simdgroup.
+        groups: &[("queries", 39)],
         cached: &[("anchors", 1100)],
         patterns: &[(&["queries"], &["anchors"])],
         workers: 32,

@@ -4,6 +4,8 @@
 
 mod case;
 mod cuda;
+mod metal;
+mod mutation;
 mod numbers;
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +17,9 @@ use numbers::{Number, worst_error};
 
 /// One test per kernel, head_dim and case.
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
-    cuda::trials(compiler)
+    let mut trials = cuda::trials(compiler);
+    trials.extend(metal::trials());
+    trials
 }
 
 /// Thread orders: ascending, random, descending.

@@ -9,7 +9,7 @@ mod metal_lint;
 pub mod self_tests;
 
 pub use compile::{Compiler, Source};
-pub use device::{Device, Kernels, Launch, TensorMap};
+pub use device::{Buffer, Device, Kernels, Launch, TensorMap};
 pub use finding::{Finding, FindingKind};
 pub use lazy::{LazyKernels, compile_once, compiled, trial};
 pub use metal::MetalArguments;

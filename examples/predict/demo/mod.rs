@@ -1,6 +1,7 @@
 //! The demo: the flow past an ellipsoid, predicted and exact, as files, pictures and errors.
 
 mod model;
+mod network;
 mod pictures;
 
 use std::path::Path;
@@ -10,13 +11,12 @@ use candle_mixed_attention::candle_core::{Device, safetensors};
 use serde_json::{Map, Value, json};
 
 pub use model::{FlowModel, PlaceKind};
+pub use network::{Network, warning};
 
 use crate::ellipsoid::{Case, Flow, Slice, surface_mesh};
 use crate::mesh::Mesh;
 use crate::metrics::{FieldError, Metrics};
-use crate::output::{
-    Chunk, Existing, FieldSpec, LocalDisk, Part, Run, safetensors_layout, vtp_layout, write_npz, write_whole,
-};
+use crate::output::{Chunk, Existing, FieldSpec, LocalDisk, Part, Run, write_npz, write_whole};
 use crate::progress::Progress;
 
 /// Half the height of the slice.
@@ -74,15 +74,10 @@ impl Demo {
     }
 
     /// What is written: for both places a `.vtp` and a `.safetensors` file.
-    pub fn parts(&self) -> Vec<Part> {
+    pub fn parts(&self, npz: bool) -> Vec<Part> {
         let part = |place: &Place| {
-            let (name, points) = (place.kind.name(), place.mesh.points().len() as u64);
-            let fields = written_fields(place.kind);
-            let files = vec![
-                vtp_layout(&format!("{name}.vtp"), points, &fields, Some(&place.mesh)),
-                safetensors_layout(&format!("{name}.safetensors"), points, &fields),
-            ];
-            Part { name: name.to_string(), points, fields, files }
+            let points = place.mesh.points().len() as u64;
+            Part::new(place.kind.name(), points, written_fields(place.kind), Some(&place.mesh), npz)
         };
         self.places.iter().map(part).collect()
     }
@@ -93,7 +88,7 @@ impl Demo {
         inputs.insert("semi_axes".into(), json!(self.case.semi_axes));
         inputs.insert("alpha".into(), json!(self.case.alpha));
         inputs.insert("beta".into(), json!(self.case.beta));
-        let parts = self.parts();
+        let parts = self.parts(options.npz);
         let points = parts.iter().map(|part| part.points).sum();
         let mut run = Run::open(LocalDisk, options.folder, inputs, options.chunk, parts, options.existing)?;
 
@@ -111,18 +106,16 @@ impl Demo {
         }
         progress.finish();
         run.finish()?;
-        self.summarise(model.name(), options.folder, options.npz)
+        let (metrics, made) = self.summarise(model.name(), options.folder, options.npz)?;
+        run.conclude(made)?;
+        Ok(metrics)
     }
 
-    /// What is made from the finished files: pictures, `metrics.json`, `.npz`.
-    fn summarise(&self, model: &str, folder: &Path, npz: bool) -> Result<Metrics> {
+    /// What is made from the finished files: pictures, `metrics.json`, `.npz`; returns the names too.
+    fn summarise(&self, model: &str, folder: &Path, npz: bool) -> Result<(Metrics, Vec<String>)> {
         let [surface, slice] = &self.places;
         let (on_surface, on_slice) = (Results::read(folder, surface)?, Results::read(folder, slice)?);
-        let write = |name: &str, bytes: &[u8]| write_whole(&LocalDisk, &folder.join(name), bytes);
-        write("surface.png", &pictures::surface(&self.case, model, &surface.mesh, &on_surface)?)?;
-        write("slice.png", &pictures::slice(&self.case, model, &self.slice, &surface.mesh, &on_slice)?)?;
-
-        let mut metrics = Metrics::new();
+        let (mut metrics, mut made) = (Metrics::new(), Vec::new());
         for (place, results) in [(surface, &on_surface), (slice, &on_slice)] {
             for (field, predicted, exact) in results.pairs() {
                 let mut error = FieldError::default();
@@ -130,13 +123,25 @@ impl Demo {
                 metrics.insert(format!("{}_{}", place.kind.name(), field.name), error.metrics());
             }
             if npz {
-                let file = |extension: &str| folder.join(place.kind.name()).with_extension(extension);
+                let name = |extension: &str| format!("{}.{extension}", place.kind.name());
+                let (source, npz) = (folder.join(name("safetensors")), folder.join(name("npz")));
                 let points = place.mesh.points().len() as u64;
-                write_npz(&LocalDisk, &file("safetensors"), &file("npz"), points, &written_fields(place.kind))?;
+                write_npz(&LocalDisk, &source, &npz, points, &written_fields(place.kind))?;
+                made.push(name("npz"));
             }
         }
-        write("metrics.json", &serde_json::to_vec_pretty(&metrics)?)?;
-        Ok(metrics)
+        let (body, plane) = ((&surface.mesh, &on_surface), (&self.slice, &on_slice));
+        let files = [
+            ("surface.png", pictures::surface(&self.case, model, &surface.mesh, &on_surface)?),
+            ("slice.png", pictures::slice(&self.case, model, &self.slice, &surface.mesh, &on_slice)?),
+            ("flow.png", pictures::overview(&self.case, model, body, plane, &metrics)?),
+            ("metrics.json", serde_json::to_vec_pretty(&metrics)?),
+        ];
+        for (name, bytes) in files {
+            write_whole(&LocalDisk, &folder.join(name), &bytes)?;
+            made.push(name.to_string());
+        }
+        Ok((metrics, made))
     }
 }
 

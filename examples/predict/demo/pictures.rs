@@ -5,10 +5,57 @@ use anyhow::Result;
 use super::Results;
 use crate::ellipsoid::{Case, Slice};
 use crate::mesh::Mesh;
-use crate::output::FieldSpec;
-use crate::picture::{Colormap, Figure, Panel, PlanePanel, Scale, SurfacePanel};
+use crate::metrics::Metrics;
+use crate::picture::{Colormap, CutPlane, Figure, Panel, PlanePanel, Scale, SurfacePanel};
 
 const PRESSURE: &str = "Cp";
+
+/// The plane of the slice.
+const MIDDLE: CutPlane = CutPlane { axis: 1, value: 0.0 };
+
+/// The predicted pressure, on the body and in the plane y = 0: the whole demo at a glance.
+pub fn overview(
+    case: &Case,
+    model: &str,
+    (body, on_surface): (&Mesh, &Results),
+    (slice, on_slice): (&Slice, &Results),
+    metrics: &Metrics,
+) -> Result<Vec<u8>> {
+    let (pressure_on_surface, pressure_on_slice) = (pressure(on_surface).0, pressure(on_slice).0);
+    let around = PlanePanel {
+        plane: MIDDLE,
+        size: slice.size,
+        centre: [0.0; 2],
+        half_extent: slice.half_extent,
+        grid_index: &slice.grid_index,
+        values: pressure_on_slice,
+        velocity: velocity(on_slice).0,
+        body: Some(body),
+    };
+    let percent = |field: &str| metrics.get(field).map_or(f64::NAN, |error| 100.0 * error.relative_l2);
+    let errors = |fields: &[(&str, &str)]| {
+        let each = fields.iter().map(|(name, field)| format!("{name} {:.1} %", percent(field)));
+        format!("relative L2 error: {}", each.collect::<Vec<_>>().join(", "))
+    };
+    let panels = vec![
+        Panel {
+            title: "On the surface".into(),
+            note: errors(&[("pressure", "surface_pressure")]),
+            label: PRESSURE.into(),
+            scale: Scale::symmetric(pressure_on_surface, Colormap::CoolWarm),
+            content: SurfacePanel { mesh: body, values: pressure_on_surface }.into(),
+        },
+        Panel {
+            title: "In the plane y = 0, with streamlines".into(),
+            note: errors(&[("pressure", "slice_pressure"), ("velocity", "slice_velocity")]),
+            label: PRESSURE.into(),
+            scale: Scale::spanning(pressure_on_slice, Colormap::Viridis),
+            content: around.into(),
+        },
+    ];
+    let title = format!("Pressure coefficient around an ellipsoid, predicted by {model}");
+    Figure { title, subtitle: subtitle(case), panels }.to_png()
+}
 
 /// The surface pressure on the body.
 pub fn surface(case: &Case, model: &str, mesh: &Mesh, results: &Results) -> Result<Vec<u8>> {
@@ -17,7 +64,7 @@ pub fn surface(case: &Case, model: &str, mesh: &Mesh, results: &Results) -> Resu
     let scale = Scale::symmetric(exact, Colormap::CoolWarm);
     let panel = |title: &str, values, scale, label: &str| {
         let content = SurfacePanel { mesh, values }.into();
-        Panel { title: title.to_string(), label: label.to_string(), scale, content }
+        Panel { title: title.to_string(), note: String::new(), label: label.to_string(), scale, content }
     };
     let panels = vec![
         panel(model, predicted, scale, PRESSURE),
@@ -30,20 +77,21 @@ pub fn surface(case: &Case, model: &str, mesh: &Mesh, results: &Results) -> Resu
 /// The pressure in the plane y = 0, with streamlines.
 pub fn slice(case: &Case, model: &str, slice: &Slice, body: &Mesh, results: &Results) -> Result<Vec<u8>> {
     let (predicted, exact) = pressure(results);
-    let velocity = results.pairs().find(|(field, ..)| field.name == "velocity");
-    let (predicted_velocity, exact_velocity) = velocity.map_or((&[][..], &[][..]), |(_, ours, exact)| (ours, exact));
+    let (predicted_velocity, exact_velocity) = velocity(results);
     let difference = minus(predicted, exact);
     let scale = Scale::spanning(exact, Colormap::Viridis);
     let panel = |title: &str, values, velocity, scale, label: &str| {
         let plane = PlanePanel {
+            plane: MIDDLE,
             size: slice.size,
+            centre: [0.0; 2],
             half_extent: slice.half_extent,
             grid_index: &slice.grid_index,
             values,
             velocity,
             body: Some(body),
         };
-        Panel { title: title.to_string(), label: label.to_string(), scale, content: plane.into() }
+        Panel { title: title.to_string(), note: String::new(), label: label.to_string(), scale, content: plane.into() }
     };
     let panels = vec![
         panel(model, predicted, predicted_velocity, scale, PRESSURE),
@@ -54,9 +102,18 @@ pub fn slice(case: &Case, model: &str, slice: &Slice, body: &Mesh, results: &Res
     Figure { title, subtitle: subtitle(case), panels }.to_png()
 }
 
+/// The pressure, predicted and exact.
 fn pressure(results: &Results) -> (&[f32], &[f32]) {
-    let is_pressure = |field: &FieldSpec| field.name == "pressure";
-    let pair = results.pairs().find(|(field, ..)| is_pressure(field));
+    pair(results, "pressure")
+}
+
+/// The velocity, predicted and exact.
+fn velocity(results: &Results) -> (&[f32], &[f32]) {
+    pair(results, "velocity")
+}
+
+fn pair<'a>(results: &'a Results, name: &str) -> (&'a [f32], &'a [f32]) {
+    let pair = results.pairs().find(|(field, ..)| field.name == name);
     pair.map_or((&[], &[]), |(_, predicted, exact)| (predicted, exact))
 }
 

@@ -1,4 +1,9 @@
+use candle_mixed_attention::candle_core::DType;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 use super::*;
+use crate::ellipsoid::{Vec3, sample_surface, sample_volume};
 
 /// The exact flow with a known error.
 struct Shifted {
@@ -44,9 +49,11 @@ fn everything_is_written_and_the_errors_are_right() {
     let mut names: Vec<_> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
         .collect();
     names.sort();
     let expected = [
+        "flow.png",
         "metrics.json",
         "run.json",
         "slice.npz",
@@ -64,4 +71,65 @@ fn everything_is_written_and_the_errors_are_right() {
     let mut model = shifted();
     assert_eq!(run(folder.path(), Existing::Resume, &mut model).unwrap(), metrics);
     assert_eq!(model.predicted, 0);
+}
+
+/// Relative L2 error of one field of a place at some points.
+fn relative_l2(network: &mut Network, flow: &Flow, place: PlaceKind, points: Vec<Vec3>) -> Vec<f64> {
+    let points: Vec<_> = points.into_iter().map(|point| point.map(|x| x as f32)).collect();
+    let (predicted, exact) = (network.predict(place, &points).unwrap(), place.exact(flow, &points));
+    let error = |(predicted, exact): (&Vec<f32>, &Vec<f32>)| {
+        let mut error = FieldError::default();
+        error.add(predicted, exact).unwrap();
+        error.metrics().relative_l2
+    };
+    predicted.iter().zip(&exact).map(error).collect()
+}
+
+#[test]
+fn the_published_errors_on_unseen_bodies_are_reproduced() {
+    let (bodies, anchors, queries) = (48, 512, 256);
+    let mut random = StdRng::seed_from_u64(2026);
+    let mut errors = vec![Vec::new(); 3];
+    for seed in 0..bodies {
+        let axes = std::array::from_fn(|_| 0.5 * 2.5f64.powf(random.random::<f64>()));
+        let mut angle = || random.random_range(-20.0..20.0);
+        let case = Case::new(axes, angle(), angle()).unwrap();
+        let mut network = Network::new(&case, anchors, seed, DType::F32, &Device::Cpu).unwrap();
+        let flow = Flow::new(&case);
+        let on_surface = sample_surface(axes, queries, 1000 + seed);
+        let around = sample_volume(axes, queries, 2000 + seed);
+        let surface = relative_l2(&mut network, &flow, PlaceKind::Surface, on_surface);
+        let volume = relative_l2(&mut network, &flow, PlaceKind::Slice, around);
+        for (all, error) in errors.iter_mut().zip(surface.into_iter().chain(volume)) {
+            all.push(error);
+        }
+    }
+    let description: Value = serde_json::from_str(include_str!("../../data/ellipsoid.json")).unwrap();
+    for (name, errors) in ["surface_pressure", "volume_velocity", "volume_pressure"].iter().zip(errors) {
+        let published = &description["errors"]["f32"][format!("{name}_queries")];
+        let mean = errors.iter().sum::<f64>() / bodies as f64;
+        let expected = published["mean"].as_f64().unwrap();
+        // Both are means over 48 random bodies, whose errors spread by about half of the mean.
+        assert!((mean / expected - 1.0).abs() < 0.15, "{name}: mean {mean}, published {expected}");
+        let (worst, expected) = (errors.into_iter().fold(0.0, f64::max), published["worst"].as_f64().unwrap());
+        assert!(worst < 1.5 * expected, "{name}: worst {worst}, published {expected}");
+    }
+}
+
+#[test]
+fn the_demo_is_predicted_by_the_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = Case::new([1.1, 0.6, 0.8], 10.0, 5.0).unwrap();
+    let mut network = Network::new(&case, 512, 0, DType::F32, &Device::Cpu).unwrap();
+    let metrics = run(folder.path(), Existing::Refuse, &mut network).unwrap();
+    for (name, most) in [("surface_pressure", 0.02), ("slice_velocity", 0.01), ("slice_pressure", 0.035)] {
+        let error = metrics[name].relative_l2;
+        assert!(error > 1e-4 && error < most, "{name}: {error}");
+    }
+}
+
+#[test]
+fn anchors_outside_the_trained_range_are_warned_of() {
+    assert_eq!(warning(512), None);
+    assert_eq!(warning(2048).unwrap(), "2048 anchors are outside the trained range 256 to 1024");
 }

@@ -5,7 +5,6 @@
 
 mod carlson;
 mod flow;
-#[cfg_attr(not(test), expect(dead_code, reason = "input of a network, which the exact solution does without"))]
 mod sampling;
 mod slice;
 mod surface;
@@ -13,10 +12,6 @@ mod surface;
 use anyhow::{Result, ensure};
 
 pub use flow::Flow;
-#[cfg_attr(
-    not(test),
-    expect(unused_imports, reason = "input of a network, which the exact solution does without")
-)]
 pub use sampling::{sample_surface, sample_volume};
 pub use slice::Slice;
 pub use surface::surface_mesh;

@@ -1,4 +1,4 @@
-//! Points in a `.npy` file, `[points, 3]` in f32 or f64.
+//! An array in a `.npy` file, `[points, components]` in f32 or f64.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -7,7 +7,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail, ensure};
 use npyz::{DType, NpyHeader, Order, TypeChar};
 
-use super::{PointSource, points_of_shape};
+use super::{Rows, shape_of_rows};
 
 /// What the file holds, in either byte order.
 #[derive(Clone, Copy)]
@@ -16,55 +16,63 @@ enum Element {
     F64,
 }
 
-/// The points of a file, read where they lie.
-pub struct NpyPoints {
+/// The rows of a file, read where they lie.
+pub struct NpyRows {
     file: BufReader<File>,
     header: NpyHeader,
     element: Element,
     data_start: u64,
-    points: u64,
+    rows: u64,
+    width: usize,
 }
 
-impl NpyPoints {
+impl NpyRows {
     /// Reads the header, and checks that the file is as long as it promises.
     pub fn new(file: File) -> Result<Self> {
         let length = file.metadata()?.len();
         let mut file = BufReader::new(file);
         let header = NpyHeader::from_reader(&mut file).context("not a readable .npy file")?;
-        let points = points_of_shape(header.shape())?;
-        ensure!(header.order() == Order::C, "positions must be in C order, got Fortran order");
+        let (rows, width) = shape_of_rows(header.shape())?;
+        ensure!(header.order() == Order::C, "an array must be in C order, got Fortran order");
         let element = match header.dtype() {
             DType::Plain(plain) if (plain.type_char(), plain.size_field()) == (TypeChar::Float, 4) => Element::F32,
             DType::Plain(plain) if (plain.type_char(), plain.size_field()) == (TypeChar::Float, 8) => Element::F64,
-            other => bail!("positions must be f32 or f64, got {}", other.descr()),
+            other => bail!("an array must be f32 or f64, got {}", other.descr()),
         };
         let data_start = file.stream_position()?;
-        let points_fit = points.checked_mul(element.bytes_per_point()).and_then(|bytes| bytes.checked_add(data_start));
-        let Some(expected) = points_fit else { bail!("{points} points are more than a file can hold") };
-        ensure!(length >= expected, "truncated: {points} points need {expected} bytes, got {length}");
-        Ok(Self { file, header, element, data_start, points })
+        let bytes = rows.checked_mul(width as u64 * element.bytes());
+        let Some(expected) = bytes.and_then(|bytes| bytes.checked_add(data_start)) else {
+            bail!("{rows} rows are more than a file can hold")
+        };
+        ensure!(length >= expected, "truncated: {rows} points need {expected} bytes, got {length}");
+        Ok(Self { file, header, element, data_start, rows, width })
     }
 }
 
 impl Element {
-    fn bytes_per_point(self) -> u64 {
+    fn bytes(self) -> u64 {
         match self {
-            Self::F32 => 12,
-            Self::F64 => 24,
+            Self::F32 => 4,
+            Self::F64 => 8,
         }
     }
 }
 
-impl PointSource for NpyPoints {
-    fn len(&self) -> u64 {
-        self.points
+impl Rows for NpyRows {
+    fn rows(&self) -> u64 {
+        self.rows
     }
 
-    fn read_coordinates(&mut self, points: Range<u64>) -> Result<Vec<f64>> {
-        self.file.seek(SeekFrom::Start(self.data_start + points.start * self.element.bytes_per_point()))?;
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn read(&mut self, rows: Range<u64>) -> Result<Vec<f64>> {
+        let row = self.width as u64 * self.element.bytes();
+        self.file.seek(SeekFrom::Start(self.data_start + rows.start * row))?;
         // The shape of the header is that of the whole file, so values are taken until the range is full.
         let header = self.header.clone();
-        let values = (points.end - points.start) as usize * 3;
+        let values = (rows.end - rows.start) as usize * self.width;
         let file = self.file.by_ref();
         Ok(match self.element {
             Element::F32 => {
@@ -125,6 +133,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         write(&path("flat.npy"), &[0f32; 6], &[6], Order::C);
         write(&path("pairs.npy"), &[0f32; 6], &[3, 2], Order::C);
+        write(&path("cube.npy"), &[0f32; 6], &[2, 3, 1], Order::C);
         write(&path("fortran.npy"), &[0f32; 6], &[2, 3], Order::Fortran);
         write(&path("whole.npy"), &[0i64; 6], &[2, 3], Order::C);
         write::<f32>(&path("empty.npy"), &[], &[0, 3], Order::C);
@@ -136,8 +145,9 @@ mod tests {
         std::fs::write(path("noise.npy"), b"no numpy").unwrap();
 
         let cases = [
-            ("flat.npy", "must have shape [points, 3], got [6]"),
-            ("pairs.npy", "must have shape [points, 3], got [3, 2]"),
+            ("flat.npy", "must have shape [points, 3], got 1 numbers each"),
+            ("pairs.npy", "must have shape [points, 3], got 2 numbers each"),
+            ("cube.npy", "must have shape [points, components], got [2, 3, 1]"),
             ("fortran.npy", "C order"),
             ("whole.npy", "must be f32 or f64, got"),
             ("empty.npy", "holds no points"),

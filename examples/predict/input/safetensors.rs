@@ -1,4 +1,4 @@
-//! Points in a `.safetensors` file, `[points, 3]` in f32 or f64.
+//! A tensor in a `.safetensors` file, `[points, components]` in f32 or f64.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,17 +8,18 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::{PointSource, points_of_shape};
+use super::{Rows, shape_of_rows};
 
 /// The format's own limit for a header.
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// One tensor of a file, read where it lies.
-pub struct TensorPoints {
+pub struct TensorRows {
     file: File,
     data_start: u64,
     double: bool,
-    points: u64,
+    rows: u64,
+    width: usize,
 }
 
 #[derive(Deserialize)]
@@ -28,9 +29,17 @@ struct Entry {
     data_offsets: [u64; 2],
 }
 
-impl TensorPoints {
-    /// Reads the header and picks the tensor: the named one, or else the only one.
-    pub fn new(mut file: File, name: Option<&str>) -> Result<Self> {
+/// What a file says about itself.
+struct Header {
+    entries: BTreeMap<String, serde_json::Value>,
+    /// Where the data begins in the file.
+    data_start: u64,
+    /// Bytes of the file.
+    length: u64,
+}
+
+impl Header {
+    fn read(file: &mut File) -> Result<Self> {
         let length = file.metadata()?.len();
         let mut size = [0; 8];
         file.read_exact(&mut size).context("not a safetensors file: shorter than its header")?;
@@ -44,7 +53,21 @@ impl TensorPoints {
         let mut entries: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(&header).context("not a safetensors file: its header is not JSON")?;
         entries.remove("__metadata__");
+        Ok(Self { entries, data_start: 8 + size, length })
+    }
+}
 
+/// The names of all tensors of a file.
+pub fn tensor_names(path: &str) -> Result<Vec<String>> {
+    let mut file = File::open(path).with_context(|| format!("cannot open {path}"))?;
+    let header = Header::read(&mut file).with_context(|| path.to_string())?;
+    Ok(header.entries.into_keys().collect())
+}
+
+impl TensorRows {
+    /// Reads the header and picks the tensor: the named one, or else the only one.
+    pub fn new(mut file: File, name: Option<&str>) -> Result<Self> {
+        let Header { entries, data_start, length } = Header::read(&mut file)?;
         let names = || entries.keys().cloned().collect::<Vec<_>>();
         let name = match (name, entries.len()) {
             (Some(name), _) => name.to_string(),
@@ -55,34 +78,37 @@ impl TensorPoints {
         };
         let Some(entry) = entries.get(&name) else { bail!("there is no tensor '{name}'; it holds {:?}", names()) };
         let entry = Entry::deserialize(entry).with_context(|| format!("tensor '{name}' is described wrongly"))?;
-        let points = points_of_shape(&entry.shape).with_context(|| format!("tensor '{name}'"))?;
+        let (rows, width) = shape_of_rows(&entry.shape).with_context(|| format!("tensor '{name}'"))?;
         let double = match entry.dtype.as_str() {
             "F32" => false,
             "F64" => true,
-            other => bail!("tensor '{name}': positions must be F32 or F64, got {other}"),
+            other => bail!("tensor '{name}' must be F32 or F64, got {other}"),
         };
         let [start, end] = entry.data_offsets;
-        let expected = points.checked_mul(if double { 24 } else { 12 });
+        let expected = rows.checked_mul(width as u64 * if double { 8 } else { 4 });
         ensure!(
             end.checked_sub(start) == expected,
-            "tensor '{name}': offsets {start}..{end} do not hold {points} points"
+            "tensor '{name}': offsets {start}..{end} do not hold {rows} rows of {width} numbers"
         );
-        let data_start = 8 + size + start;
-        let needed = 8 + size + end;
-        ensure!(length >= needed, "truncated: tensor '{name}' ends at byte {needed}, the file at {length}");
-        Ok(Self { file, data_start, double, points })
+        let present = length - data_start;
+        ensure!(present >= end, "truncated: tensor '{name}' ends at byte {end} of the data, which ends at {present}");
+        Ok(Self { file, data_start: data_start + start, double, rows, width })
     }
 }
 
-impl PointSource for TensorPoints {
-    fn len(&self) -> u64 {
-        self.points
+impl Rows for TensorRows {
+    fn rows(&self) -> u64 {
+        self.rows
     }
 
-    fn read_coordinates(&mut self, points: Range<u64>) -> Result<Vec<f64>> {
-        let width = if self.double { 24 } else { 12 };
-        self.file.seek(SeekFrom::Start(self.data_start + points.start * width))?;
-        let mut bytes = vec![0; ((points.end - points.start) * width) as usize];
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn read(&mut self, rows: Range<u64>) -> Result<Vec<f64>> {
+        let row = self.width as u64 * if self.double { 8 } else { 4 };
+        self.file.seek(SeekFrom::Start(self.data_start + rows.start * row))?;
+        let mut bytes = vec![0; ((rows.end - rows.start) * row) as usize];
         self.file.read_exact(&mut bytes)?;
         Ok(match self.double {
             false => bytes.as_chunks().0.iter().map(|&value| f64::from(f32::from_le_bytes(value))).collect(),
@@ -132,6 +158,7 @@ mod tests {
             ("flat", zeros(&[6], DType::F32)),
             ("whole", zeros(&[2, 3], DType::I64)),
             ("none", zeros(&[0, 3], DType::F32)),
+            ("scalar", Tensor::new(1f32, &Device::Cpu).unwrap()),
             ("nan", Tensor::new(&[[0f32, 1., f32::NAN]], &Device::Cpu).unwrap()),
         ];
         save(&path, &tensors);
@@ -144,9 +171,10 @@ mod tests {
         };
         let cases = [
             (several.clone(), "expected one tensor, or a name"),
-            (format!("{several}#flat"), "must have shape [points, 3], got [6]"),
+            (format!("{several}#flat"), "must have shape [points, 3], got 1 numbers each"),
             (format!("{several}#whole"), "must be F32 or F64, got I64"),
             (format!("{several}#none"), "holds no points"),
+            (format!("{several}#scalar"), "tensor 'scalar': an array must have shape [points, components], got []"),
             (format!("{several}#nan"), "point 0 has z = NaN"),
             (format!("{several}#missing"), "no tensor 'missing'"),
             (format!("{}#whole", broken("cut.safetensors", &bytes[..bytes.len() - 80])), "F32 or F64"),

@@ -9,12 +9,13 @@
 //! check free space → NAME.partial at full length → run.json → chunk, sync, run.json → … → rename → run.json
 //! ```
 //!
-//! `run.json` says what the run is made of and how many chunks lie safely on the disk. It is replaced in one step, after
+//! The folder is locked for the whole run. `run.json` says what the run is made of and how many chunks lie safely on the disk. It is replaced in one step, after
 //! the chunk is synced.
 
 mod chunk;
 mod disk;
 mod layout;
+mod lock;
 mod npz;
 mod run;
 mod safetensors;
@@ -27,5 +28,5 @@ pub use chunk::{Chunk, FieldSpec, Predict};
 pub use disk::{Disk, LocalDisk, write_whole};
 pub use npz::write_npz;
 pub use run::{Existing, Part, Run, human_bytes};
-pub use safetensors::safetensors_layout;
+#[cfg(test)]
 pub use vtk::vtp_layout;

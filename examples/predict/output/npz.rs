@@ -19,6 +19,15 @@ use super::safetensors::POSITIONS;
 /// Bytes that are copied at once.
 const BUFFER: usize = 1 << 20;
 
+/// Room for the headers of a member.
+const MEMBER_BYTES: u64 = 1024;
+
+/// Bytes of the file at most.
+pub fn npz_bytes(points: u64, fields: &[FieldSpec]) -> u64 {
+    let components = |field: &FieldSpec| MEMBER_BYTES + points * 4 * field.components as u64;
+    MEMBER_BYTES + components(&FieldSpec::new(POSITIONS, 3)) + fields.iter().map(components).sum::<u64>()
+}
+
 /// Writes `positions` and the fields of a file that [`safetensors_layout`](super::safetensors_layout) describes.
 pub fn write_npz(disk: &impl Disk, safetensors: &Path, npz: &Path, points: u64, fields: &[FieldSpec]) -> Result<()> {
     let mut source = BufReader::new(File::open(safetensors).with_context(|| safetensors.display().to_string())?);

@@ -7,9 +7,13 @@ use serde_json::{Map, Value};
 
 use super::disk::{Disk, partial};
 use super::layout::FileLayout;
-use super::safetensors::POSITIONS;
+use super::lock::FolderLock;
+use super::npz::npz_bytes;
+use super::safetensors::{POSITIONS, safetensors_layout};
 use super::state::{PartState, STATE_FILE, State};
+use super::vtk::vtp_layout;
 use super::{FieldSpec, Predict};
+use crate::mesh::Mesh;
 
 /// Space that stays free beside the files: for `run.json`, pictures and the file system itself.
 const SPARE_BYTES: u64 = 16 << 20;
@@ -25,6 +29,8 @@ pub struct Part {
     pub fields: Vec<FieldSpec>,
     /// The files.
     pub files: Vec<FileLayout>,
+    /// Bytes of what is made from them afterwards.
+    later: u64,
 }
 
 /// What to do with what lies in the folder.
@@ -38,8 +44,9 @@ pub enum Existing {
     Overwrite,
 }
 
-/// A run in its folder.
+/// A run in its folder, which it keeps locked.
 pub struct Run<D: Disk> {
+    _lock: FolderLock,
     disk: D,
     folder: PathBuf,
     parts: Vec<Part>,
@@ -61,8 +68,12 @@ impl<D: Disk> Run<D> {
         ensure!(chunk > 0, "--chunk must be at least 1, got 0");
         parts.iter().try_for_each(Part::check_names)?;
         let state = State::new(inputs, chunk, parts.iter().map(Part::fresh_state).collect());
-        let mut run = Self { disk, folder: folder.to_path_buf(), parts, state };
-        if existing != Existing::Overwrite {
+        std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;
+        let mut run = Self { _lock: FolderLock::acquire(folder)?, disk, folder: folder.to_path_buf(), parts, state };
+        if existing == Existing::Overwrite {
+            // A damaged state names nothing that could be in the way.
+            run.state.replaced = State::read(folder).ok().flatten().map(State::into_names).unwrap_or_default();
+        } else {
             let earlier = State::read(folder).context("--out")?;
             match (earlier, existing) {
                 (Some(earlier), Existing::Resume) => {
@@ -119,7 +130,7 @@ impl<D: Disk> Run<D> {
     ///
     /// # Errors
     /// A part is not complete, or a rename fails.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(&mut self) -> Result<()> {
         if self.state.complete {
             return Ok(());
         }
@@ -138,10 +149,32 @@ impl<D: Disk> Run<D> {
         self.state.write(&self.disk, &self.folder)
     }
 
+    /// Ends the run with the names of what was made from its files, and removes what a run left that it replaces: old
+    /// results beside new ones would be taken for theirs.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn conclude(mut self, made: impl IntoIterator<Item = String>) -> Result<()> {
+        for name in made {
+            if !self.state.made.contains(&name) {
+                self.state.made.push(name);
+            }
+        }
+        let replaced = std::mem::take(&mut self.state.replaced);
+        let kept = self.state.clone().into_names();
+        // Only files of this folder, whatever the earlier state says.
+        let own = |name: &String| Path::new(name).file_name().is_some_and(|file| file == name.as_str());
+        for name in replaced.into_iter().filter(|name| own(name) && !kept.contains(name)) {
+            let path = self.folder.join(name);
+            if path.exists() {
+                self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
+        self.state.write(&self.disk, &self.folder)
+    }
+
     /// Creates all files at their full length. The state comes last: without it there is nothing to resume.
     fn begin(&self) -> Result<()> {
-        std::fs::create_dir_all(&self.folder)
-            .with_context(|| format!("--out: cannot create folder {}", self.folder.display()))?;
         let state = self.folder.join(STATE_FILE);
         if state.exists() {
             self.disk.remove(&state).with_context(|| format!("cannot remove {}", state.display()))?;
@@ -187,7 +220,7 @@ impl<D: Disk> Run<D> {
             .filter(|(part, _)| part.points > 0)
             .map(|(part, state)| {
                 let bytes: u64 = part.files.iter().map(FileLayout::len).sum();
-                (bytes as f64 * (part.points - state.done) as f64 / part.points as f64) as u64
+                (bytes as f64 * (part.points - state.done) as f64 / part.points as f64) as u64 + part.later
             })
             .sum();
         let free = self.disk.free_space(&self.folder).context("--out: cannot ask for free disk space")?;
@@ -204,9 +237,20 @@ impl<D: Disk> Run<D> {
 }
 
 impl Part {
+    /// A part in two files, `<name>.vtp` with the faces of the mesh and `<name>.safetensors`; `npz` says whether the
+    /// latter becomes an `.npz` file too.
+    pub fn new(name: &str, points: u64, fields: Vec<FieldSpec>, mesh: Option<&Mesh>, npz: bool) -> Self {
+        let files = vec![
+            vtp_layout(&format!("{name}.vtp"), points, &fields, mesh),
+            safetensors_layout(&format!("{name}.safetensors"), points, &fields),
+        ];
+        let later = if npz { npz_bytes(points, &fields) } else { 0 };
+        Self { name: name.to_string(), points, fields, files, later }
+    }
+
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(FileLayout::len).sum()
+        self.files.iter().map(FileLayout::len).sum::<u64>() + self.later
     }
 
     /// Every array of a file needs a name of its own; the positions have one already.

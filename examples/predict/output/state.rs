@@ -27,6 +27,10 @@ pub struct State {
     pub parts: Vec<PartState>,
     /// Whether every file has its final name.
     pub complete: bool,
+    /// Files that were made from those of the parts, such as pictures.
+    pub made: Vec<String>,
+    /// Files of the run that this one takes the place of; they go when this one is complete.
+    pub replaced: Vec<String>,
 }
 
 /// The progress of one part.
@@ -46,7 +50,7 @@ pub struct PartState {
 impl State {
     /// The state of a run that has not begun.
     pub fn new(inputs: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
-        Self { version: VERSION, inputs, chunk, parts, complete: false }
+        Self { version: VERSION, inputs, chunk, parts, complete: false, made: Vec::new(), replaced: Vec::new() }
     }
 
     /// Reads the state of a folder, if there is one.
@@ -64,6 +68,12 @@ impl State {
         Ok(Some(state))
     }
 
+    /// Names of all files that the run writes or replaces.
+    pub fn into_names(self) -> Vec<String> {
+        let of_parts = self.parts.into_iter().flat_map(|part| part.files).map(|(name, _)| name);
+        of_parts.chain(self.made).chain(self.replaced).collect()
+    }
+
     /// Replaces the state of a folder in one step.
     pub fn write(&self, disk: &impl Disk, folder: &Path) -> Result<()> {
         write_whole(disk, &folder.join(STATE_FILE), &serde_json::to_vec_pretty(self)?)
@@ -71,8 +81,6 @@ impl State {
 
     /// Checks that `fresh`, the state of the run as it is asked for now, is that of the run that was begun.
     pub fn check_same_run(&self, fresh: &Self) -> Result<()> {
-        // Reading JSON rounds the last bit of a number, so the inputs of now take the same way as those of then.
-        let fresh: Self = serde_json::from_slice(&serde_json::to_vec(fresh)?)?;
         let names = self.inputs.keys().chain(fresh.inputs.keys());
         for name in names {
             let (before, now) = (self.inputs.get(name), fresh.inputs.get(name));

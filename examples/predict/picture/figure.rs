@@ -35,6 +35,8 @@ pub struct Figure<'a> {
 pub struct Panel<'a> {
     /// What this panel shows.
     pub title: String,
+    /// In small letters beside the title.
+    pub note: String,
     /// Beside the colour bar: the quantity and its unit.
     pub label: String,
     /// The colours.
@@ -82,6 +84,8 @@ impl Figure<'_> {
 impl Panel<'_> {
     fn draw(&self, canvas: &mut Canvas, rect: Rect, fonts: &Fonts) {
         text::draw(canvas, &fonts.medium, 22.0, [rect.x, rect.y + 24.0], Align::Left, INK, &self.title);
+        let after_title = rect.x + text::width(&fonts.medium, 22.0, &self.title) + 14.0;
+        text::draw(canvas, &fonts.regular, 17.0, [after_title, rect.y + 24.0], Align::Left, FAINT, &self.note);
         let (top, width) = (40.0, rect.width - BAR_ROOM);
         let picture = Rect { x: rect.x, y: rect.y + top, width, height: rect.height - top };
         match &self.content {
@@ -102,7 +106,10 @@ impl Panel<'_> {
         let value = |y: f32| max - (y - bar.y) / bar.height * (max - min);
         canvas.fill(bar, |_, y| self.scale.colour(value(y)));
         canvas.outline(bar, INK);
-        text::draw(canvas, &fonts.regular, 18.0, [bar.x, bar.y - 12.0], Align::Left, INK, &self.label);
+        // A long label reaches to the left, not out of the picture.
+        let overhang = text::width(&fonts.regular, 18.0, &self.label) - (BAR_ROOM - 20.0);
+        let at = [bar.x - overhang.max(0.0), bar.y - 12.0];
+        text::draw(canvas, &fonts.regular, 18.0, at, Align::Left, INK, &self.label);
         let values = ticks::ticks(f64::from(min), f64::from(max), 8);
         for (tick, label) in values.iter().zip(ticks::labels(&values)) {
             let y = bar.y + (max - *tick as f32) / (max - min) * bar.height;

@@ -15,6 +15,7 @@ mod text;
 mod ticks;
 
 pub use colour::{Colormap, Scale};
-pub use figure::{Figure, Panel};
+pub use figure::{Content, Figure, Panel};
 pub use plane::PlanePanel;
+pub use section::{CutPlane, inside, section};
 pub use surface::SurfacePanel;

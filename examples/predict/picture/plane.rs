@@ -1,9 +1,9 @@
-//! A field in the plane y = 0, with streamlines and the body cut out.
+//! A field in a plane, with streamlines and the body cut out.
 
 use super::canvas::{Canvas, Colour, Rect};
 use super::colour::Scale;
 use super::raster::{Corner, Tile};
-use super::section::{inside, section};
+use super::section::{CutPlane, inside, section};
 use super::streamline::PlaneVelocity;
 use super::text::{self, Align, Fonts};
 use super::ticks;
@@ -17,11 +17,15 @@ const CONTINUATION: usize = 3;
 
 const BODY: Colour = [0.93, 0.93, 0.92];
 
-/// A field on a regular grid over a rectangle that is centred at the origin of the x-z plane.
+/// A field on a regular grid over a rectangle of a plane.
 pub struct PlanePanel<'a> {
-    /// Points along x and z.
+    /// The plane.
+    pub plane: CutPlane,
+    /// Points across and up.
     pub size: [usize; 2],
-    /// Half the extent along x and z.
+    /// The middle of the rectangle.
+    pub centre: [f64; 2],
+    /// Half its extent across and up.
     pub half_extent: [f64; 2],
     /// Places of the values in the grid, row after row; the rest lies inside the body.
     pub grid_index: &'a [usize],
@@ -34,7 +38,7 @@ pub struct PlanePanel<'a> {
 }
 
 impl PlanePanel<'_> {
-    /// Draws the field as large as it fits, with the same scale along both axes.
+    /// Draws the field as large as it fits, with the same scale along both axes. All places are relative to the centre.
     pub fn draw(&self, canvas: &mut Canvas, rect: Rect, scale: &Scale, fonts: &Fonts, ink: Colour) {
         let [half_x, half_z] = self.half_extent.map(|half| half as f32);
         let axis = Rect { x: rect.x + 44.0, y: rect.y, width: rect.width - 44.0, height: rect.height - 46.0 };
@@ -52,7 +56,7 @@ impl PlanePanel<'_> {
         self.draw_streamlines(canvas, plane, place);
         self.draw_body(canvas, plane, ink, place);
         canvas.outline(plane, ink);
-        draw_axes(canvas, plane, [half_x, half_z], zoom, fonts, ink);
+        self.draw_axes(canvas, plane, zoom, fonts, ink);
     }
 
     fn draw_field(&self, canvas: &mut Canvas, plane: Rect, scale: &Scale, place: impl Fn([f32; 2]) -> [f32; 2]) {
@@ -91,7 +95,7 @@ impl PlanePanel<'_> {
     fn draw_streamlines(&self, canvas: &mut Canvas, plane: Rect, place: impl Fn([f32; 2]) -> [f32; 2]) {
         let mut grid = vec![None; self.size[0] * self.size[1]];
         for (&at, velocity) in self.grid_index.iter().zip(self.velocity.as_chunks::<3>().0) {
-            grid[at] = Some([velocity[0], velocity[2]]);
+            grid[at] = Some(self.plane.flat(*velocity));
         }
         let velocity = PlaneVelocity { size: self.size, half_extent: self.half_extent, values: &grid };
         let spacing = 2.0 * self.half_extent[1] as f32 * STREAMLINE_SPACING;
@@ -105,11 +109,11 @@ impl PlanePanel<'_> {
     fn draw_body(&self, canvas: &mut Canvas, plane: Rect, ink: Colour, place: impl Fn([f32; 2]) -> [f32; 2]) {
         let Some(body) = self.body else { return };
         let on_canvas = |point: [f32; 2]| {
-            let [x, y] = place(point);
+            let [x, y] = place([point[0] - self.centre[0] as f32, point[1] - self.centre[1] as f32]);
             [plane.x + x, plane.y + y]
         };
         // In pixels, so that a row of pixels is a height.
-        let outline: Vec<_> = section(body).into_iter().map(|piece| piece.map(on_canvas)).collect();
+        let outline: Vec<_> = section(body, self.plane).into_iter().map(|piece| piece.map(on_canvas)).collect();
         for y in plane.y as i64..(plane.y + plane.height) as i64 {
             for [left, right] in inside(&outline, y as f32 + 0.5) {
                 let row = Rect { x: left, y: y as f32, width: right - left, height: 1.0 };
@@ -119,6 +123,33 @@ impl PlanePanel<'_> {
         for piece in &outline {
             canvas.polyline(piece, 1.6, ink, 1.0);
         }
+    }
+
+    fn draw_axes(&self, canvas: &mut Canvas, plane: Rect, zoom: f32, fonts: &Fonts, ink: Colour) {
+        let size = 17.0;
+        let ends = |axis: usize| {
+            let (centre, half) = (self.centre[axis], self.half_extent[axis]);
+            (centre - half, centre + half)
+        };
+        let ((left, right), (bottom, top)) = (ends(0), ends(1));
+        let across = ticks::ticks(left, right, 5);
+        for (tick, label) in across.iter().zip(ticks::labels(&across)) {
+            let x = plane.x + (*tick - left) as f32 * zoom;
+            let edge = plane.y + plane.height;
+            canvas.polyline(&[[x, edge], [x, edge + 5.0]], 1.0, ink, 1.0);
+            text::draw(canvas, &fonts.regular, size, [x, edge + 21.0], Align::Centre, ink, &label);
+        }
+        let up = ticks::ticks(bottom, top, 4);
+        for (tick, label) in up.iter().zip(ticks::labels(&up)) {
+            let y = plane.y + (top - *tick) as f32 * zoom;
+            canvas.polyline(&[[plane.x - 5.0, y], [plane.x, y]], 1.0, ink, 1.0);
+            text::draw(canvas, &fonts.regular, size, [plane.x - 9.0, y + 5.5], Align::Right, ink, &label);
+        }
+        let [across, up] = self.plane.axes().map(|axis| ["x", "y", "z"][axis]);
+        let below = plane.y + plane.height + 40.0;
+        text::draw(canvas, &fonts.regular, size, [plane.x + plane.width / 2.0, below], Align::Centre, ink, across);
+        let beside = [plane.x - 36.0, plane.y + plane.height / 2.0 + 5.5];
+        text::draw(canvas, &fonts.regular, size, beside, Align::Centre, ink, up);
     }
 }
 
@@ -135,25 +166,4 @@ fn continued(grid: &[Option<f32>], columns: usize) -> Vec<Option<f32>> {
         (count > 0).then(|| sum / count as f32)
     };
     (0..grid.len()).map(|at| grid[at].or_else(|| mean_of_neighbours(at))).collect()
-}
-
-fn draw_axes(canvas: &mut Canvas, plane: Rect, [half_x, half_z]: [f32; 2], zoom: f32, fonts: &Fonts, ink: Colour) {
-    let size = 17.0;
-    let across = ticks::ticks(f64::from(-half_x), f64::from(half_x), 5);
-    for (tick, label) in across.iter().zip(ticks::labels(&across)) {
-        let x = plane.x + (*tick as f32 + half_x) * zoom;
-        let bottom = plane.y + plane.height;
-        canvas.polyline(&[[x, bottom], [x, bottom + 5.0]], 1.0, ink, 1.0);
-        text::draw(canvas, &fonts.regular, size, [x, bottom + 21.0], Align::Centre, ink, &label);
-    }
-    let up = ticks::ticks(f64::from(-half_z), f64::from(half_z), 4);
-    for (tick, label) in up.iter().zip(ticks::labels(&up)) {
-        let y = plane.y + (half_z - *tick as f32) * zoom;
-        canvas.polyline(&[[plane.x - 5.0, y], [plane.x, y]], 1.0, ink, 1.0);
-        text::draw(canvas, &fonts.regular, size, [plane.x - 9.0, y + 5.5], Align::Right, ink, &label);
-    }
-    let below = plane.y + plane.height + 40.0;
-    text::draw(canvas, &fonts.regular, size, [plane.x + plane.width / 2.0, below], Align::Centre, ink, "x");
-    let beside = [plane.x - 36.0, plane.y + plane.height / 2.0 + 5.5];
-    text::draw(canvas, &fonts.regular, size, beside, Align::Centre, ink, "z");
 }

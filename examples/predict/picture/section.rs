@@ -1,28 +1,69 @@
-//! Where a body cuts the plane y = 0.
+//! Where a body cuts a plane.
 
 use crate::mesh::Mesh;
 
-/// The pieces of the outline, as (x, z). In a closed mesh they make closed loops, in no particular order.
-pub fn section(body: &Mesh) -> Vec<[[f32; 2]; 2]> {
-    body.triangles().filter_map(|corners| cut(corners.map(|corner| body.points()[corner as usize]))).collect()
+/// A plane across one axis.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CutPlane {
+    /// The axis that it is perpendicular to: 0 for x, 1 for y, 2 for z.
+    pub axis: usize,
+    /// Its place along this axis.
+    pub value: f32,
+}
+
+impl CutPlane {
+    /// The axes that lie in the plane: across the picture and up.
+    pub fn axes(self) -> [usize; 2] {
+        match self.axis {
+            0 => [1, 2],
+            1 => [0, 2],
+            _ => [0, 1],
+        }
+    }
+
+    /// The coordinates of a point within the plane.
+    pub fn flat(self, point: [f32; 3]) -> [f32; 2] {
+        self.axes().map(|axis| point[axis])
+    }
+
+    /// The point of space at a point of the plane.
+    pub fn lift(self, flat: [f32; 2]) -> [f32; 3] {
+        let mut point = [self.value; 3];
+        for (axis, x) in self.axes().into_iter().zip(flat) {
+            point[axis] = x;
+        }
+        point
+    }
+}
+
+/// The pieces of the outline. In a closed mesh they make closed loops, in no particular order.
+pub fn section(body: &Mesh, plane: CutPlane) -> Vec<[[f32; 2]; 2]> {
+    let corners = |corners: [u32; 3]| corners.map(|corner| body.points()[corner as usize]);
+    body.triangles().filter_map(|triangle| cut(corners(triangle), plane)).collect()
 }
 
 /// A corner in the plane counts as above it, so that no crossing is found twice or lost.
-fn cut(corners: [[f32; 3]; 3]) -> Option<[[f32; 2]; 2]> {
+fn cut(corners: [[f32; 3]; 3], plane: CutPlane) -> Option<[[f32; 2]; 2]> {
+    let height = |corner: [f32; 3]| corner[plane.axis] - plane.value;
     let mut ends = (0..3).filter_map(|i| {
-        let (a, b) = (corners[i], corners[(i + 1) % 3]);
-        ((a[1] >= 0.0) != (b[1] >= 0.0)).then(|| {
-            let share = a[1] / (a[1] - b[1]);
-            [a[0] + share * (b[0] - a[0]), a[2] + share * (b[2] - a[2])]
-        })
+        // From above to below, whichever way round the triangle: two triangles find the same end on their common edge,
+        // to the last bit, and the outline has no gaps.
+        let (above, below) = match (corners[i], corners[(i + 1) % 3]) {
+            (a, b) if height(a) >= 0.0 && height(b) < 0.0 => (a, b),
+            (a, b) if height(b) >= 0.0 && height(a) < 0.0 => (b, a),
+            _ => return None,
+        };
+        let share = height(above) / (height(above) - height(below));
+        let (above, below) = (plane.flat(above), plane.flat(below));
+        Some([above[0] + share * (below[0] - above[0]), above[1] + share * (below[1] - above[1])])
     });
     Some([ends.next()?, ends.next()?])
 }
 
-/// The intervals of x that lie inside the outline at height `z`.
-pub fn inside(section: &[[[f32; 2]; 2]], z: f32) -> Vec<[f32; 2]> {
+/// The intervals across the picture that lie inside the outline at height `up`.
+pub fn inside(section: &[[[f32; 2]; 2]], up: f32) -> Vec<[f32; 2]> {
     let crossing = |[a, b]: &[[f32; 2]; 2]| {
-        ((a[1] >= z) != (b[1] >= z)).then(|| a[0] + (z - a[1]) / (b[1] - a[1]) * (b[0] - a[0]))
+        ((a[1] >= up) != (b[1] >= up)).then(|| a[0] + (up - a[1]) / (b[1] - a[1]) * (b[0] - a[0]))
     };
     let mut crossings: Vec<f32> = section.iter().filter_map(crossing).collect();
     crossings.sort_by(f32::total_cmp);
@@ -36,7 +77,7 @@ mod tests {
 
     #[test]
     fn an_ellipsoid_is_cut_in_an_ellipse() {
-        let section = section(&surface_mesh([1.2, 0.5, 0.8], 60, 120));
+        let section = section(&surface_mesh([1.2, 0.5, 0.8], 60, 120), CutPlane { axis: 1, value: 0.0 });
         assert!(section.iter().flatten().all(|[x, z]| ((x / 1.2).powi(2) + (z / 0.8).powi(2) - 1.0).abs() < 0.01));
         for z in [-0.5f32, 0.0, 0.33] {
             let half = 1.2 * (1.0 - (z / 0.8).powi(2)).sqrt();
@@ -44,5 +85,38 @@ mod tests {
             assert!((left + half).abs() < 0.01 && (right - half).abs() < 0.01, "{left} to {right} at {z}");
         }
         assert!(inside(&section, 0.9).is_empty());
+    }
+
+    #[test]
+    fn a_plane_may_lie_across_any_axis() {
+        let (axes, value) = ([1.2f32, 0.5, 0.8], 0.25);
+        let body = surface_mesh(axes.map(f64::from), 60, 120);
+        for axis in 0..3 {
+            let plane = CutPlane { axis, value };
+            let [across, up] = plane.axes();
+            let level = (value / axes[axis]).powi(2);
+            let outline = section(&body, plane);
+            assert!(outline.len() > 20);
+            for [x, z] in outline.iter().flatten() {
+                assert!((level + (x / axes[across]).powi(2) + (z / axes[up]).powi(2) - 1.0).abs() < 0.02);
+                assert_eq!(plane.flat(plane.lift([*x, *z])), [*x, *z]);
+                assert_eq!(plane.lift([*x, *z])[axis], value);
+            }
+        }
+    }
+
+    #[test]
+    fn the_outline_is_closed_at_every_height() {
+        let body = surface_mesh([1.1, 0.6, 0.8], 59, 96);
+        for (axis, value) in [(1, 0.0), (1, 0.123), (2, 0.0), (0, 0.0)] {
+            let outline = section(&body, CutPlane { axis, value });
+            let heights = outline.iter().flatten().map(|end| end[1]).chain([0.0, 0.1, -0.3]);
+            for up in heights {
+                let crossings = outline.iter().filter(|[a, b]| (a[1] >= up) != (b[1] >= up)).count();
+                assert!(crossings % 2 == 0, "{crossings} crossings at {up}");
+            }
+            let [[left, right]] = inside(&outline, 0.0)[..] else { panic!("not one interval across axis {axis}") };
+            assert!(right - left > 1.0);
+        }
     }
 }

@@ -21,7 +21,7 @@ const DIFFUSE: f32 = 0.44;
 /// Share of the rectangle that stays free around the body.
 const MARGIN: f32 = 0.06;
 
-/// A body and a field on it.
+/// A body, or points without faces, and a field on it.
 pub struct SurfacePanel<'a> {
     /// The body.
     pub mesh: &'a Mesh,
@@ -82,10 +82,26 @@ impl SurfacePanel<'_> {
         for triangle in self.mesh.triangles() {
             tile.triangle(triangle.map(corner));
         }
+        if self.mesh.faces().next().is_none() {
+            self.draw_points(&mut tile, rect, corner);
+        }
         let levels = ticks::ticks(f64::from(scale.min), f64::from(scale.max), 12);
         let levels: Vec<_> = levels.into_iter().map(|level| level as f32).collect();
         tile.paint(canvas, |value| scale.colour(value), &levels);
         draw_axes(canvas, rect, &view, fonts, ink);
+    }
+
+    /// Points without faces are small squares, as large as the picture has room for.
+    fn draw_points(&self, tile: &mut Tile, rect: Rect, corner: impl Fn(u32) -> Corner) {
+        let points = self.mesh.points().len();
+        let half = (0.4 * (rect.width * rect.height / points as f32).sqrt()).clamp(0.7, 4.0);
+        for vertex in 0..points as u32 {
+            let middle = Corner { light: 1.0, ..corner(vertex) };
+            let at = |right: f32, down: f32| Corner { at: [middle.at[0] + right, middle.at[1] + down], ..middle };
+            let [a, b, c, d] = [at(-half, -half), at(half, -half), at(half, half), at(-half, half)];
+            tile.triangle([a, b, c]);
+            tile.triangle([a, c, d]);
+        }
     }
 
     /// The mean of the faces around every vertex, weighted with their areas.

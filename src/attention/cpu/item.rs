@@ -1,9 +1,9 @@
 //! One work item: a tile of queries of one head, taken past all the keys it sees.
 //!
-//! Keys and values are staged tile by tile as contiguous f32 rows. Staging is where everything irregular ends: key
-//! ranges of several groups fill one tile one after another, masked keys are left out (so that padding costs nothing
-//! and whatever it holds has no influence), half precision is widened, strides that would collide in the cache are
-//! gone. A tile is then used by every strip of the item.
+//! Keys and values are staged tile by tile as contiguous rows of [`words`](super::words). Staging is where everything
+//! irregular ends: key ranges of several groups fill one tile one after another, masked keys are left out (so that
+//! padding costs nothing and whatever it holds has no influence), strides that would collide in the cache are gone. A
+//! tile is then used by every strip of the item.
 
 use super::element::Element;
 use super::kernel::StripKernel;
@@ -12,6 +12,7 @@ use super::scratch::Buffer;
 use super::simd::Simd;
 use super::strip::{StagedKeys, Strip};
 use super::view::{RopeView, View};
+use super::words::Words;
 use crate::plan::{KeyRows, KeySource, PaddingBits, TileClass, TileSchedule, WorkItem};
 
 /// What the work items of a launch share.
@@ -46,67 +47,78 @@ pub(super) enum Keys<'a, T> {
     Rotated(View<'a, f32>, &'a KeyRows),
 }
 
-/// Receives the result of an item row by row: the row, its channels, running maximum and sum.
-///
-/// A whole item hands out normalised channels; a part of a split item hands out its accumulator.
+/// Receives the result of an item row by row: the row, the sums of its channels, and maximum and sum of its softmax. The
+/// result is `channels / sum`, or 0 where the sum is 0: no key was visible.
 pub(super) trait Sink {
     fn write(&mut self, row: usize, channels: &[f32], maximum: f32, sum: f32);
 }
 
 /// The parts of a thread's buffer.
 struct Tiles<'b> {
-    /// Qᵀ of all strips.
+    /// Qᵀ of all strips, in words of channels.
     queries: &'b mut [f32],
     /// Oᵀ of all strips.
     output: &'b mut [f32],
     maximum: &'b mut [f32],
     sum: &'b mut [f32],
     scores: &'b mut [f32],
+    /// In words of channels.
     keys: &'b mut [f32],
+    /// In words of keys.
     values: &'b mut [f32],
-    /// A strip of rows `[queries, channels]`, on the way from or to the transposed form.
+    /// A strip of rows, on the way from or to the transposed form.
     rows: &'b mut [f32],
-    /// What the kernel makes of the tile and of the queries, if it packs them.
-    packed: &'b mut [f32],
+    /// A query that is rotated.
+    rotated: &'b mut [f32],
 }
 
 /// Sizes of the parts, in numbers.
 #[derive(Clone, Copy)]
 struct Shape {
     head_dim: usize,
-    /// Channels of a staged row: head_dim up to a multiple of the kernel's rows.
+    /// Words of a query's or key's channels.
+    key_words: usize,
+    /// Rows of a strip of Qᵀ: `key_words` up to a multiple of the lanes.
+    query_words: usize,
+    /// Channels of a value: head_dim up to a multiple of the kernel's rows.
     stride: usize,
-    /// Channels of a transposed strip: `stride` up to a multiple of the lanes.
+    /// Rows of a strip of Oᵀ: `stride` up to a multiple of the lanes.
     channels: usize,
     /// Queries of an item, up to a multiple of the lanes.
     queries: usize,
-    /// Keys of a tile, up to a multiple of the kernel's rows.
-    keys: usize,
+}
+
+type WordsOf<K> = <K as StripKernel>::Words;
+
+/// Numbers in a vector of a kernel.
+const fn lanes<K: StripKernel>() -> usize {
+    <<WordsOf<K> as Words>::Simd as Simd>::LANES
 }
 
 impl Shape {
-    fn new<K: StripKernel>(head_dim: usize, queries: usize, keys: usize) -> Self {
-        let lanes = <K::Simd as Simd>::LANES;
+    fn new<K: StripKernel>(head_dim: usize, queries: usize) -> Self {
+        let key_words = head_dim.div_ceil(WordsOf::<K>::NUMBERS);
+        let query_words = key_words.next_multiple_of(lanes::<K>());
         let stride = head_dim.next_multiple_of(K::ROWS);
-        let channels = stride.next_multiple_of(lanes);
-        let (queries, keys) = (queries.next_multiple_of(lanes), keys.next_multiple_of(K::ROWS));
-        Self { head_dim, stride, channels, queries, keys }
+        let channels = stride.next_multiple_of(lanes::<K>());
+        let queries = queries.next_multiple_of(lanes::<K>());
+        Self { head_dim, key_words, query_words, stride, channels, queries }
     }
 
     fn split<K: StripKernel>(self, buffer: &mut Buffer) -> Tiles<'_> {
-        let width = K::VECTORS * <K::Simd as Simd>::LANES;
+        let width = K::VECTORS * lanes::<K>();
         // Parts start on cache lines of 16 numbers.
         let line = |len: usize| len.next_multiple_of(16);
         let sizes = [
-            line(self.queries * self.channels),
+            line(self.queries * self.query_words),
             line(self.queries * self.channels),
             line(self.queries),
             line(self.queries),
-            line(self.keys * width),
-            line(self.keys * self.stride),
-            line(self.keys * self.stride),
-            line(width * self.channels),
-            line(K::packed_len(self.keys, self.stride, self.queries, self.channels)),
+            line(K::KEYS * width),
+            line(K::KEYS * self.key_words),
+            line(K::KEYS / WordsOf::<K>::NUMBERS * self.stride),
+            line(width * self.channels.max(self.query_words)),
+            line(self.head_dim),
         ];
         let mut rest = buffer.of(sizes.iter().sum());
         let mut take = |len: usize| {
@@ -114,17 +126,20 @@ impl Shape {
             rest = after;
             part
         };
-        let [queries, output, maximum, sum, scores, keys, values, rows, packed] = sizes.map(&mut take);
-        Tiles { queries, output, maximum, sum, scores, keys, values, rows, packed }
+        let [queries, output, maximum, sum, scores, keys, values, rows, rotated] = sizes.map(&mut take);
+        Tiles { queries, output, maximum, sum, scores, keys, values, rows, rotated }
     }
 }
 
-/// The strips of an item: first query and number of vectors.
+/// The strips of an item: first query and number of vectors, as even as can be.
 #[inline(always)]
 fn strips<K: StripKernel>(queries: usize) -> impl Iterator<Item = (usize, usize)> {
-    let lanes = <K::Simd as Simd>::LANES;
-    let width = K::VECTORS * lanes;
-    (0..queries).step_by(width).map(move |first| (first, (queries - first).div_ceil(lanes).min(K::VECTORS)))
+    let vectors = queries.div_ceil(lanes::<K>());
+    let count = vectors.div_ceil(K::VECTORS);
+    (0..count).map(move |strip| {
+        let (first, end) = (vectors * strip / count, vectors * (strip + 1) / count);
+        (first * lanes::<K>(), end - first)
+    })
 }
 
 /// Runs one work item.
@@ -137,7 +152,7 @@ pub(super) fn run<K: StripKernel, T: Element>(
     sink: &mut impl Sink,
 ) {
     let queries = item.query_len as usize;
-    let shape = Shape::new::<K>(launch.head_dim, launch.schedule.tile().queries.min(queries), K::KEYS);
+    let shape = Shape::new::<K>(launch.head_dim, queries);
     let mut tiles = shape.split::<K>(buffer);
     stage_queries(kernel, launch, item, shape, &mut tiles);
 
@@ -165,42 +180,49 @@ pub(super) fn run<K: StripKernel, T: Element>(
             if class == TileClass::Partial && source.padding.is_some_and(masked) {
                 continue;
             }
-            let at = staged * shape.stride..staged * shape.stride + shape.stride;
-            source.stage(item, token, first_rotated + offset, &mut tiles.keys[at.clone()], &mut tiles.values[at]);
+            stage_key(kernel, shape, source, item, (token, first_rotated + offset), staged, &mut tiles);
             staged += 1;
             if staged == K::KEYS {
-                attend(kernel, shape, &mut tiles, queries, staged, first);
+                attend(kernel, launch.scale, shape, &mut tiles, queries, staged, first);
                 (staged, first) = (0, false);
             }
         }
     }
     if staged > 0 {
-        attend(kernel, shape, &mut tiles, queries, staged, first);
+        attend(kernel, launch.scale, shape, &mut tiles, queries, staged, first);
         first = false;
     }
     finish(kernel, item, shape, &mut tiles, first, sink);
 }
 
-impl<T: Element> Source<'_, T> {
-    /// Writes one key and value as f32; channels past head_dim become 0.
-    #[inline(always)]
-    fn stage(&self, item: &WorkItem, token: usize, rotated: usize, key: &mut [f32], value: &mut [f32]) {
-        let batch = if self.broadcast { 0 } else { item.batch as usize };
-        let head = item.head as usize;
-        let channels = self.values.row(batch, head, token);
-        let (value, value_padding) = value.split_at_mut(channels.len());
-        T::widen(channels, value);
-        value_padding.fill(0.0);
-        let (key, key_padding) = key.split_at_mut(channels.len());
-        match &self.keys {
-            Keys::Given(view) => T::widen(view.row(batch, head, token), key),
-            Keys::Rotated(view, _) => key.copy_from_slice(view.row(batch, head, rotated)),
-        }
-        key_padding.fill(0.0);
+/// Writes one key and value to place `staged` of the tile. `rotated` is the row of the key among the rotated ones.
+#[inline(always)]
+fn stage_key<K: StripKernel, T: Element>(
+    kernel: K,
+    shape: Shape,
+    source: &Source<'_, T>,
+    item: &WorkItem,
+    (token, rotated): (usize, usize),
+    staged: usize,
+    tiles: &mut Tiles<'_>,
+) {
+    let words = kernel.words();
+    let batch = if source.broadcast { 0 } else { item.batch as usize };
+    let head = item.head as usize;
+
+    let key = &mut tiles.keys[staged * shape.key_words..][..shape.key_words];
+    match &source.keys {
+        Keys::Given(view) => words.pack_row(view.row(batch, head, token), key),
+        Keys::Rotated(view, _) => words.pack_row(view.row(batch, head, rotated), key),
     }
+
+    let (place, nth) = (staged / WordsOf::<K>::NUMBERS, staged % WordsOf::<K>::NUMBERS);
+    let (value, padding) = tiles.values[place * shape.stride..][..shape.stride].split_at_mut(shape.head_dim);
+    words.pack_across(nth, source.values.row(batch, head, token), value);
+    padding.fill(0.0);
 }
 
-/// Reads the queries of an item: widens, rotates and scales them, and lays them across the lanes.
+/// Reads the queries of an item, rotates and scales them, and lays them across the lanes.
 #[inline(always)]
 fn stage_queries<K: StripKernel, T: Element>(
     kernel: K,
@@ -209,70 +231,79 @@ fn stage_queries<K: StripKernel, T: Element>(
     shape: Shape,
     tiles: &mut Tiles<'_>,
 ) {
-    let lanes = <K::Simd as Simd>::LANES;
+    let (words, lanes) = (kernel.words(), lanes::<K>());
     let (batch, head) = (item.batch as usize, item.head as usize);
     let queries = item.query_len as usize;
     for (first, vectors) in strips::<K>(queries) {
         let width = vectors * lanes;
         for row in 0..width {
-            let target = &mut tiles.rows[row * shape.channels..(row + 1) * shape.channels];
+            let target = &mut tiles.rows[row * shape.query_words..][..shape.key_words];
             if first + row >= queries {
                 target.fill(0.0);
                 continue;
             }
             let token = item.query_start as usize + first + row;
-            let (channels, padding) = target.split_at_mut(shape.head_dim);
-            T::widen(launch.queries.row(batch, head, token), channels);
-            if let Some(rope) = &launch.rope {
-                rotate_row(channels, rope.row(batch, token));
+            let channels = launch.queries.row(batch, head, token);
+            match &launch.rope {
+                None => words.pack_query(channels, launch.scale, target),
+                Some(rope) => {
+                    let rotated = &mut tiles.rotated[..shape.head_dim];
+                    T::widen(channels, rotated);
+                    rotate_row(rotated, rope.row(batch, token));
+                    words.pack_query(rotated, launch.scale, target);
+                }
             }
-            channels.iter_mut().for_each(|channel| *channel *= launch.scale);
-            padding.fill(0.0);
         }
-        let target = &mut tiles.queries[first * shape.channels..][..width * shape.channels];
+        let target = &mut tiles.queries[first * shape.query_words..][..width * shape.query_words];
         for row in (0..width).step_by(lanes) {
-            for channel in (0..shape.channels).step_by(lanes) {
-                let source = &tiles.rows[row * shape.channels + channel..][..(lanes - 1) * shape.channels + lanes];
-                let target = &mut target[channel * width + row..][..(lanes - 1) * width + lanes];
+            for word in (0..shape.query_words).step_by(lanes) {
+                let source = &tiles.rows[row * shape.query_words + word..][..(lanes - 1) * shape.query_words + lanes];
+                let target = &mut target[word * width + row..][..(lanes - 1) * width + lanes];
                 // SAFETY: both slices hold `lanes` rows of `lanes` numbers at these strides.
                 unsafe {
-                    kernel.simd().transpose(source.as_ptr(), shape.channels, target.as_mut_ptr(), width);
+                    words.simd().transpose(source.as_ptr(), shape.query_words, target.as_mut_ptr(), width);
                 }
             }
         }
     }
-    kernel.pack_queries(tiles.queries, queries, shape.channels, tiles.packed);
 }
 
 /// Takes the staged tile past every strip.
 #[inline(always)]
-fn attend<K: StripKernel>(kernel: K, shape: Shape, tiles: &mut Tiles<'_>, queries: usize, staged: usize, first: bool) {
-    let lanes = <K::Simd as Simd>::LANES;
+fn attend<K: StripKernel>(
+    kernel: K,
+    scale: f32,
+    shape: Shape,
+    tiles: &mut Tiles<'_>,
+    queries: usize,
+    staged: usize,
+    first: bool,
+) {
     let keys = StagedKeys {
         keys: tiles.keys.as_ptr(),
+        key_words: shape.key_words,
         values: tiles.values.as_ptr(),
         stride: shape.stride,
         len: staged,
-        head_dim: shape.head_dim,
     };
-    let width = K::VECTORS * lanes;
+    let numbers = WordsOf::<K>::NUMBERS;
     assert!(
-        tiles.keys.len() >= staged.next_multiple_of(K::ROWS) * shape.stride
-            && tiles.values.len() >= staged * shape.stride
-            && tiles.scores.len() >= staged * width
+        tiles.keys.len() >= staged.next_multiple_of(K::ROWS) * shape.key_words
+            && tiles.values.len() >= staged.div_ceil(numbers) * shape.stride
+            && tiles.scores.len() >= staged.next_multiple_of(numbers) * K::VECTORS * lanes::<K>()
     );
     for (start, vectors) in strips::<K>(queries) {
-        let width = vectors * lanes;
-        let transposed = start * shape.channels..(start + width) * shape.channels;
+        let width = vectors * lanes::<K>();
         let strip = Strip {
-            queries: tiles.queries[transposed.clone()].as_ptr(),
-            output: tiles.output[transposed].as_mut_ptr(),
+            queries: tiles.queries[start * shape.query_words..][..width * shape.query_words].as_ptr(),
+            scale,
+            output: tiles.output[start * shape.channels..][..width * shape.channels].as_mut_ptr(),
             maximum: tiles.maximum[start..start + width].as_mut_ptr(),
             sum: tiles.sum[start..start + width].as_mut_ptr(),
             scores: tiles.scores.as_mut_ptr(),
         };
-        // SAFETY: the slices above have `channels ≥ stride ≥ head_dim` rows of `width` numbers; the assertion covers
-        // keys, values and scores; all are parts of one exclusively borrowed buffer.
+        // SAFETY: the slices above have `query_words ≥ key_words` and `channels ≥ stride` rows of `width` numbers; the
+        // assertion covers keys, values and scores; all are parts of one exclusively borrowed buffer.
         unsafe {
             match vectors {
                 1 => kernel.attend::<1>(&keys, &strip, first),
@@ -293,8 +324,7 @@ fn finish<K: StripKernel>(
     untouched: bool,
     sink: &mut impl Sink,
 ) {
-    let simd = kernel.simd();
-    let lanes = <K::Simd as Simd>::LANES;
+    let (simd, lanes) = (kernel.words().simd(), lanes::<K>());
     let queries = item.query_len as usize;
     if untouched {
         let zeros = &mut tiles.rows[..shape.head_dim];
@@ -302,7 +332,6 @@ fn finish<K: StripKernel>(
         (0..queries).for_each(|row| sink.write(row, zeros, f32::NEG_INFINITY, 0.0));
         return;
     }
-    let whole = item.partial_slot == WorkItem::WHOLE;
     for (first, vectors) in strips::<K>(queries) {
         let width = vectors * lanes;
         let source = &mut tiles.output[first * shape.channels..(first + width) * shape.channels];
@@ -317,13 +346,8 @@ fn finish<K: StripKernel>(
             }
         }
         for row in 0..width.min(queries - first) {
-            let channels = &mut tiles.rows[row * shape.channels..][..shape.head_dim];
-            let (maximum, sum) = (tiles.maximum[first + row], tiles.sum[first + row]);
-            if whole {
-                let factor = 1.0 / sum;
-                channels.iter_mut().for_each(|channel| *channel *= factor);
-            }
-            sink.write(first + row, channels, maximum, sum);
+            let channels = &tiles.rows[row * shape.channels..][..shape.head_dim];
+            sink.write(first + row, channels, tiles.maximum[first + row], tiles.sum[first + row]);
         }
     }
 }

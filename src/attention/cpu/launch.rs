@@ -2,16 +2,21 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use candle_core::DType;
+
 use super::element::Element;
 use super::item::{self, Launch, Sink};
-use super::kernel::StripKernel;
+use super::kernel::{Blocked, StripKernel};
 use super::scratch::{self, Buffer, Purpose};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 use super::simd::Scalar;
 use super::simd::SimdLevel;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
+use super::simd::{Avx2, Avx512, Avx512Bf16};
+#[cfg(target_arch = "x86_64")]
+use super::words::Bf16Pairs;
+use super::words::Floats;
 use crate::plan::{Reduction, WorkItem};
 
 /// Below this many multiply-adds a launch runs on the calling thread: waking another one takes longer.
@@ -100,6 +105,13 @@ fn dispatch<T: Element>(
 ) {
     match level {
         #[cfg(target_arch = "x86_64")]
+        SimdLevel::Avx512Bf16 if T::DTYPE == DType::BF16 => {
+            if let Some(simd) = Avx512Bf16::detect() {
+                // SAFETY: `simd` proves the features of the function.
+                unsafe { avx512_bf16(simd, launch, next, target, buffer) }
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => {
             if let Some(simd) = Avx512::detect() {
                 // SAFETY: `simd` proves the features of the function.
@@ -120,8 +132,20 @@ fn dispatch<T: Element>(
                 unsafe { neon(simd, launch, next, target, buffer) }
             }
         }
-        _ => loop_over_items(super::kernel::Float::<_, 4, 2>(Scalar), launch, next, target, buffer),
+        _ => loop_over_items(Blocked::<_, 4, 2>(Floats(Scalar)), launch, next, target, buffer),
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,f16c")]
+fn avx512_bf16<T: Element>(
+    simd: Avx512Bf16,
+    launch: &Launch<'_, T>,
+    next: &AtomicUsize,
+    target: &Target<T>,
+    buffer: &mut Buffer,
+) {
+    loop_over_items(Blocked::<_, 8, 3>(Bf16Pairs(simd)), launch, next, target, buffer);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -133,19 +157,19 @@ fn avx512<T: Element>(
     target: &Target<T>,
     buffer: &mut Buffer,
 ) {
-    loop_over_items(super::kernel::Float::<_, 8, 3>(simd), launch, next, target, buffer);
+    loop_over_items(Blocked::<_, 8, 3>(Floats(simd)), launch, next, target, buffer);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn avx2<T: Element>(simd: Avx2, launch: &Launch<'_, T>, next: &AtomicUsize, target: &Target<T>, buffer: &mut Buffer) {
-    loop_over_items(super::kernel::Float::<_, 6, 2>(simd), launch, next, target, buffer);
+    loop_over_items(Blocked::<_, 6, 2>(Floats(simd)), launch, next, target, buffer);
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 fn neon<T: Element>(simd: Neon, launch: &Launch<'_, T>, next: &AtomicUsize, target: &Target<T>, buffer: &mut Buffer) {
-    loop_over_items(super::kernel::Float::<_, 8, 3>(simd), launch, next, target, buffer);
+    loop_over_items(Blocked::<_, 8, 3>(Floats(simd)), launch, next, target, buffer);
 }
 
 #[inline(always)]
@@ -173,14 +197,14 @@ struct WholeSink<'a, T> {
 
 impl<T: Element> Sink for WholeSink<'_, T> {
     #[inline(always)]
-    fn write(&mut self, row: usize, channels: &[f32], _: f32, _: f32) {
+    fn write(&mut self, row: usize, channels: &[f32], _: f32, sum: f32) {
         let (item, shape) = (self.item, self.target.shape);
         let token = item.query_start as usize + row;
         let offset = shape.offset(item.batch as usize, token, item.head as usize);
         assert!(channels.len() == shape.head_dim && offset + shape.head_dim <= shape.len());
         // SAFETY: inside the output by the assertion; no other item writes this token and head.
         let target = unsafe { std::slice::from_raw_parts_mut(self.target.output.0.add(offset), shape.head_dim) };
-        T::narrow(channels, target);
+        T::narrow_times(channels, normalisation(sum), target);
     }
 }
 
@@ -204,6 +228,12 @@ impl<T: Element> Sink for PartialSink<'_, T> {
     }
 }
 
+/// What turns sums of values into the result: 0 where no key was visible.
+#[inline(always)]
+fn normalisation(sum: f32) -> f32 {
+    if sum == 0.0 { 0.0 } else { 1.0 / sum }
+}
+
 /// Combines the parts of one query tile: `Σ_i 2^(m_i − m) O_i / Σ_i 2^(m_i − m) l_i` with `m = max m_i`.
 fn combine<T: Element>(reduction: &Reduction, partial: &[f32], slot_len: usize, shape: OutputShape, output: &mut [T]) {
     let row_len = shape.head_dim + 2;
@@ -220,11 +250,8 @@ fn combine<T: Element>(reduction: &Reduction, partial: &[f32], slot_len: usize, 
             sum += weight * state[1];
             channels.iter_mut().zip(part).for_each(|(channel, part)| *channel += weight * part);
         }
-        if sum != 0.0 {
-            channels.iter_mut().for_each(|channel| *channel /= sum);
-        }
         let token = reduction.query_start as usize + row;
         let offset = shape.offset(reduction.batch as usize, token, reduction.head as usize);
-        T::narrow(&channels, &mut output[offset..offset + shape.head_dim]);
+        T::narrow_times(&channels, normalisation(sum), &mut output[offset..offset + shape.head_dim]);
     }
 }

@@ -6,10 +6,13 @@
 //! the lanes without ever crossing them.
 //!
 //! ```text
-//! Sᵀ[key, query]     =  Σ_c  K[key, c] · Qᵀ[c, query]                    (q carries scale · log₂e)
-//! m'  = max(m, max_key Sᵀ);   P = 2^(Sᵀ − m');   l = l · 2^(m − m') + Σ_key P
-//! Oᵀ[c, query]       =  Oᵀ · 2^(m − m')  +  Σ_key V[key, c] · P[key, query]
+//! Sᵀ[key, query]  =  Σ_c  K[key, c] · Qᵀ[c, query]
+//! m' = max(m, s · max_key Sᵀ);   P = 2^(s · Sᵀ − m');   l = l · 2^(m − m') + Σ_key P        (s = scale · log₂e)
+//! Oᵀ[c, query]    =  Oᵀ · 2^(m − m')  +  Σ_key V[key, c] · P[key, query]
 //! ```
+//!
+//! Channels (first product) and keys (second) come in [`words`](super::words) of one f32 or two bf16; sums, scores and
+//! the softmax are f32. f32 queries carry the factor s.
 //!
 //! Both products keep `ROWS × VECTORS` accumulators in registers and load `ROWS` broadcasts and `VECTORS` vectors per
 //! step: 11 loads for 24 multiply-adds with AVX-512 (8 × 3), 6 + 2 for 12 with AVX2 (6 × 2). The loads therefore hide
@@ -17,34 +20,37 @@
 //! vector of scores, against `4 · head_dim` multiply-adds per two).
 
 use super::simd::Simd;
+use super::words::{Vector, Words};
 
-/// A tile of keys and values, staged as f32 rows.
+/// A tile of keys and values, staged as rows of words.
 #[derive(Clone, Copy)]
 pub(super) struct StagedKeys {
-    /// `[len rounded up to ROWS, stride]`; rows past `len` hold anything finite.
+    /// `[len rounded up to ROWS, key_words]`, words of channels; rows past `len` hold anything.
     pub keys: *const f32,
-    /// `[len, stride]`; channels past head_dim are 0.
+    /// Words of a row of `keys` and rows of Qᵀ.
+    pub key_words: usize,
+    /// `[⌈len / NUMBERS⌉, stride]`, words of keys; channels past head_dim and keys past `len` are 0.
     pub values: *const f32,
-    /// Numbers from one row to the next: head_dim rounded up to `ROWS`.
+    /// Channels of a row of `values`: head_dim rounded up to `ROWS`.
     pub stride: usize,
     /// Number of keys, at least 1.
     pub len: usize,
-    /// Number of channels.
-    pub head_dim: usize,
 }
 
 /// The state of one strip of `VECTORS · LANES` queries.
 #[derive(Clone, Copy)]
 pub(super) struct Strip {
-    /// Qᵀ `[head_dim, queries]`, scaled by `scale · log₂e`.
+    /// Qᵀ `[key_words, queries]`, words of channels; times `scale` where [`Words::SCALED_QUERIES`] says so.
     pub queries: *const f32,
+    /// The factor of the scores: scale · log₂e.
+    pub scale: f32,
     /// Oᵀ `[stride, queries]`.
     pub output: *mut f32,
     /// Running maximum m `[queries]`.
     pub maximum: *mut f32,
     /// Running sum l `[queries]`.
     pub sum: *mut f32,
-    /// Room for Sᵀ and P, `[keys of a tile, queries]`.
+    /// Room for Sᵀ, and for P in words of keys: `[len rounded up to NUMBERS, queries]`.
     pub scores: *mut f32,
 }
 
@@ -54,116 +60,111 @@ pub(super) struct Strip {
 /// # Safety
 /// The pointers of `keys` and `strip` are valid for the shapes in their documentation, and nothing else writes there.
 #[inline(always)]
-pub(super) unsafe fn attend<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
+pub(super) unsafe fn attend<W: Words, const ROWS: usize, const VECTORS: usize>(
+    words: W,
     keys: &StagedKeys,
     strip: &Strip,
     first: bool,
 ) {
-    // SAFETY: passed on from the caller; both steps stay inside the documented shapes.
+    // SAFETY: passed on from the caller; all steps stay inside the documented shapes.
     unsafe {
-        let tile_maximum = scores::<S, ROWS, VECTORS>(simd, keys, strip);
-        let correction = softmax::<S, VECTORS>(simd, keys.len, strip, tile_maximum, first);
-        accumulate::<S, ROWS, VECTORS>(simd, keys, strip, correction, first);
+        let tile_maximum = scores::<W, ROWS, VECTORS>(words, keys, strip);
+        let correction = softmax::<W, VECTORS>(words, keys.len, strip, tile_maximum, first);
+        accumulate::<W, ROWS, VECTORS>(words, keys, strip, correction, first);
     }
 }
 
 /// Sᵀ = K Qᵀ; returns the maximum over the keys.
 #[inline(always)]
-unsafe fn scores<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
+unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
+    words: W,
     keys: &StagedKeys,
     strip: &Strip,
-) -> [S::Vector; VECTORS] {
-    let width = VECTORS * S::LANES;
-    let mut maximum = [simd.splat(f32::NEG_INFINITY); VECTORS];
+) -> [Vector<W>; VECTORS] {
+    let simd = words.simd();
+    let lanes = <W::Simd as Simd>::LANES;
+    let width = VECTORS * lanes;
+    let lowest = simd.splat(f32::NEG_INFINITY);
+    let mut maximum = [lowest; VECTORS];
     let mut key = 0;
     while key < keys.len {
-        // SAFETY: `keys` has rows up to a multiple of ROWS, `queries` has head_dim rows of `width` numbers.
+        // SAFETY: `keys` has rows up to a multiple of ROWS, `queries` has `key_words` rows of `width` words.
         let block = unsafe {
-            let rows = keys.keys.add(key * keys.stride);
-            product::<S, ROWS, VECTORS>(simd, keys.head_dim, |c, row| *rows.add(row * keys.stride + c), strip.queries)
+            let rows = keys.keys.add(key * keys.key_words);
+            let zeros = [[simd.splat(0.0); VECTORS]; ROWS];
+            let left = |word, row| *rows.add(row * keys.key_words + word);
+            product_onto::<W, ROWS, VECTORS>(words, zeros, keys.key_words, left, strip.queries)
         };
         let present = (keys.len - key).min(ROWS);
-        // SAFETY: `scores` has a row of `width` numbers for each of the `len` keys.
-        let target = unsafe { strip.scores.add(key * width) };
-        let mut keep = |row: usize| {
-            for vector in 0..VECTORS {
-                maximum[vector] = simd.max(block[row][vector], maximum[vector]);
-                // SAFETY: as for `target`; `row < present`.
-                unsafe { simd.store(target.add(row * width + vector * S::LANES), block[row][vector]) };
+        // A loop over the rows in use would index the block by a variable and move it to memory.
+        for (row, block) in block.iter().enumerate() {
+            if row >= present.next_multiple_of(W::NUMBERS) {
+                break;
             }
-        };
-        if present == ROWS {
-            (0..ROWS).for_each(&mut keep);
-        } else {
-            // Indexing by a variable would move the block to memory.
-            (0..ROWS).for_each(|row| {
-                if row < present {
-                    keep(row)
-                }
-            });
+            for vector in 0..VECTORS {
+                // A word's last key may be missing.
+                let scores = if row < present { block[vector] } else { lowest };
+                maximum[vector] = simd.max(scores, maximum[vector]);
+                // SAFETY: `scores` has a row of `width` numbers for each of the `len` keys, rounded up to NUMBERS.
+                unsafe { simd.store(strip.scores.add((key + row) * width + vector * lanes), scores) };
+            }
         }
         key += ROWS;
     }
     maximum
 }
 
-/// `ROWS × VECTORS` sums over `count` steps of a broadcast times a vector: `Σ_i left(i, row) · right[i, :]`.
+/// `sums[row, :] + Σ_i left(i, row) · right[i, :]` over `count` words: broadcasts of the left times vectors of the right.
 ///
 /// # Safety
-/// `left` may be called for every `i < count` and `row < ROWS`; `right` has `count` rows of `VECTORS · LANES` numbers.
+/// `left` may be called for every `i < count` and `row < ROWS`; `right` has `count` rows of `VECTORS · LANES` words.
 #[inline(always)]
-unsafe fn product<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
+unsafe fn product_onto<W: Words, const ROWS: usize, const VECTORS: usize>(
+    words: W,
+    mut sums: [[Vector<W>; VECTORS]; ROWS],
     count: usize,
     left: impl Fn(usize, usize) -> f32,
     right: *const f32,
-) -> [[S::Vector; VECTORS]; ROWS] {
-    let start = [[simd.splat(0.0); VECTORS]; ROWS];
-    // SAFETY: passed on from the caller.
-    unsafe { product_onto::<S, ROWS, VECTORS>(simd, start, count, left, right) }
-}
-
-/// As [`product`], added to `sums`.
-#[inline(always)]
-unsafe fn product_onto<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    mut sums: [[S::Vector; VECTORS]; ROWS],
-    count: usize,
-    left: impl Fn(usize, usize) -> f32,
-    right: *const f32,
-) -> [[S::Vector; VECTORS]; ROWS] {
+) -> [[Vector<W>; VECTORS]; ROWS] {
+    let simd = words.simd();
     for i in 0..count {
-        let vectors: [S::Vector; VECTORS] = std::array::from_fn(|vector| {
+        let vectors: [Vector<W>; VECTORS] = std::array::from_fn(|vector| {
             // SAFETY: row `i` of `right` has VECTORS vectors.
-            unsafe { simd.load(right.add((i * VECTORS + vector) * S::LANES)) }
+            unsafe { simd.load(right.add((i * VECTORS + vector) * <W::Simd as Simd>::LANES)) }
         });
         for (row, sums) in sums.iter_mut().enumerate() {
             let broadcast = simd.splat(left(i, row));
             for vector in 0..VECTORS {
-                sums[vector] = simd.mul_add(broadcast, vectors[vector], sums[vector]);
+                sums[vector] = words.multiply_add(broadcast, vectors[vector], sums[vector]);
             }
         }
     }
     sums
 }
 
-/// P = 2^(Sᵀ − m') in place; updates maximum and sum and returns the factor `2^(m − m')` for what was accumulated.
+/// P = 2^(s · Sᵀ − m') over the scores, in words of keys; updates maximum and sum and returns the factor `2^(m − m')` for
+/// what was accumulated.
 #[inline(always)]
-unsafe fn softmax<S: Simd, const VECTORS: usize>(
-    simd: S,
+unsafe fn softmax<W: Words, const VECTORS: usize>(
+    words: W,
     keys: usize,
     strip: &Strip,
-    mut maximum: [S::Vector; VECTORS],
+    mut maximum: [Vector<W>; VECTORS],
     first: bool,
-) -> [S::Vector; VECTORS] {
+) -> [Vector<W>; VECTORS] {
+    let simd = words.simd();
+    let lanes = <W::Simd as Simd>::LANES;
+    let scale = simd.splat(strip.scale);
     let mut correction = [simd.splat(1.0); VECTORS];
     let mut sum = [simd.splat(0.0); VECTORS];
-    // SAFETY: `maximum` and `sum` hold VECTORS vectors, `scores` that many for each key.
+    // SAFETY: `maximum` and `sum` hold VECTORS vectors, `scores` that many for each key, rounded up to NUMBERS. Words are
+    // written over scores that were read before.
     unsafe {
         for vector in 0..VECTORS {
-            let offset = vector * S::LANES;
+            let offset = vector * lanes;
+            if !W::SCALED_QUERIES {
+                maximum[vector] = simd.mul(maximum[vector], scale);
+            }
             if !first {
                 let before = simd.load(strip.maximum.add(offset));
                 maximum[vector] = simd.max(before, maximum[vector]);
@@ -172,51 +173,69 @@ unsafe fn softmax<S: Simd, const VECTORS: usize>(
             }
             simd.store(strip.maximum.add(offset), maximum[vector]);
         }
-        for key in 0..keys {
+        for word in 0..keys.div_ceil(W::NUMBERS) {
             for vector in 0..VECTORS {
-                let score = strip.scores.add((key * VECTORS + vector) * S::LANES);
-                let probability = simd.exp2(simd.sub(simd.load(score), maximum[vector]));
-                sum[vector] = simd.add(sum[vector], probability);
-                simd.store(score, probability);
+                let scores = strip.scores.add((word * W::NUMBERS * VECTORS + vector) * lanes);
+                let first = probability(words, scores, scale, maximum[vector]);
+                sum[vector] = simd.add(sum[vector], first);
+                let mut second = first;
+                if W::NUMBERS == 2 {
+                    second = probability(words, scores.add(VECTORS * lanes), scale, maximum[vector]);
+                    sum[vector] = simd.add(sum[vector], second);
+                }
+                simd.store(strip.scores.add((word * VECTORS + vector) * lanes), words.pack(first, second));
             }
         }
         for (vector, sum) in sum.into_iter().enumerate() {
-            simd.store(strip.sum.add(vector * S::LANES), sum);
+            simd.store(strip.sum.add(vector * lanes), sum);
         }
     }
     correction
 }
 
+/// 2^(s · Sᵀ − m') for a vector of scores.
+#[inline(always)]
+unsafe fn probability<W: Words>(words: W, scores: *const f32, scale: Vector<W>, maximum: Vector<W>) -> Vector<W> {
+    let simd = words.simd();
+    // SAFETY: the caller vouches for the vector.
+    let scores = unsafe { simd.load(scores) };
+    simd.exp2(if W::SCALED_QUERIES { simd.sub(scores, maximum) } else { simd.mul_sub(scores, scale, maximum) })
+}
+
 /// Oᵀ = Oᵀ · correction + Vᵀ P.
 #[inline(always)]
-unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
+unsafe fn accumulate<W: Words, const ROWS: usize, const VECTORS: usize>(
+    words: W,
     keys: &StagedKeys,
     strip: &Strip,
-    correction: [S::Vector; VECTORS],
+    correction: [Vector<W>; VECTORS],
     first: bool,
 ) {
-    let width = VECTORS * S::LANES;
+    let simd = words.simd();
+    let lanes = <W::Simd as Simd>::LANES;
+    let width = VECTORS * lanes;
     let mut channel = 0;
     while channel < keys.stride {
-        // SAFETY: `output` has `stride` rows, a multiple of ROWS; `values` has `len` rows of `stride` channels.
+        // SAFETY: `output` has `stride` rows, a multiple of ROWS; `values` has a row of `stride` words for each word of
+        // probabilities.
         unsafe {
             let output = strip.output.add(channel * width);
             let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
             if !first {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     for (vector, sum) in sums.iter_mut().enumerate() {
-                        let before = simd.load(output.add(row * width + vector * S::LANES));
+                        let before = simd.load(output.add(row * width + vector * lanes));
                         *sum = simd.mul(before, correction[vector]);
                     }
                 }
             }
             let values = keys.values.add(channel);
-            let left = |key: usize, row: usize| *values.add(key * keys.stride + row);
-            let sums = product_onto::<S, ROWS, VECTORS>(simd, sums, keys.len, left, strip.scores);
+            let left = |word: usize, row: usize| *values.add(word * keys.stride + row);
+            let count = keys.len.div_ceil(W::NUMBERS);
+            let sums = product_onto::<W, ROWS, VECTORS>(words, sums, count, left, strip.scores);
             for (row, sums) in sums.iter().enumerate() {
                 for (vector, sum) in sums.iter().enumerate() {
-                    simd.store(output.add(row * width + vector * S::LANES), *sum);
+                    simd.store(output.add(row * width + vector * lanes), *sum);
                 }
             }
         }

@@ -12,9 +12,8 @@ use candle_core::cuda::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, Result};
 
 use super::tuning::Row;
-use crate::plan::{
-    KeyRows, KeySpan, KeyStep, PaddingBits, ResolvedPlan, SlotReduction, StepContext, StepItem, StepSchedule, TileShape,
-};
+use crate::attention::gpu::{PlanKey as GpuPlanKey, Remembered};
+use crate::plan::{KeySpan, KeyStep, ResolvedPlan, SlotReduction, StepItem, TileShape};
 
 // SAFETY: plain numbers in C layout without padding, as `kernels/cuda/arguments.cuh` declares them.
 unsafe impl DeviceRepr for StepItem {}
@@ -26,41 +25,13 @@ unsafe impl DeviceRepr for SlotReduction {}
 unsafe impl DeviceRepr for KeySpan {}
 
 /// What an uploaded schedule depends on besides the plan.
-#[derive(Clone)]
-pub(super) struct PlanKey {
-    pub device: DeviceId,
-    pub batch: usize,
-    pub heads: usize,
-    pub head_dim: usize,
-    pub row: Row,
-    pub element_bytes: usize,
-    /// Blocks that run at a time.
-    pub workers: usize,
-    /// Whether the keys of the input are rotated.
-    pub rotated: bool,
-    pub input_padding: Option<Arc<PaddingBits>>,
-    pub cache_padding: Option<Arc<PaddingBits>>,
-}
+pub(super) type PlanKey = GpuPlanKey<DeviceId, Row>;
 
-impl PartialEq for PlanKey {
-    /// Masks are compared by identity: layers share one, and comparing every bit on each call would cost more than the
-    /// rare upload of an equal one.
-    fn eq(&self, other: &Self) -> bool {
-        let same = |left: &Option<Arc<PaddingBits>>, right: &Option<Arc<PaddingBits>>| match (left, right) {
-            (Some(left), Some(right)) => Arc::ptr_eq(left, right),
-            (None, None) => true,
-            _ => false,
-        };
-        let sizes = |key: &Self| (key.batch, key.heads, key.head_dim, key.element_bytes, key.workers);
-        let numbers = |key: &Self| (key.device, sizes(key), key.row, key.rotated);
-        numbers(self) == numbers(other)
-            && same(&self.input_padding, &other.input_padding)
-            && same(&self.cache_padding, &other.cache_padding)
-    }
-}
+/// The uploaded schedules of one plan.
+pub(crate) type DevicePlans = Remembered<DevicePlan>;
 
 /// A schedule on a device.
-pub(super) struct DevicePlan {
+pub(crate) struct DevicePlan {
     key: PlanKey,
     thread: ThreadId,
     stream: Arc<CudaStream>,
@@ -76,7 +47,7 @@ pub(super) struct DevicePlan {
 }
 
 /// The keys that are rotated once per launch.
-pub(super) struct Rotation {
+pub(crate) struct Rotation {
     pub spans: CudaSlice<KeySpan>,
     pub span_count: usize,
     /// Rows per batch row.
@@ -84,7 +55,7 @@ pub(super) struct Rotation {
 }
 
 /// Memory that launches write and the next launch on the same stream overwrites.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// Partial results of split tiles.
     pub partials: Option<CudaSlice<f32>>,
     /// How many parts of each split tile have arrived; 0 between launches.
@@ -94,20 +65,12 @@ pub(super) struct Scratch {
 }
 
 impl DevicePlan {
-    fn new(resolved: &ResolvedPlan, device: &CudaDevice, key: PlanKey) -> Result<Self> {
-        let tile = TileShape { queries: key.row.queries(), keys: key.row.keys() };
-        let schedule = resolved.schedule(key.batch, key.heads, tile, key.workers);
-        let key_rows = key.rotated.then(|| KeyRows::new(resolved.ranges())).filter(|rows| rows.rows() > 0);
-        let context = StepContext {
-            input_padding: key.input_padding.as_deref(),
-            cache_padding: key.cache_padding.as_deref(),
-            key_rows: key_rows.as_ref(),
-        };
-        let steps = StepSchedule::new(&schedule, key.batch, context);
-
+    pub(super) fn new(resolved: &ResolvedPlan, device: &CudaDevice, key: PlanKey) -> Result<Self> {
+        let schedule = key.schedule(resolved, TileShape { queries: key.tile.queries(), keys: key.tile.keys() });
+        let (steps, key_rows) = (&schedule.steps, &schedule.key_rows);
         let stream = device.cuda_stream();
-        let slot_len = key.row.queries() * (key.row.head_dim() + 2);
-        let partials = schedule.partial_slots() * slot_len;
+        let slot_len = key.tile.queries() * (key.tile.head_dim() + 2);
+        let partials = schedule.partial_slots * slot_len;
         let arrivals = vec![0u32; steps.reductions()];
         let row_bytes = key.heads * key.head_dim * key.element_bytes;
         let rotated = key_rows.as_ref().map_or(0, |rows| key.batch * rows.rows() * row_bytes);
@@ -116,7 +79,7 @@ impl DevicePlan {
             arrivals: upload(&stream, &arrivals)?,
             rotated: uninitialised(&stream, rotated)?,
         };
-        let rotation = match &key_rows {
+        let rotation = match key_rows {
             Some(rows) => {
                 let (span_count, rows_per_batch) = (rows.spans().len(), rows.rows());
                 upload(&stream, rows.spans())?.map(|spans| Rotation { spans, span_count, rows: rows_per_batch })
@@ -136,8 +99,13 @@ impl DevicePlan {
         })
     }
 
+    /// Whether it is the upload for this key that the calling thread may use.
+    pub(super) fn is(&self, key: &PlanKey) -> bool {
+        self.thread == thread::current().id() && self.key == *key
+    }
+
     /// The scratch memory, for one launch.
-    pub fn scratch(&self) -> MutexGuard<'_, Scratch> {
+    pub(super) fn scratch(&self) -> MutexGuard<'_, Scratch> {
         // A poisoned lock only means that a launch did not happen; launches leave nothing behind on the host.
         self.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -168,37 +136,8 @@ fn uninitialised<T: DeviceRepr>(stream: &Arc<CudaStream>, len: usize) -> Result<
     unsafe { stream.alloc(len) }.map(Some).w()
 }
 
-/// The uploaded schedules of one plan, newest last.
-#[derive(Default)]
-pub(crate) struct DevicePlans {
-    known: Mutex<Vec<Arc<DevicePlan>>>,
-}
-
-/// How many uploads a plan remembers: threads and devices times a few batch sizes.
-const REMEMBERED: usize = 32;
-
-impl DevicePlans {
-    /// The upload for this key and thread; made on the first call.
-    pub(super) fn get(&self, resolved: &ResolvedPlan, device: &CudaDevice, key: PlanKey) -> Result<Arc<DevicePlan>> {
-        let thread = thread::current().id();
-        let find = |known: &Vec<Arc<DevicePlan>>| known.iter().find(|p| p.thread == thread && p.key == key).cloned();
-        // A poisoned lock only means that another thread panicked between two complete states of the list.
-        if let Some(known) = find(&self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())) {
-            return Ok(known);
-        }
-        let plan = Arc::new(DevicePlan::new(resolved, device, key)?);
-        let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let forgotten = (known.len() == REMEMBERED).then(|| known.remove(0));
-        known.push(plan.clone());
-        drop(known);
-        // Outside of the lock: it may wait for the device.
-        drop(forgotten);
-        Ok(plan)
-    }
-}
-
-impl fmt::Debug for DevicePlans {
+impl fmt::Debug for DevicePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DevicePlans").finish_non_exhaustive()
+        f.debug_struct("DevicePlan").finish_non_exhaustive()
     }
 }

@@ -30,14 +30,14 @@ use candle_core::{CudaDevice, CudaStorage, DType, DeviceLocation, Layout, Result
 use half::{bf16, f16};
 
 pub(crate) use self::device_plan::DevicePlans;
-pub(super) use self::launch::is_readable;
 
 use self::arguments::{AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView, Sm90Arguments};
 use self::device_plan::{DevicePlan, PlanKey, Scratch};
-use self::launch::{Extent, dense_rows, rotation_table, row_view};
+use self::launch::{Extent, rotation_table, row_view};
 use self::tensor_map::TensorMap;
 use self::tuning::{Element, Row};
 use crate::attention::arguments::{Arguments, CacheArguments};
+use crate::attention::gpu::{AngleRows, Rows};
 use crate::{AttentionError, Unsupported};
 
 /// One operand of the launch.
@@ -150,14 +150,14 @@ impl Call<'_> {
         let (key_address, _keys) = keys.0.as_cuda_slice::<T>()?.device_ptr(stream);
         let (value_address, _values) = values.0.as_cuda_slice::<T>()?.device_ptr(stream);
         let mut input = KeyValueViews {
-            keys: row_view(key_address, keys.1, bytes, false)?,
-            values: row_view(value_address, values.1, bytes, false)?,
+            keys: row_view(key_address, Rows::of(keys.1, bytes, false)?),
+            values: row_view(value_address, Rows::of(values.1, bytes, false)?),
         };
 
         let rope = arguments.rope.as_ref().map(Tensor::storage_and_layout);
         let rope = on_device::<f32, _>(&rope, stream)?;
         let rotation = match &rope {
-            Some((address, _, layout)) => rotation_table(*address, layout)?,
+            Some((address, _, layout)) => rotation_table(*address, AngleRows::of(layout)?),
             None => RotationTable::zeroed(),
         };
 
@@ -168,7 +168,7 @@ impl Call<'_> {
         let cache_values = on_device::<T, _>(&cache_values, stream)?;
         let broadcast = cache.is_some_and(|cache| cache.broadcast);
         let cached_view = |operand: &Option<(sys::CUdeviceptr, Guard<'_>, &Layout)>| match operand {
-            Some((address, _, layout)) => row_view(*address, layout, bytes, broadcast),
+            Some((address, _, layout)) => Rows::of(layout, bytes, broadcast).map(|rows| row_view(*address, rows)),
             None => Ok(RowView::zeroed()),
         };
 
@@ -188,10 +188,10 @@ impl Call<'_> {
         let (arrivals, _arrivals) = address_mut(arrivals, stream);
         let (output_address, _output) = output.device_ptr_mut(stream);
         let kernel_arguments = AttentionArguments {
-            queries: row_view(query_address, queries.1, bytes, false)?,
+            queries: row_view(query_address, Rows::of(queries.1, bytes, false)?),
             input,
             cache: KeyValueViews { keys: cached_view(&cache_keys)?, values: cached_view(&cache_values)? },
-            output: dense_rows(output_address, arguments.tokens(), arguments.heads, arguments.head_dim),
+            output: row_view(output_address, Rows::dense(arguments.tokens(), arguments.heads, arguments.head_dim)),
             query_rotation: rotation,
             items,
             steps,
@@ -253,7 +253,7 @@ impl Call<'_> {
     ) -> Result<RowView> {
         let Some(spans) = &plan.rotation else { return Ok(keys) };
         let arguments = self.arguments;
-        let rotated = dense_rows(address, spans.rows, arguments.heads, arguments.head_dim);
+        let rotated = row_view(address, Rows::dense(spans.rows, arguments.heads, arguments.head_dim));
         let (span_address, _spans) = spans.spans.device_ptr(self.stream);
         let kernel_arguments = RotationArguments {
             keys,
@@ -277,20 +277,10 @@ impl Call<'_> {
     }
 
     fn plan(&self, multiprocessors: usize) -> Result<Arc<DevicePlan>> {
-        let arguments = self.arguments;
-        let key = PlanKey {
-            device: self.device.id(),
-            batch: arguments.batch,
-            heads: arguments.heads,
-            head_dim: arguments.head_dim,
-            row: self.row,
-            element_bytes: self.element.bytes(),
-            workers: self.workers(multiprocessors),
-            rotated: arguments.rope.is_some(),
-            input_padding: arguments.padding.clone(),
-            cache_padding: arguments.cache.as_ref().and_then(|cache| cache.padding.clone()),
-        };
-        arguments.resolved.device_plans().get(&arguments.resolved, self.device, key)
+        let (arguments, bytes) = (self.arguments, self.element.bytes());
+        let key = PlanKey::new(arguments, self.device.id(), self.row, self.workers(multiprocessors), bytes);
+        let make = || DevicePlan::new(&arguments.resolved, self.device, key.clone());
+        arguments.resolved.device_plans().get(|plan| plan.is(&key), make)
     }
 
     /// Blocks that run at a time.

@@ -21,7 +21,7 @@ unsafe impl DeviceRepr for Sm90Arguments<TensorMap> {}
 const MAX_STRIDE_BYTES: usize = 1 << 40;
 
 /// Whether a tensor map can describe rows `[batch, heads, tokens, head_dim]` of this layout, which
-/// [`is_readable`](super::is_readable) has accepted.
+/// [`is_readable`](crate::attention::gpu::is_readable) has accepted.
 ///
 /// Coordinates have 32 bits, and only a batch row may be repeated with a stride of 0.
 pub(super) fn is_describable(layout: &Layout, element_bytes: usize) -> bool {

@@ -11,6 +11,7 @@ use super::error::AbUptError;
 use crate::KvCache;
 use crate::cache::CacheHeader;
 use crate::cache_file::{CacheFormat, not_a_cache};
+use crate::models::Normalisation;
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -58,6 +59,9 @@ struct FileHeader {
     batch: usize,
     dtype: String,
     parts: BTreeMap<String, CacheHeader>,
+    /// Those that the input was normalised by, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    statistics: Option<Normalisation>,
 }
 
 fn physics_prefix(block: usize) -> String {
@@ -88,8 +92,8 @@ impl AbUptCache {
     ) -> std::result::Result<(), AbUptError> {
         let own = &self.fingerprint;
         let mismatch = |what, expected: String, got: String| Err(AbUptError::CacheMismatch { what, expected, got });
-        if &own.config != config {
-            return mismatch("the configuration", format!("{config:?}"), format!("{:?}", own.config));
+        if let Some((expected, got)) = config.difference(&own.config) {
+            return mismatch("the configuration", expected, got);
         }
         if own.weights != weights {
             return mismatch("the hash of the weights", weights.to_string(), own.weights.clone());
@@ -121,6 +125,11 @@ impl AbUptCache {
     /// # Errors
     /// The file cannot be written.
     pub fn save_safetensors(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.write(path.as_ref(), None)
+    }
+
+    /// Writes the cache, with the statistics that the input was normalised by, where they are known.
+    pub(super) fn write(&self, path: &Path, statistics: Option<&Normalisation>) -> Result<()> {
         let AbUptFingerprint { config, weights, dtype, batch, .. } = &self.fingerprint;
         let (mut tensors, mut parts) = (Vec::new(), BTreeMap::new());
         for (block, cache) in self.physics.iter().enumerate() {
@@ -135,7 +144,8 @@ impl AbUptCache {
         }
         tensors.extend(self.condition.iter().map(|condition| (CONDITION.to_string(), condition.clone())));
         let (config, weights, dtype) = (config.clone(), weights.clone(), dtype.as_str().to_string());
-        FORMAT.write(path.as_ref(), &FileHeader { config, weights, batch: *batch, dtype, parts }, tensors)
+        let statistics = statistics.cloned();
+        FORMAT.write(path, &FileHeader { config, weights, batch: *batch, dtype, parts, statistics }, tensors)
     }
 
     /// Reads a file that [`save_safetensors`](Self::save_safetensors) wrote. A pass that uses the cache checks that it
@@ -144,9 +154,13 @@ impl AbUptCache {
     /// # Errors
     /// The file cannot be read, is truncated, is not such a cache, or has another format version.
     pub fn load_safetensors(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let path = path.as_ref();
+        Ok(Self::read(path.as_ref(), device)?.0)
+    }
+
+    /// Reads a file, with the statistics that it was written with.
+    pub(super) fn read(path: &Path, device: &Device) -> Result<(Self, Option<Normalisation>)> {
         let (header, mut tensors) = FORMAT.read::<FileHeader>(path, device)?;
-        let FileHeader { config, weights, batch, dtype, mut parts } = header;
+        let FileHeader { config, weights, batch, dtype, mut parts, statistics } = header;
         let refuse = |reason: String| candle_core::Error::from(not_a_cache(path, reason));
         let dtype: DType = dtype.parse().map_err(|_| refuse(format!("unknown dtype '{dtype}'")))?;
         config.validate().map_err(|error| refuse(error.to_string()))?;
@@ -169,13 +183,17 @@ impl AbUptCache {
             decoders.push(blocks.collect::<Result<Vec<_>>>()?);
         }
         let condition = tensors.remove(CONDITION);
-        let width = condition.as_ref().map_or(0, |condition| condition.dims().last().copied().unwrap_or(0));
-        if width != config.condition_dim() {
+        let shape = condition.as_ref().map_or(&[][..], Tensor::dims);
+        let fits = match config.condition_dim() {
+            0 => condition.is_none(),
+            width => shape == [1, width] || shape == [batch, width],
+        };
+        if !fits {
             let expected = config.condition_dim();
-            return Err(refuse(format!("the condition has {width} components, its configuration {expected}")));
+            return Err(refuse(format!("the condition has shape {shape:?}, its configuration {expected} components")));
         }
         let fingerprint = AbUptFingerprint { version: FORMAT_VERSION, config, weights, dtype, batch };
-        Ok(Self { fingerprint, physics, decoders, condition })
+        Ok((Self { fingerprint, physics, decoders, condition }, statistics))
     }
 
     /// Checked here once, so that every cache has a part for every block.

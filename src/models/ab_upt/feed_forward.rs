@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::mlp::Activation;
+use crate::layers::Epilogue;
 use crate::modules::projection::Projection;
 use crate::{DomainRuns, WeightSharing};
 
@@ -29,6 +29,6 @@ impl FeedForward {
 
     /// `x [batch, tokens, width]` to the same shape.
     pub fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
-        self.narrow.forward(&Activation::Gelu.forward(&self.widen.forward(x, runs)?)?, runs)
+        self.narrow.forward(&self.widen.forward_then(x, runs, Epilogue::Gelu)?, runs)
     }
 }

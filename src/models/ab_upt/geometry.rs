@@ -28,7 +28,7 @@ pub struct Geometry {
     supernodes: Arc<[u32]>,
     /// Point indices of every sample, ascending; no sample is empty.
     members: Arc<[Vec<u32>]>,
-    /// `[points, features]`
+    /// `[points, features]`, f32.
     features: Option<Tensor>,
 }
 
@@ -61,6 +61,9 @@ impl Geometry {
         if points == 0 || supernodes.is_empty() {
             let got = format!("{points} points and {} supernodes", supernodes.len());
             return Err(refuse("points and supernodes", "at least one of each", got).into());
+        }
+        if u32::try_from(points).is_err() {
+            return Err(refuse("number of points", "at most 2^32 - 1", points.to_string()).into());
         }
         if samples.len() != points {
             let got = samples.len().to_string();
@@ -99,8 +102,17 @@ impl Geometry {
             return Err(AbUptError::Shape { argument: "geometry features".to_string(), expected, got }.into());
         }
         check_finite("geometry features", features)?;
-        self.features = Some(features.clone());
+        self.features = Some(features.to_dtype(DType::F32)?);
         Ok(self)
+    }
+
+    /// Checks that a position has as many coordinates as a network expects.
+    pub(super) fn check_position_dim(&self, expected: usize) -> std::result::Result<(), AbUptError> {
+        if self.position_dim == expected {
+            return Ok(());
+        }
+        let (argument, expected) = ("geometry positions".to_string(), format!("[points, {expected}]"));
+        Err(AbUptError::Shape { argument, expected, got: self.positions.dims().to_vec() })
     }
 
     /// The same geometry with its tensors on another device.
@@ -186,6 +198,9 @@ fn refuse(argument: &'static str, expected: &str, got: String) -> AbUptError {
 
 /// Checks that a tensor holds neither NaN nor infinity.
 pub(super) fn check_finite(argument: &str, tensor: &Tensor) -> Result<()> {
+    if tensor.elem_count() == 0 {
+        return Ok(());
+    }
     // 0 · x is 0 for finite x, else NaN, which a sum keeps.
     let sum = (tensor.to_dtype(DType::F32)? * 0.0)?.sum_all()?.to_scalar::<f32>()?;
     if sum == 0.0 {

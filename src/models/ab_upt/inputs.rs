@@ -68,7 +68,7 @@ impl AbUptInput {
     pub(super) fn resolve(&self, config: &AbUptConfig) -> Result<FirstPass<'_>> {
         let anchors = by_domain(config, "anchors", &self.anchors)?;
         let queries = by_domain(config, "queries", &self.queries)?;
-        let first = anchors.iter().flatten().next().ok_or(AbUptError::NoAnchors)?;
+        let first = anchors.iter().flatten().find(|anchors| anchors.elem_count() > 0).ok_or(AbUptError::NoAnchors)?;
         let batch = first.dim(0)?;
         check_batch("anchors", batch, &anchors)?;
         check_batch("queries", batch, &queries)?;
@@ -79,7 +79,8 @@ impl AbUptInput {
                 let (argument, got) = ("geometry".to_string(), geometry.batch());
                 return Err(AbUptError::Batch { argument, expected: batch, got }.into());
             }
-            _ => {}
+            (Some(geometry), true) => geometry.check_position_dim(config.position_dim)?,
+            (None, false) => {}
         }
         let condition = self.condition_vector(config, batch)?;
         Ok(FirstPass { batch, anchors, queries, geometry: self.geometry.as_ref(), condition })

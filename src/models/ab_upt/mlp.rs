@@ -1,8 +1,11 @@
 //! Stacks of linear layers with an activation in between.
 
 use candle_core::{DType, Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
+use candle_nn::{Linear, VarBuilder};
 use serde::{Deserialize, Serialize};
+
+use super::error::AbUptError;
+use crate::layers::{Epilogue, linear};
 
 /// The function between two linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -35,6 +38,8 @@ impl Activation {
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
         let dtype = x.dtype();
         let x = match dtype {
+            // Not every GPU op of candle takes tensors without elements.
+            _ if x.elem_count() == 0 => return Ok(x.clone()),
             DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?,
             _ => x.clone(),
         };
@@ -84,8 +89,18 @@ impl Mlp {
     /// # Errors
     /// Another width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut layers = self.layers.iter();
-        let first = layers.next().map_or_else(|| Ok(x.clone()), |layer| layer.forward(x))?;
-        layers.try_fold(first, |x, layer| layer.forward(&self.activation.forward(&x)?))
+        let Some((last, hidden)) = self.layers.split_last() else { return Ok(x.clone()) };
+        let width = hidden.first().unwrap_or(last).weight().dim(1)?;
+        let Some((_, leading)) = x.dims().split_last().filter(|(got, _)| **got == width) else {
+            let (argument, expected, got) = ("x".to_string(), format!("[.., {width}]"), x.dims().to_vec());
+            return Err(AbUptError::Shape { argument, expected, got }.into());
+        };
+        let rows = x.reshape((1, leading.iter().product::<usize>(), width))?;
+        let layer = |x: Tensor, layer: &Linear| match self.activation {
+            Activation::Gelu => linear(layer, &x, Epilogue::Gelu),
+            other => other.forward(&linear(layer, &x, Epilogue::None)?),
+        };
+        let y = linear(last, &hidden.iter().try_fold(rows, layer)?, Epilogue::None)?;
+        y.reshape([leading, &[last.weight().dim(0)?]].concat())
     }
 }

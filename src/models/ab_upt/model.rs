@@ -18,7 +18,8 @@ use super::pooling::SupernodePooling;
 use super::tokens::{ANCHOR_SUFFIX, DomainTokens};
 use super::transformer_block::{KeySource, TransformerBlock, TransformerBlockConfig};
 use super::weights_hash::weights_hash;
-use crate::modules::projection;
+use crate::convert::to_dtype;
+use crate::layers::{Epilogue, linear};
 use crate::{
     AnchorKind, AttentionOptions, AttentionPlan, Backend, DotProductAttention, KvCache, PlanError, Rope, RopeConfig,
     RopeFrequencies, SimdLevel, TokenSpec, anchor_patterns,
@@ -245,7 +246,7 @@ impl AbUpt {
         queries: impl IntoIterator<Item = (S, Tensor)>,
         cache: &AbUptCache,
     ) -> Result<Fields> {
-        cache.check(&self.config, &self.weights_hash, self.dtype)?;
+        self.check_cache(cache)?;
         let queries: BTreeMap<String, Tensor> = queries.into_iter().map(|(name, value)| (name.into(), value)).collect();
         let queries = resolve_queries(&self.config, &queries, cache.batch())?;
         let tokens = DomainTokens::later(&self.config, cache.batch(), &queries, &self.device)?;
@@ -253,6 +254,11 @@ impl AbUpt {
         let condition = cache.condition.as_ref();
         let pass = Pass { tokens, frequencies, condition, geometry: None, cache: Some(cache) };
         Ok(self.run(&pass)?.0)
+    }
+
+    /// Checks that a cache is one of this network.
+    pub(super) fn check_cache(&self, cache: &AbUptCache) -> std::result::Result<(), AbUptError> {
+        cache.check(&self.config, &self.weights_hash, self.dtype)
     }
 
     fn encode_geometry(
@@ -295,7 +301,7 @@ impl AbUpt {
             }
         }
         let tokens = if parts.is_empty() { embedded } else { Tensor::cat(&parts, 1)? };
-        tokens.to_dtype(DType::F32)
+        to_dtype(&tokens, DType::F32)
     }
 
     /// All tokens through the physics blocks, and what a first pass keeps of each.
@@ -349,7 +355,7 @@ impl AbUpt {
             (x, new) = block.forward(&x, &plan, keys, pass.condition, &options)?;
             kept.extend(new);
         }
-        Ok((projection::forward(projection, &x)?.to_dtype(self.dtype)?, kept))
+        Ok((to_dtype(&linear(projection, &x, Epilogue::None)?, self.dtype)?, kept))
     }
 
     /// Cuts the decoded values of one domain into its fields.

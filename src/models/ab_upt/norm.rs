@@ -4,6 +4,7 @@ use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, Linear, Module, VarBuilder};
 
 use super::error::AbUptError;
+use crate::layers::layer_norm;
 
 /// `(x − mean) / √(variance + eps)` over the channels, then a scale and a shift where there are any. Computed in f32.
 #[derive(Debug, Clone)]
@@ -36,22 +37,25 @@ impl LayerNorm {
         Ok(Self { scale, shift, eps, dtype: vb.dtype() })
     }
 
-    /// `x [batch, tokens, width]` of any dtype to the same shape in the dtype of the layers; `modulation` scales by 1 + its scale, then shifts.
+    /// `x [batch, tokens, width]` of any dtype to the same shape in the dtype of the layers; `modulation` scales by 1 + its
+    /// scale, then shifts.
     pub fn forward(&self, x: &Tensor, modulation: Option<&ScaleShift>) -> Result<Tensor> {
-        let wide = x.to_dtype(DType::F32)?;
-        let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let mut y = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        if let Some(scale) = &self.scale {
-            y = y.broadcast_mul(scale)?;
-        }
-        if let Some(shift) = &self.shift {
-            y = y.broadcast_add(shift)?;
-        }
-        if let Some(ScaleShift { scale, shift }) = modulation {
-            y = y.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)?;
-        }
-        y.to_dtype(self.dtype)
+        let (factor, offset) = match (&self.scale, &self.shift, modulation) {
+            (scale, shift, None) => (scale.clone(), shift.clone()),
+            (None, None, Some(ScaleShift { scale, shift })) => (Some((scale + 1.0)?), Some(shift.clone())),
+            (own_scale, own_shift, Some(ScaleShift { scale, shift })) => {
+                let factor = (scale + 1.0)?;
+                let offset = match own_shift {
+                    Some(own) => (factor.broadcast_mul(own)? + shift)?,
+                    None => shift.clone(),
+                };
+                (
+                    own_scale.as_ref().map_or(Ok(factor.clone()), |own| factor.broadcast_mul(own)).map(Some)?,
+                    Some(offset),
+                )
+            }
+        };
+        layer_norm(&x.to_dtype(DType::F32)?, factor.as_ref(), offset.as_ref(), self.eps)?.to_dtype(self.dtype)
     }
 }
 
@@ -80,7 +84,13 @@ impl<const N: usize> Modulation<N> {
     }
 
     /// `condition [batch or 1, condition_dim]` to the parts, `[batch or 1, 1, width]` each.
-    pub fn forward(&self, condition: &Tensor) -> Result<[Tensor; N]> {
+    fn forward(&self, condition: &Tensor, batch: usize) -> Result<[Tensor; N]> {
+        let width = self.linear.weight().dim(1)?;
+        if !matches!(condition.dims(), &[rows, dim] if dim == width && (rows == batch || rows == 1)) {
+            let (argument, got) = ("condition".to_string(), condition.dims().to_vec());
+            let expected = format!("[{batch}, {width}] or [1, {width}]");
+            return Err(AbUptError::Shape { argument, expected, got }.into());
+        }
         let all = self.linear.forward(&condition.to_dtype(DType::F32)?.contiguous()?)?.unsqueeze(1)?;
         let mut start = 0;
         let mut parts = Vec::with_capacity(N);
@@ -92,14 +102,15 @@ impl<const N: usize> Modulation<N> {
     }
 }
 
-/// The parts of a block's modulation for a condition. A block has both or neither.
+/// The parts of a block's modulation for the condition of a batch. A block has both or neither.
 pub(super) fn modulate<const N: usize>(
     modulation: Option<&Modulation<N>>,
     condition: Option<&Tensor>,
+    batch: usize,
 ) -> Result<Option<[Tensor; N]>> {
     let error = |expected, got| Err(AbUptError::Modulation { expected, got }.into());
     match (modulation, condition) {
-        (Some(modulation), Some(condition)) => modulation.forward(condition).map(Some),
+        (Some(modulation), Some(condition)) => modulation.forward(condition, batch).map(Some),
         (None, None) => Ok(None),
         (Some(_), None) => error("with a", "without"),
         (None, Some(_)) => error("without a", "with"),

@@ -3,6 +3,8 @@
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
+use crate::convert::to_dtype;
+
 /// The learned factors `gamma [width]` of a branch, in f32.
 pub(super) fn load_layer_scale(width: usize, vb: VarBuilder) -> Result<Tensor> {
     vb.get_with_hints_dtype(width, "gamma", Init::default(), DType::F32)
@@ -17,9 +19,10 @@ pub(super) fn add_branch(
     layer_scale: Option<&Tensor>,
 ) -> Result<Tensor> {
     let factor = match (gate, layer_scale) {
-        (None, None) => return x + branch.to_dtype(x.dtype())?,
+        (None, None) => return x + to_dtype(branch, x.dtype())?,
         (Some(factor), None) | (None, Some(factor)) => factor.clone(),
         (Some(gate), Some(layer_scale)) => gate.broadcast_mul(layer_scale)?,
     };
-    (x.to_dtype(DType::F32)? + branch.to_dtype(DType::F32)?.broadcast_mul(&factor)?)?.to_dtype(x.dtype())
+    let sum = (to_dtype(x, DType::F32)? + to_dtype(branch, DType::F32)?.broadcast_mul(&factor)?)?;
+    to_dtype(&sum, x.dtype())
 }

@@ -83,7 +83,7 @@ impl DomainTokens {
             start = end;
         }
         let positions = positions.into_iter().filter(|positions| positions.elem_count() > 0);
-        let positions = positions.map(|positions| positions.to_device(device)?.to_dtype(DType::F32));
+        let positions = positions.map(|positions| positions.to_dtype(DType::F32)?.to_device(device));
         let positions = positions.collect::<Result<Vec<_>>>()?;
         let positions = match positions.is_empty() {
             true => Tensor::zeros((batch, start, config.position_dim), DType::F32, device)?,

@@ -15,7 +15,7 @@ pub enum NormalisationError {
         /// The argument.
         argument: String,
         /// Index of the point.
-        point: usize,
+        point: u64,
         /// Name of the coordinate: `x`, `y`, `z`, or its index.
         coordinate: String,
         /// Its value, in physical units.
@@ -31,7 +31,7 @@ pub enum NormalisationError {
         /// The argument.
         argument: String,
         /// Index of the point.
-        point: usize,
+        point: u64,
         /// Name of the coordinate: `x`, `y`, `z`, or its index.
         coordinate: String,
         /// Its value.
@@ -75,6 +75,14 @@ pub enum NormalisationError {
         /// Its value.
         value: f64,
     },
+    /// A condition without statistics.
+    #[error("there are no statistics for condition '{condition}'; there are some for {known:?}")]
+    NoConditionStatistics {
+        /// The condition.
+        condition: String,
+        /// The conditions that have statistics.
+        known: Vec<String>,
+    },
     /// A field without statistics.
     #[error("there are no statistics for field '{field}'; there are some for {known:?}")]
     UnknownField {
@@ -89,6 +97,14 @@ pub enum NormalisationError {
         /// What, with its name.
         what: String,
     },
+    /// A file cannot be read or does not hold statistics.
+    #[error("'{path}' holds no readable statistics: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A number of the statistics is impossible.
     #[error("statistics: the {what} must be {expected}, got {got}")]
     Statistics {
@@ -99,6 +115,16 @@ pub enum NormalisationError {
         /// What came.
         got: String,
     },
+}
+
+impl NormalisationError {
+    /// The same error for points that are part of a longer list, where the first of them has this index.
+    pub fn counted_from(mut self, first: u64) -> Self {
+        if let Self::OutsideBox { point, .. } | Self::NotFinite { point, .. } = &mut self {
+            *point += first;
+        }
+        self
+    }
 }
 
 impl From<NormalisationError> for candle_core::Error {

@@ -33,6 +33,7 @@ mod field;
 mod position;
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +104,33 @@ impl Normalisation {
             return Err(NormalisationError::Duplicate { what: format!("field '{}_{}'", twice.domain(), twice.name()) });
         }
         Ok(Self { position, conditions, fields })
+    }
+
+    /// Reads a JSON file that holds statistics, at the top or as the entry `normalisation` of a larger description.
+    ///
+    /// # Errors
+    /// A file that cannot be read or does not hold statistics; statistics that are impossible.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, NormalisationError> {
+        let path = path.as_ref();
+        let refuse = |reason: String| NormalisationError::File { path: path.display().to_string(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+        let mut value: serde_json::Value = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+        if let Some(statistics) = value.get_mut("normalisation") {
+            value = statistics.take();
+        }
+        Self::deserialize(value).map_err(|error| refuse(error.to_string()))
+    }
+
+    /// The statistics of one condition.
+    ///
+    /// # Errors
+    /// There are none; the error lists the conditions that have some.
+    pub fn condition(&self, name: &str) -> Result<&ConditionStatistics, NormalisationError> {
+        let found = self.conditions.iter().find(|condition| condition.name() == name);
+        found.ok_or_else(|| NormalisationError::NoConditionStatistics {
+            condition: name.to_string(),
+            known: self.conditions.iter().map(|condition| condition.name().to_string()).collect(),
+        })
     }
 
     /// The statistics of one field.

@@ -142,7 +142,7 @@ impl PositionStatistics {
         for (point, coordinates) in positions.chunks_exact(width).enumerate() {
             for (axis, &value) in coordinates.iter().enumerate() {
                 let value = value.into();
-                self.check(argument, point, axis, value)?;
+                self.check(argument, point as u64, axis, value)?;
                 normalised.push(((value - self.shift[axis]) * self.scale[axis]) as f32);
             }
         }
@@ -169,7 +169,7 @@ impl PositionStatistics {
         Err(NormalisationError::Width { argument, row: "point", expected: width, got })
     }
 
-    fn check(&self, argument: &str, point: usize, axis: usize, value: f64) -> Result<(), NormalisationError> {
+    fn check(&self, argument: &str, point: u64, axis: usize, value: f64) -> Result<(), NormalisationError> {
         let argument = || argument.to_string();
         let coordinate = || match (self.dimensions(), axis) {
             (1..=3, _) => ["x", "y", "z"][axis].to_string(),

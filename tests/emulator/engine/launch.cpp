@@ -6,7 +6,7 @@
 
 namespace emulator {
 
-thread_local Launch* current = nullptr;
+constinit thread_local Launch* current = nullptr;
 
 namespace {
 

@@ -68,6 +68,7 @@ METAL_FUNC Vector make_vector(Values... values)
 // `float2(a, b)`: a call to clang, which has no such constructors. The names alone remain types.
 #define half2(...) emulator::make_vector<half2>(__VA_ARGS__)
 #define half4(...) emulator::make_vector<half4>(__VA_ARGS__)
+#define bfloat2(...) emulator::make_vector<bfloat2>(__VA_ARGS__)
 #define float2(...) emulator::make_vector<float2>(__VA_ARGS__)
 #define float3(...) emulator::make_vector<float3>(__VA_ARGS__)
 #define float4(...) emulator::make_vector<float4>(__VA_ARGS__)

@@ -107,6 +107,7 @@ fn a_failing_predictor_loses_nothing() {
     let error = half.write_part("volume", &mut broken, &mut |_| ()).unwrap_err();
     assert_eq!(format!("{error:#}"), "volume: points 6 to 9: out of memory");
     assert!(half.finish().unwrap_err().to_string().contains("part 'volume': 6 of 11 points are done"));
+    drop(half);
 
     assert_eq!(open(LocalDisk, folder.path(), Existing::Resume).unwrap().done(), SURFACE_POINTS + 6);
     assert_eq!(run(LocalDisk, folder.path(), Existing::Resume).unwrap(), VOLUME_POINTS - 6);

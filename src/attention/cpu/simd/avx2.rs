@@ -60,6 +60,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn mul_sub(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmsub_ps(a, b, c) }
+    }
+
+    #[inline(always)]
     fn max(self, a: __m256, b: __m256) -> __m256 {
         unsafe { _mm256_max_ps(a, b) }
     }
@@ -75,22 +80,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         unsafe {
-            let row = |i: usize| _mm256_loadu_ps(source.add(i * source_stride));
-            // Pairs of rows, then quadruples, then the two halves.
-            let pair = |i: usize| {
-                let (a, b) = (row(i), row(i + 1));
-                (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b))
-            };
-            let quad = |i: usize| {
-                let ((a, b), (c, d)) = (pair(i), pair(i + 2));
-                [
-                    _mm256_shuffle_ps::<0x44>(a, c),
-                    _mm256_shuffle_ps::<0xEE>(a, c),
-                    _mm256_shuffle_ps::<0x44>(b, d),
-                    _mm256_shuffle_ps::<0xEE>(b, d),
-                ]
-            };
-            let (upper, lower) = (quad(0), quad(4));
+            let (upper, lower) = (quad(source, source_stride), quad(source.add(4 * source_stride), source_stride));
             for i in 0..4 {
                 let low = _mm256_permute2f128_ps::<0x20>(upper[i], lower[i]);
                 let high = _mm256_permute2f128_ps::<0x31>(upper[i], lower[i]);
@@ -98,5 +88,26 @@ impl Simd for Avx2 {
                 _mm256_storeu_ps(target.add((i + 4) * target_stride), high);
             }
         }
+    }
+}
+
+/// Number `c` of the result holds, for four rows of 8 numbers, column `c` of each 128-bit lane: columns c and c + 4.
+///
+/// # Safety
+/// The CPU has AVX2; `source` is valid for reads of four rows at this stride.
+#[inline(always)]
+unsafe fn quad(source: *const f32, stride: usize) -> [__m256; 4] {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        let (row_0, row_1) = (_mm256_loadu_ps(source), _mm256_loadu_ps(source.add(stride)));
+        let (row_2, row_3) = (_mm256_loadu_ps(source.add(2 * stride)), _mm256_loadu_ps(source.add(3 * stride)));
+        let (a, b) = (_mm256_unpacklo_ps(row_0, row_1), _mm256_unpackhi_ps(row_0, row_1));
+        let (c, d) = (_mm256_unpacklo_ps(row_2, row_3), _mm256_unpackhi_ps(row_2, row_3));
+        [
+            _mm256_shuffle_ps::<0x44>(a, c),
+            _mm256_shuffle_ps::<0xEE>(a, c),
+            _mm256_shuffle_ps::<0x44>(b, d),
+            _mm256_shuffle_ps::<0xEE>(b, d),
+        ]
     }
 }

@@ -64,6 +64,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn mul_sub(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmsub_ps(a, b, c) }
+    }
+
+    #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_max_ps(a, b) }
     }
@@ -79,35 +84,43 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         unsafe {
-            // `quad(r)[c]` holds, for the four rows from r, column c of each 128-bit lane: rows r..r+4 of columns
-            // c, c + 4, c + 8 and c + 12.
-            let quad = |first: usize| {
-                let row = |i: usize| _mm512_loadu_ps(source.add((first + i) * source_stride));
-                let (a, b) = (_mm512_unpacklo_ps(row(0), row(1)), _mm512_unpackhi_ps(row(0), row(1)));
-                let (c, d) = (_mm512_unpacklo_ps(row(2), row(3)), _mm512_unpackhi_ps(row(2), row(3)));
-                [
-                    _mm512_shuffle_ps::<0x44>(a, c),
-                    _mm512_shuffle_ps::<0xEE>(a, c),
-                    _mm512_shuffle_ps::<0x44>(b, d),
-                    _mm512_shuffle_ps::<0xEE>(b, d),
-                ]
-            };
-            let [quads_a, quads_b, quads_c, quads_d] = [quad(0), quad(4), quad(8), quad(12)];
-            for (column, a) in quads_a.into_iter().enumerate() {
-                let [b, c, d] = [quads_b[column], quads_c[column], quads_d[column]];
+            let quads_a = quad(source, source_stride);
+            let quads_b = quad(source.add(4 * source_stride), source_stride);
+            let quads_c = quad(source.add(8 * source_stride), source_stride);
+            let quads_d = quad(source.add(12 * source_stride), source_stride);
+            for column in 0..4 {
+                let (a, b, c, d) = (quads_a[column], quads_b[column], quads_c[column], quads_d[column]);
                 // Lanes 0 and 2 of both, and lanes 1 and 3 of both.
                 let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
                 let (cd_even, cd_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xDD>(c, d));
-                let columns = [
-                    _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even),
-                    _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd),
-                    _mm512_shuffle_f32x4::<0xDD>(ab_even, cd_even),
-                    _mm512_shuffle_f32x4::<0xDD>(ab_odd, cd_odd),
-                ];
-                for (lane, value) in columns.into_iter().enumerate() {
-                    _mm512_storeu_ps(target.add((column + 4 * lane) * target_stride), value);
-                }
+                let target = target.add(column * target_stride);
+                _mm512_storeu_ps(target, _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even));
+                _mm512_storeu_ps(target.add(4 * target_stride), _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd));
+                _mm512_storeu_ps(target.add(8 * target_stride), _mm512_shuffle_f32x4::<0xDD>(ab_even, cd_even));
+                _mm512_storeu_ps(target.add(12 * target_stride), _mm512_shuffle_f32x4::<0xDD>(ab_odd, cd_odd));
             }
         }
+    }
+}
+
+/// Number `c` of the result holds, for four rows of 16 numbers, column `c` of each 128-bit lane: columns c, c + 4, c + 8
+/// and c + 12.
+///
+/// # Safety
+/// The CPU has AVX-512; `source` is valid for reads of four rows at this stride.
+#[inline(always)]
+unsafe fn quad(source: *const f32, stride: usize) -> [__m512; 4] {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        let (row_0, row_1) = (_mm512_loadu_ps(source), _mm512_loadu_ps(source.add(stride)));
+        let (row_2, row_3) = (_mm512_loadu_ps(source.add(2 * stride)), _mm512_loadu_ps(source.add(3 * stride)));
+        let (a, b) = (_mm512_unpacklo_ps(row_0, row_1), _mm512_unpackhi_ps(row_0, row_1));
+        let (c, d) = (_mm512_unpacklo_ps(row_2, row_3), _mm512_unpackhi_ps(row_2, row_3));
+        [
+            _mm512_shuffle_ps::<0x44>(a, c),
+            _mm512_shuffle_ps::<0xEE>(a, c),
+            _mm512_shuffle_ps::<0x44>(b, d),
+            _mm512_shuffle_ps::<0xEE>(b, d),
+        ]
     }
 }

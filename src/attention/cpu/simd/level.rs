@@ -42,10 +42,8 @@ impl SimdLevel {
             #[cfg(target_arch = "x86_64")]
             {
                 levels.extend(super::Avx2::detect().map(|_| SimdLevel::Avx2));
-                let avx512 = super::Avx512::detect();
-                levels.extend(avx512.map(|_| SimdLevel::Avx512));
-                let bf16 = is_x86_feature_detected!("avx512bf16");
-                levels.extend(avx512.filter(|_| bf16).map(|_| SimdLevel::Avx512Bf16));
+                levels.extend(super::Avx512::detect().map(|_| SimdLevel::Avx512));
+                levels.extend(super::Avx512Bf16::detect().map(|_| SimdLevel::Avx512Bf16));
             }
             #[cfg(target_arch = "aarch64")]
             levels.extend(super::Neon::detect().map(|_| SimdLevel::Neon));

@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
 mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -17,6 +19,8 @@ mod scalar;
 pub(super) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512_bf16::Avx512Bf16;
 pub use level::{SimdLevel, UnknownSimdLevel};
 #[cfg(target_arch = "aarch64")]
 pub(super) use neon::Neon;
@@ -68,6 +72,9 @@ pub(super) trait Simd: Copy + Send + Sync {
 
     /// `a * b + c`, rounded once where the hardware can.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    /// `a * b - c`, rounded once where the hardware can.
+    fn mul_sub(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
 
     /// The larger of the two, lane by lane; `b` where either is NaN.
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;

@@ -58,6 +58,11 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn mul_sub(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        unsafe { vfmaq_f32(vnegq_f32(c), a, b) }
+    }
+
+    #[inline(always)]
     fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         // Not vmaxq_f32, which returns NaN when only `a` is NaN: the contract is `b`, as on x86.
         unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }

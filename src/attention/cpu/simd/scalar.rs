@@ -57,6 +57,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn mul_sub(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] * b[lane] - c[lane])
+    }
+
+    #[inline(always)]
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
         zip(a, b, |a, b| if a > b { a } else { b })
     }

@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 
-use super::Checkpoint;
 use super::error::TensorProblem;
+use super::{Checkpoint, StoredTensor};
 
 /// What came up while a network was loaded.
 #[derive(Debug, Default)]
@@ -16,10 +16,21 @@ pub(super) struct Notes {
     pub problems: Vec<TensorProblem>,
     /// Names that the network asked for.
     pub used: BTreeSet<String>,
+    /// Numbers of all tensors that zeros took the place of.
+    stand_ins: usize,
+    /// Whether loading ended before everything was asked for.
+    pub cut: bool,
 }
 
+/// A list of problems ends here: a description with a typing error can ask for any number of blocks.
+const MOST_PROBLEMS: usize = 10_000;
+
+/// Zeros that take the place of tensors that do not fit, in numbers; a list of problems ends where more are needed, because
+/// the memory for them may not exist.
+const MOST_STAND_INS: usize = 1 << 28;
+
 /// Serves the tensors of a checkpoint under the names of the network. A tensor that is missing or has another shape is
-/// noted, and zeros take its place.
+/// noted, and zeros take its place, within limits.
 pub(super) struct Loader {
     pub checkpoint: Checkpoint,
     pub notes: Arc<Mutex<Notes>>,
@@ -31,6 +42,11 @@ impl Loader {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         // A poisoned lock only means that another thread panicked between two complete notes.
         self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Converted before it goes to the device, which may not know the dtype of the file.
+    fn read(&self, stored: &StoredTensor, dtype: DType, device: &Device) -> Result<Tensor> {
+        self.checkpoint.read(stored, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
     }
 }
 
@@ -45,9 +61,15 @@ impl SimpleBackend for Loader {
                 TensorProblem::Shape { name: name.to_string(), expected, got: stored.shape.clone() }
             }
             Some(_) if self.dry => return Tensor::zeros(shape, dtype, device),
-            Some(stored) => return self.checkpoint.read(stored, device)?.to_dtype(dtype),
+            Some(stored) => return self.read(stored, dtype, device),
         };
         notes.problems.push(problem);
+        let size = shape.dims().iter().try_fold(1usize, |size, &len| size.checked_mul(len)).unwrap_or(usize::MAX);
+        notes.stand_ins = notes.stand_ins.saturating_add(size);
+        if notes.problems.len() >= MOST_PROBLEMS || notes.stand_ins > MOST_STAND_INS {
+            notes.cut = true;
+            candle_core::bail!("the tensors are those of another network");
+        }
         Tensor::zeros(shape, dtype, device)
     }
 
@@ -55,7 +77,7 @@ impl SimpleBackend for Loader {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() }.bt();
         let stored = self.checkpoint.tensors().get(name).ok_or_else(missing)?;
         self.notes().used.insert(name.to_string());
-        self.checkpoint.read(stored, device)?.to_dtype(dtype)
+        self.read(stored, dtype, device)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

@@ -1,0 +1,48 @@
+//! Points, read once before anything is computed.
+
+use anyhow::{Context, Result};
+use candle_mixed_attention::models::PositionStatistics;
+use crc32fast::Hasher;
+use serde_json::{Value, json};
+
+use super::domains::Named;
+use crate::input::Input;
+
+/// A file of points that are all finite and inside the box of the statistics.
+pub struct Source {
+    pub input: Input,
+    /// Smallest and largest coordinates.
+    pub bounds: [[f32; 3]; 2],
+    checksum: u32,
+}
+
+impl Source {
+    /// Opens a file and reads all of its points.
+    pub fn open(named: &Named, statistics: &PositionStatistics, chunk: u64) -> Result<Self> {
+        let Named { option, file } = named;
+        let mut input = Input::open(file).context(option.clone())?;
+        let (mut hasher, mut start) = (Hasher::new(), 0);
+        let mut bounds = [[f32::INFINITY; 3], [f32::NEG_INFINITY; 3]];
+        while start < input.len() {
+            let end = input.len().min(start + chunk);
+            let points = input.read(start..end).context(option.clone())?;
+            let in_box = statistics.normalise(option, points.as_flattened());
+            in_box.map_err(|error| error.counted_from(start))?;
+            hasher.update(bytemuck::cast_slice(&points));
+            for point in points {
+                for (axis, x) in point.into_iter().enumerate() {
+                    bounds[0][axis] = bounds[0][axis].min(x);
+                    bounds[1][axis] = bounds[1][axis].max(x);
+                }
+            }
+            start = end;
+        }
+        hasher.update(bytemuck::cast_slice(input.mesh().map_or(&[][..], |mesh| mesh.corners())));
+        Ok(Self { input, bounds, checksum: hasher.finalize() })
+    }
+
+    /// What tells these points from others, whatever their file is called.
+    pub fn identity(&self) -> Value {
+        json!({"points": self.input.len(), "crc32": format!("{:08x}", self.checksum)})
+    }
+}

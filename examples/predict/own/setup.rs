@@ -1,0 +1,303 @@
+//! All that a run is made of, checked before anything is computed.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use candle_mixed_attention::models::Normalisation;
+use candle_mixed_attention::models::ab_upt::{
+    AbUptConfig, Checkpoint, DomainConfig, EncodedBody, Predictor, PredictorInput,
+};
+use serde_json::{Map, Value, json};
+
+use super::domains::{self, Named};
+use super::scan::Source;
+use super::truth::Truth;
+use crate::args::{Arguments, Condition, DomainSlice, ModelArguments};
+use crate::output::{Chunk, FieldSpec, Part};
+use crate::picture::CutPlane;
+
+/// The model, the body and the places.
+pub struct Setup {
+    checkpoint: Checkpoint,
+    config: AbUptConfig,
+    /// Those of the network.
+    statistics: Normalisation,
+    conditions: Vec<(String, Vec<f64>)>,
+    geometry: Option<Source>,
+    /// Where fields are predicted, in the order of the domains.
+    pub places: Vec<Place>,
+    /// Points that the anchors of a domain are drawn from instead of its place.
+    anchor_points: Vec<(String, Source)>,
+    /// What the description says about fields, by `<domain>_<field>`.
+    pub remarks: Map<String, Value>,
+}
+
+/// Where the fields of one domain are predicted.
+pub struct Place {
+    pub domain: DomainConfig,
+    pub source: Source,
+    pub truth: Option<Truth>,
+    /// The plane to draw its fields in; without one they are drawn in space.
+    pub slice: Option<CutPlane>,
+}
+
+impl Setup {
+    /// Opens and checks all files and options.
+    pub fn read(arguments: &Arguments) -> Result<Self> {
+        let (model, chunk) = (&arguments.model, arguments.compute.chunk.get());
+        let weights = model.weights.as_deref().context("--weights is missing")?;
+        let checkpoint = Checkpoint::open(weights).context("--weights")?;
+        let config = read_config(&checkpoint, model)?;
+        check_supported(&config)?;
+        checkpoint.check(&config).context("--weights")?;
+        let statistics = model.stats.as_deref().or(model.config.as_deref());
+        let statistics = statistics.context("--stats is missing: a .th file holds no statistics")?;
+        let statistics = Normalisation::read(statistics).context("--stats")?;
+        let statistics = Predictor::statistics_of(&config, &statistics).context("--stats")?;
+        let conditions: Vec<_> =
+            model.condition.iter().map(|Condition { name, values }| (name.clone(), values.clone())).collect();
+        statistics.normalise_conditions(&conditions).context("--condition")?;
+        arguments.compute.device.open()?;
+
+        let open = |named: &Named| Source::open(named, &statistics.position, chunk);
+        let geometry = open_geometry(model, &config, open)?;
+        geometry.as_ref().map(|geometry| supernodes(model, geometry)).transpose()?;
+        let points = domains::points(model, &config)?;
+        let truths = domains::by_domain("--truth", &model.truth, &config)?;
+        let anchors = domains::by_domain("--anchor-points", &model.anchor_points, &config)?;
+        let (mut places, mut anchor_points) = (Vec::new(), Vec::new());
+        for domain in &config.domains {
+            let name = &domain.name;
+            ensure!(
+                points.contains_key(name) || anchors.contains_key(name),
+                "domain '{name}' has no points: --points {name}=FILE says where to predict it, --anchor-points \
+                 {name}=FILE gives it anchors alone"
+            );
+            if let Some(named) = anchors.get(name) {
+                anchor_points.push((name.clone(), open(named)?));
+            }
+            let truth = truths.get(name);
+            let Some(named) = points.get(name) else {
+                ensure!(truth.is_none(), "--truth {name}: the domain is not predicted, it has no points");
+                continue;
+            };
+            let source = open(named)?;
+            let truth = truth.map(|named| Truth::open(named, domain, source.input.len(), chunk)).transpose()?;
+            let slice = slice_of(name, &source, &model.slice)?;
+            places.push(Place { domain: domain.clone(), source, truth, slice });
+        }
+        ensure!(!places.is_empty(), "nothing to predict: no domain has points");
+        check_slices(&model.slice, &places, &config)?;
+        let remarks = model.config.as_deref().map(read_remarks).unwrap_or_default();
+        Ok(Self { checkpoint, config, statistics, conditions, geometry, places, anchor_points, remarks })
+    }
+
+    /// What will be written: for every place a `.vtp` and a `.safetensors` file.
+    pub fn parts(&self, npz: bool) -> Vec<Part> {
+        let part = |place: &Place| {
+            let (input, fields) = (&place.source.input, place.fields());
+            Part::new(&place.domain.name, input.len(), fields, input.mesh(), npz)
+        };
+        self.places.iter().map(part).collect()
+    }
+
+    /// All that the result depends on, so that no run is resumed as another.
+    pub fn identity(&self, arguments: &Arguments) -> Result<Map<String, Value>> {
+        let (model, compute) = (&arguments.model, &arguments.compute);
+        let weights = model.weights.as_deref().context("--weights is missing")?;
+        let named = |sources: &mut dyn Iterator<Item = (&String, &Source)>| -> Map<String, Value> {
+            sources.map(|(domain, source)| (domain.clone(), source.identity())).collect()
+        };
+        let identity = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "weights": checksum(weights)?,
+            "config": self.config,
+            "statistics": self.statistics,
+            "conditions": self.conditions,
+            "geometry": self.geometry.as_ref().map(Source::identity),
+            "geometry_points": model.geometry_points,
+            "supernodes": model.supernodes,
+            "points": named(&mut self.places.iter().map(|place| (&place.domain.name, &place.source))),
+            "anchor_points": named(&mut self.anchor_points.iter().map(|(domain, source)| (domain, source))),
+            "anchors": compute.anchors,
+            "seed": compute.seed,
+            "device": compute.device.to_string(),
+            "dtype": compute.dtype.to_string(),
+        });
+        Ok(identity.as_object().cloned().unwrap_or_default())
+    }
+
+    /// Loads the network, and draws and encodes geometry and anchors.
+    pub fn encode(&mut self, arguments: &Arguments) -> Result<EncodedBody> {
+        let (model, compute) = (&arguments.model, &arguments.compute);
+        let network = self.checkpoint.load(&self.config, compute.dtype.0, &compute.device.open()?)?;
+        let predictor = Predictor::new(network, &self.statistics)?;
+        let mut input = PredictorInput::new();
+        for (name, values) in &self.conditions {
+            input = input.condition(name, values);
+        }
+        if let Some(geometry) = &mut self.geometry {
+            let points = geometry.input.draw(model.geometry_points.get(), compute.seed).context("--geometry")?;
+            // Points are drawn in random order, so the first are as random as any.
+            let supernodes: Vec<u32> = (0..supernodes(model, geometry)?).collect();
+            input = input.geometry(points.as_flattened(), &supernodes);
+        }
+        for (at, domain) in self.config.domain_names().into_iter().enumerate() {
+            let seed = compute.seed.wrapping_add(1 + at as u64);
+            let anchors = self.anchor_source(&domain)?.input.draw(compute.anchors.get(), seed);
+            let anchors = anchors.with_context(|| format!("anchors of domain '{domain}'"))?;
+            if anchors.len() < compute.anchors.get() {
+                eprintln!("note: domain '{domain}' has no more than {} points to draw anchors from", anchors.len());
+            }
+            input = input.anchors(domain, anchors.as_flattened());
+        }
+        Ok(predictor.encode(&input)?)
+    }
+
+    /// The mesh of the geometry, if it is one.
+    pub fn body(&self) -> Option<&crate::mesh::Mesh> {
+        self.geometry.as_ref().and_then(|geometry| geometry.input.mesh())
+    }
+
+    fn anchor_source(&mut self, domain: &str) -> Result<&mut Source> {
+        let own = self.anchor_points.iter_mut().find(|(name, _)| name == domain).map(|(_, source)| source);
+        let place = self.places.iter_mut().find(|place| place.domain.name == domain).map(|place| &mut place.source);
+        own.or(place).with_context(|| format!("domain '{domain}' has no points"))
+    }
+}
+
+impl Place {
+    /// The fields as they are written.
+    pub fn fields(&self) -> Vec<FieldSpec> {
+        self.domain.fields.iter().map(|field| FieldSpec::new(&field.name, field.dim)).collect()
+    }
+
+    /// Positions and fields of some points.
+    pub fn predict(&mut self, body: &EncodedBody, range: Range<u64>) -> Result<Chunk> {
+        let points = self.source.input.read(range.clone())?;
+        let predicted = body.predict_from(&self.domain.name, range.start, points.as_flattened())?;
+        let fields = self.domain.fields.iter().map(|field| predicted.values(&field.name));
+        let fields = fields.collect::<Result<_, _>>()?;
+        Ok(Chunk { points, fields })
+    }
+}
+
+fn read_config(checkpoint: &Checkpoint, model: &ModelArguments) -> Result<AbUptConfig> {
+    match &model.config {
+        Some(path) => AbUptConfig::read(path).context("--config"),
+        None => checkpoint
+            .config()
+            .context("--weights")?
+            .context("--config is missing: the file of the weights does not describe its network"),
+    }
+}
+
+/// Networks that files of points cannot feed.
+fn check_supported(config: &AbUptConfig) -> Result<()> {
+    let coordinates = config.position_dim;
+    ensure!(coordinates == 3, "--config: positions have {coordinates} coordinates; this program predicts in 3");
+    let features = config.supernode_pooling.as_ref().and_then(|pooling| pooling.input_features_dim);
+    ensure!(
+        features.is_none() || !config.uses_geometry(),
+        "--config: the network reads features of geometry points, which this program cannot give; the library can"
+    );
+    domains::check_file_names(config)
+}
+
+fn open_geometry(
+    model: &ModelArguments,
+    config: &AbUptConfig,
+    open: impl Fn(&Named) -> Result<Source>,
+) -> Result<Option<Source>> {
+    let named = |file: &String| Named { option: "--geometry".to_string(), file: file.clone() };
+    match (&model.geometry, config.uses_geometry()) {
+        (Some(file), true) => open(&named(file)).map(Some),
+        (None, true) => anyhow::bail!("--geometry is missing: the network has perceiver blocks, which read one"),
+        (None, false) => Ok(None),
+        (Some(_), false) => {
+            let used = domains::points(model, config)?.values().any(|named| named.option == "--geometry");
+            ensure!(used, "--geometry is not needed: the network has no perceiver block that would read it");
+            Ok(None)
+        }
+    }
+}
+
+/// The number of supernodes: as many as were asked for, or an eighth of the points of the geometry.
+fn supernodes(model: &ModelArguments, geometry: &Source) -> Result<u32> {
+    let wanted = model.geometry_points.get() as u64;
+    let points = if geometry.input.mesh().is_some() { wanted } else { wanted.min(geometry.input.len()) };
+    let supernodes = model.supernodes.map_or((points / 8).max(1), |count| count.get() as u64);
+    ensure!(
+        supernodes <= points,
+        "--supernodes must be at most {points}, the points of the geometry, got {supernodes}"
+    );
+    u32::try_from(supernodes).context("--supernodes")
+}
+
+/// The plane in which a domain is drawn: the one that was asked for, and the middle of y for the volume.
+fn slice_of(domain: &str, source: &Source, given: &[DomainSlice]) -> Result<Option<CutPlane>> {
+    let mut own = given.iter().filter(|slice| slice.domain == domain);
+    let plane = match (own.next(), own.next()) {
+        (Some(_), Some(_)) => anyhow::bail!("--slice: domain '{domain}' is given twice"),
+        (Some(slice), None) => CutPlane { axis: slice.axis, value: slice.value },
+        (None, _) if domain == domains::VOLUME => {
+            CutPlane { axis: 1, value: (source.bounds[0][1] + source.bounds[1][1]) / 2.0 }
+        }
+        (None, _) => return Ok(None),
+    };
+    let CutPlane { axis, value } = plane;
+    let (low, high, name) = (source.bounds[0][axis], source.bounds[1][axis], ["x", "y", "z"][axis]);
+    ensure!(
+        (low..=high).contains(&value),
+        "--slice {domain}:{name}={value}: the points of the domain lie between {name} = {low} and {high}"
+    );
+    let flat = plane.axes().into_iter().any(|axis| source.bounds[0][axis] == source.bounds[1][axis]);
+    // Points on a line have no plane to be drawn in.
+    Ok((!flat).then_some(plane))
+}
+
+fn check_slices(given: &[DomainSlice], places: &[Place], config: &AbUptConfig) -> Result<()> {
+    for slice in given {
+        domains::check_known("--slice", &slice.domain, config)?;
+        let predicted = places.iter().any(|place| place.domain.name == slice.domain);
+        ensure!(predicted, "--slice: domain '{}' is not predicted, it has no points", slice.domain);
+    }
+    Ok(())
+}
+
+/// Remarks about fields are optional, so a description without them, or with others, is no error.
+fn read_remarks(path: &Path) -> Map<String, Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let description: Value = serde_json::from_str(&text).unwrap_or_default();
+    description["fields"].as_object().cloned().unwrap_or_default()
+}
+
+/// Bytes and checksum of the weights; of an index, those of the files that it lists too.
+fn checksum(weights: &Path) -> Result<Value> {
+    let mut files = vec![weights.to_path_buf()];
+    if weights.extension().is_some_and(|extension| extension == "json") {
+        let index: Value = serde_json::from_slice(&std::fs::read(weights)?)?;
+        let listed = index["weight_map"].as_object().into_iter().flatten();
+        let mut listed: Vec<_> = listed.filter_map(|(_, file)| Some(weights.with_file_name(file.as_str()?))).collect();
+        listed.sort();
+        listed.dedup();
+        files.extend(listed);
+    }
+    let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
+    let mut buffer = vec![0; 1 << 20];
+    for path in files {
+        let mut file = File::open(&path).with_context(|| path.display().to_string())?;
+        loop {
+            let read = file.read(&mut buffer).with_context(|| path.display().to_string())?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            bytes += read as u64;
+        }
+    }
+    Ok(json!({"bytes": bytes, "crc32": format!("{:08x}", hasher.finalize())}))
+}

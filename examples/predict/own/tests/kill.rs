@@ -1,0 +1,92 @@
+//! A process that is really killed, and goes on as another.
+
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+
+/// How the child below gets its command line.
+const LINE: &str = "PREDICT_TEST_LINE";
+
+#[test]
+#[ignore = "the process that the test below starts and kills"]
+fn child() {
+    let Ok(line) = std::env::var(LINE) else { return };
+    let line: Vec<_> = line.split('\n').map(str::to_string).collect();
+    run(&line).unwrap();
+}
+
+fn start(line: &[String]) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "own::tests::kill::child", "--ignored"]).env(LINE, line.join("\n"));
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// What a killed run left: how many points it says are done, and the names of its whole files.
+struct Left {
+    done: u64,
+    names: Vec<String>,
+}
+
+impl Left {
+    fn of(workplace: &Workplace) -> Self {
+        // A file may be renamed while the folder is being read.
+        let entries = std::fs::read_dir(workplace.path("out")).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let state = std::fs::read(workplace.path("out/run.json")).unwrap_or_default();
+        let state: Value = serde_json::from_slice(&state).unwrap_or_default();
+        let parts = state["parts"].as_array().into_iter().flatten();
+        Self { done: parts.filter_map(|part| part["done"].as_u64()).sum(), names }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+}
+
+#[test]
+fn a_killed_process_is_resumed_to_the_same_bytes() {
+    let workplace = Workplace::new();
+    // Small chunks, so that there is something to be killed in.
+    let line = |out: &str, more: &[&str]| {
+        workplace.line(&[&["--out", &format!("{{}}/{out}"), "--chunk", "2", "--npz"], more].concat())
+    };
+    run(&line("whole", &[])).unwrap();
+    let whole = workplace.files("whole");
+
+    type Moment = (&'static str, fn(&Left) -> bool);
+    let moments: [Moment; 8] = [
+        ("when files are being created", |left| left.has("surface.vtp.partial")),
+        ("before the first chunk", |left| left.has("run.json")),
+        ("within the surface", |left| left.done >= 20),
+        ("within the volume", |left| left.done >= 110),
+        ("within the wake", |left| left.done >= 160),
+        ("between renames", |left| left.has("surface.vtp")),
+        ("while npz files are being made", |left| left.has("surface.npz")),
+        ("while pictures are being drawn", |left| left.has("surface_p.png")),
+    ];
+    let mut killed = 0;
+    for (moment, reached) in moments {
+        let mut process = start(&line("out", &["--overwrite"]));
+        let died = loop {
+            if reached(&Left::of(&workplace)) {
+                process.kill().unwrap();
+            }
+            if let Some(status) = process.try_wait().unwrap() {
+                break !status.success();
+            }
+        };
+        killed += u32::from(died);
+        for (name, bytes) in workplace.files("out") {
+            let unfinished = name.ends_with(".partial") || name == "run.json";
+            assert!(unfinished || bytes == whole[&name], "killed {moment}: {name} is half a file");
+        }
+        run(&line("out", &["--resume"])).unwrap();
+        let resumed = workplace.files("out");
+        assert_eq!(resumed.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>(), "killed {moment}");
+        for (name, bytes) in resumed {
+            assert!(bytes == whole[&name], "killed {moment}: {name} differs");
+        }
+        std::fs::remove_dir_all(workplace.path("out")).unwrap();
+    }
+    assert!(killed >= 6, "only {killed} of {} runs were killed before their end", moments.len());
+}

@@ -1,0 +1,49 @@
+//! Why a prediction is refused.
+
+use thiserror::Error;
+
+use crate::models::NormalisationError;
+use crate::models::ab_upt::AbUptError;
+
+/// Why a [`Predictor`](super::Predictor) cannot be made, or does not take its input.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PredictorError {
+    /// Positions or conditions that cannot be normalised, or statistics that are missing.
+    #[error(transparent)]
+    Normalisation(#[from] NormalisationError),
+    /// The network does not take its input, or a cache is that of another network.
+    #[error(transparent)]
+    Model(#[from] AbUptError),
+    /// Statistics of another number of components than the network has.
+    #[error("the statistics of {what} have {got} components, the network has {expected}")]
+    StatisticsWidth {
+        /// Which statistics.
+        what: String,
+        /// Components in the network.
+        expected: usize,
+        /// Components in the statistics.
+        got: usize,
+    },
+    /// A cache file was written with other statistics, under which its positions mean something else.
+    #[error("the cache does not fit: it holds {got} where the statistics of this predictor are expected")]
+    CacheStatistics {
+        /// `"others"` or `"none"`.
+        got: &'static str,
+    },
+    /// A chunk must hold a point.
+    #[error("a chunk must have at least 1 point, got 0")]
+    EmptyChunk,
+    /// The network failed: on its input, or for another reason such as too little memory.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl From<PredictorError> for candle_core::Error {
+    fn from(error: PredictorError) -> Self {
+        match error {
+            PredictorError::Candle(error) => error,
+            other => candle_core::Error::wrap(other),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What Apple's compiler would refuse and the emulator would not: checks of the very text that it gets.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+
+use super::recipes;
+use super::source::{self, Recipe};
+use super::tuning::{Element, Family, ROWS, Row};
+use super::{ELEMENTS, waves};
+use crate::emulator::{Compiler, trial};
+
+/// Text that kernels must not contain, and why.
+const REFUSED: [(&str, &str); 4] =
+    [("asm", "private intrinsics"), ("if constexpr", "C++17; Metal is C++14"), ("[&", "lambdas"), ("[=", "lambdas")];
+
+pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
+    let mut trials: Vec<Trial> = all_recipes()
+        .into_iter()
+        .map(|recipe| {
+            let name = format!("metal_language::{}::{}", recipe.function, recipe.defines.join(","));
+            let compiler_of_check = compiler.clone();
+            trial(&name, compiler, move || check(&compiler_of_check.map_err(anyhow::Error::msg)?, &recipe))
+        })
+        .collect();
+    let refused = || Ok(refuses_what_metal_lacks().map_err(|error| format!("{error:#}"))?);
+    trials.push(Trial::test("metal_language::texts_are_whole_and_public", refused));
+    trials
+}
+
+/// The kernels of every row, at its largest head_dim and at an odd one.
+fn all_recipes() -> Vec<Recipe> {
+    let mut all = vec![waves::recipe()];
+    for (element, families) in ELEMENTS {
+        all.push(recipes::rotate_keys(element));
+        all.push(recipes::combine_split_keys(element));
+        let of_element = |row: &&Row| families.iter().any(|&family| row.serves(family, element));
+        for row in ROWS.iter().filter(of_element) {
+            all.push(recipes::mixed_attention(row, element, row.head_dim));
+        }
+        for &family in families {
+            all.extend(Row::of(family, element, 40).map(|row| recipes::mixed_attention(row, element, 40)));
+        }
+    }
+    all.sort_by_key(|recipe| format!("{recipe:?}"));
+    all.dedup();
+    all
+}
+
+/// Pointers name their address spaces and keep to them.
+fn check(compiler: &Compiler, recipe: &Recipe) -> Result<()> {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let path = folder.path().join(format!("{}.metal", recipe.function));
+    fs::write(&path, source::text(recipe))?;
+    compiler.check_address_spaces(&path, &[])
+}
+
+/// What is embedded is what lies in `kernels/metal/`, and needs nothing that is not public.
+fn refuses_what_metal_lacks() -> Result<()> {
+    for recipe in all_recipes() {
+        let text = source::text(&recipe);
+        ensure!(!text.contains("#include \""), "{}: includes a file of ours", recipe.function);
+        ensure!(text.contains(&format!("kernel void {}(", recipe.function)), "{}: no such kernel", recipe.function);
+        // Comments may name what code may not.
+        let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+        for (refused, reason) in REFUSED {
+            ensure!(!code.contains(refused), "{}: '{refused}' ({reason})", recipe.function);
+        }
+    }
+    let row = Row::of(Family::Apple7, Element::F32, 64).context("a row")?;
+    let text = source::text(&recipes::mixed_attention(row, Element::F32, 64));
+    for file in ["arguments.h", "elements.h", "rotation.h", "mixed_attention.metal"] {
+        let content = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/metal").join(file))?;
+        let missing = content.lines().find(|line| !line.starts_with('#') && !text.contains(line));
+        ensure!(missing.is_none(), "{file}: the embedded text lacks '{}'", missing.unwrap_or_default());
+    }
+    Ok(())
+}

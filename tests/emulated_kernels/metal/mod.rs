@@ -1,0 +1,106 @@
+//! The Metal kernels.
+
+#[path = "../../../src/attention/metal/arguments.rs"]
+mod arguments;
+mod language;
+mod launch;
+mod mutations;
+#[path = "../../../src/attention/metal/recipes.rs"]
+mod recipes;
+#[path = "../../../src/metal/source.rs"]
+mod source;
+#[allow(dead_code, reason = "the launch uses the rest")]
+#[path = "../../../src/attention/metal/tuning.rs"]
+mod tuning;
+mod waves;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use half::{bf16, f16};
+use libtest_mimic::Trial;
+
+use super::case::Case;
+use super::numbers::Number;
+use super::{HEAD_DIMS, Operands, cases_for};
+use crate::emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
+use launch::CallKernels;
+use source::Recipe;
+use tuning::{Element, Family, Row};
+
+/// Every element type, on every family that uses it.
+const ELEMENTS: [(Element, &[Family]); 4] = [
+    (Element::F16, &[Family::Apple7, Family::Apple9]),
+    (Element::Bf16, &[Family::Apple9]),
+    (Element::WideBf16, &[Family::Apple7]),
+    (Element::F32, &[Family::Apple7, Family::Apple9]),
+];
+
+pub fn trials() -> Vec<Trial> {
+    let compiler = Compiler::find_clang();
+    let mut trials = Vec::new();
+    for (element, families) in ELEMENTS {
+        let rotate = compile(&compiler, recipes::rotate_keys(element));
+        let combine = compile(&compiler, recipes::combine_split_keys(element));
+        for head_dim in HEAD_DIMS {
+            let mut rows: Vec<_> = families.iter().filter_map(|&family| Row::of(family, element, head_dim)).collect();
+            rows.dedup();
+            for row in rows {
+                let attend = compile(&compiler, recipes::mixed_attention(row, element, head_dim));
+                for case in cases_for(head_dim) {
+                    let name =
+                        format!("metal_{:?}_{}::head_dim_{head_dim}::{}", row.family, element.policy(), case.name);
+                    let kernels = LazyCallKernels { attend, rotate, combine };
+                    trials.push(trial(&name, &compiler, move || check(element, row, kernels, head_dim, case)));
+                }
+            }
+        }
+    }
+    trials.extend(waves::trials(&compiler));
+    trials.extend(mutations::trials(&compiler));
+    trials.extend(language::trials(&compiler));
+    trials
+}
+
+/// The kernels of a call.
+#[derive(Clone, Copy)]
+struct LazyCallKernels {
+    attend: &'static LazyKernels,
+    rotate: &'static LazyKernels,
+    combine: &'static LazyKernels,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/metal")
+}
+
+fn path(recipe: &Recipe) -> PathBuf {
+    folder().join(format!("{}.metal", recipe.function))
+}
+
+fn compile(compiler: &Result<Compiler, String>, recipe: Recipe) -> &'static LazyKernels {
+    compile_once(compiler, path(&recipe), vec![recipe.function.to_string()], recipe.defines)
+}
+
+fn check(element: Element, row: &Row, kernels: LazyCallKernels, head_dim: usize, case: &Case) -> Result<()> {
+    match element {
+        Element::F16 => check_as::<f16>(Operands::F16, row, kernels, head_dim, case),
+        Element::Bf16 | Element::WideBf16 => check_as::<bf16>(Operands::Bf16, row, kernels, head_dim, case),
+        Element::F32 => check_as::<f32>(Operands::F32, row, kernels, head_dim, case),
+    }
+}
+
+fn check_as<T: Number>(
+    operands: Operands,
+    row: &Row,
+    kernels: LazyCallKernels,
+    head_dim: usize,
+    case: &Case,
+) -> Result<()> {
+    let kernels = CallKernels {
+        attend: compiled(kernels.attend)?,
+        rotate: compiled(kernels.rotate)?,
+        combine: compiled(kernels.combine)?,
+    };
+    super::check::<T>(case, head_dim, operands, |problem, order| launch::run(row, kernels, problem, order))
+}

@@ -1,0 +1,168 @@
+//! Mistakes in the kernels that the cases find.
+
+use anyhow::{Context, Result};
+use half::f16;
+use libtest_mimic::Trial;
+
+use super::launch::{self, CallKernels};
+use super::source::Recipe;
+use super::tuning::{Element, Family, Row};
+use super::{folder, recipes};
+use crate::emulated_kernels::mutation::{Mutation, Sign, WRONG_NUMBERS};
+use crate::emulated_kernels::{Operands, check};
+use crate::emulator::FindingKind::*;
+use crate::emulator::{Compiler, Kernels, Source, trial};
+
+const ATTENTION: &str = "mixed_attention.metal";
+
+/// With two stages.
+const HEAD_DIM: usize = 64;
+
+/// With one stage.
+const WIDE_HEAD_DIM: usize = 256;
+
+const MUTATIONS: [Mutation; 13] = [
+    Mutation {
+        name: "no_barrier_behind_the_load",
+        file: ATTENTION,
+        from: "    threadgroup_barrier(mem_flags::mem_threadgroup);\n    // A simdgroup past",
+        to: "    // A simdgroup past",
+        case: "self",
+        shows_as: Sign::Found(&[Race, Uninitialised]),
+    },
+    Mutation {
+        name: "barrier_that_orders_no_memory",
+        file: ATTENTION,
+        from: "    threadgroup_barrier(mem_flags::mem_threadgroup);\n    // A simdgroup past",
+        to: "    threadgroup_barrier(mem_flags::mem_none);\n    // A simdgroup past",
+        case: "self",
+        shows_as: Sign::Found(&[Race]),
+    },
+    Mutation {
+        name: "second_stage_forgotten",
+        file: ATTENTION,
+        from: "stage = STAGES - 1 - stage;",
+        to: "stage = 0;",
+        case: "self",
+        shows_as: Sign::Found(&[Race]),
+    },
+    Mutation {
+        name: "rows_past_the_end_of_an_item",
+        file: ATTENTION,
+        from: "min(item.query_len - first_row, SIMDGROUP_ROWS)",
+        to: "SIMDGROUP_ROWS",
+        case: "tails",
+        shows_as: Sign::Found(&[Blocks, OutOfBounds]),
+    },
+    Mutation {
+        name: "invisible_rows_are_loaded",
+        file: ATTENTION,
+        from: "ALL_VISIBLE || (visible >> row & 1) != 0",
+        to: "true",
+        case: "padding",
+        shows_as: Sign::Found(&[OutOfBounds]),
+    },
+    Mutation {
+        name: "invisible_keys_have_a_weight",
+        file: ATTENTION,
+        from: "if (!ALL_VISIBLE && (mine >> n * 8 & 2) == 0) weight.y = 0.0f;",
+        to: "",
+        case: "tails",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "sums_are_not_rescaled",
+        file: ATTENTION,
+        from: "elements(rows.output[i][c]) * correction",
+        to: "elements(rows.output[i][c])",
+        case: "self",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "cached_values_of_another_head",
+        file: ATTENTION,
+        from: "row_offset(arguments.cache_values, batch, head, step.value_row)",
+        to: "row_offset(arguments.cache_values, batch, 0, step.value_row)",
+        case: "cache_and_fresh_keys",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "queries_are_not_rotated",
+        file: ATTENTION,
+        from: "pair = rotate(pair, *reinterpret_cast<const device float2*>(angle));",
+        to: "",
+        case: "rope",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "simdgroups_share_rows_of_a_slot",
+        file: ATTENTION,
+        from: "tile_row = first_row + row;",
+        to: "tile_row = row;",
+        case: "split_keys",
+        shows_as: Sign::Found(&[Race, Uninitialised]),
+    },
+    Mutation {
+        name: "parts_have_equal_weights",
+        file: "combine_split_keys.metal",
+        from: "fast::exp2(state[0] - maximum)",
+        to: "1.0f",
+        case: "split_keys",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "one_row_too_many_is_rotated",
+        file: "rotate_keys.metal",
+        from: "if (row >= arguments.rows) return;",
+        to: "if (row > arguments.rows) return;",
+        case: "rope",
+        shows_as: Sign::Found(&[OutOfBounds]),
+    },
+    Mutation {
+        name: "channels_are_turned_the_wrong_way",
+        file: "rotation.h",
+        from: "x.x * angle.x - x.y * angle.y",
+        to: "x.x * angle.x + x.y * angle.y",
+        case: "rope",
+        shows_as: WRONG_NUMBERS,
+    },
+];
+
+const WIDE_MUTATIONS: [Mutation; 1] = [Mutation {
+    name: "one_stage_overwritten_while_read",
+    file: ATTENTION,
+    from: "if (STAGES == 1) threadgroup_barrier(mem_flags::mem_threadgroup);",
+    to: "",
+    case: "padding",
+    shows_as: Sign::Found(&[Race]),
+}];
+
+pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
+    let narrow = MUTATIONS.iter().map(|mutation| (mutation, HEAD_DIM));
+    let wide = WIDE_MUTATIONS.iter().map(|mutation| (mutation, WIDE_HEAD_DIM));
+    let mutation_trial = |(mutation, head_dim): (&'static Mutation, usize)| {
+        let compiler_of_test = compiler.clone();
+        trial(&format!("metal_mutations::{}", mutation.name), compiler, move || {
+            is_found(&compiler_of_test.map_err(anyhow::Error::msg)?, mutation, head_dim)
+        })
+    };
+    narrow.chain(wide).map(mutation_trial).collect()
+}
+
+fn is_found(compiler: &Compiler, mutation: &Mutation, head_dim: usize) -> Result<()> {
+    let (copy, element) = (mutation.copy(&folder())?, Element::F16);
+    let row = Row::of(Family::Apple7, element, head_dim).context("a row")?;
+    let compile = |recipe: Recipe| {
+        let path = copy.path().join(format!("{}.metal", recipe.function));
+        let defines: Vec<&str> = recipe.defines.iter().map(String::as_str).collect();
+        Kernels::compile(compiler, Source { path: &path, kernels: &[recipe.function], defines: &defines })
+    };
+    let kernels = CallKernels {
+        attend: &compile(recipes::mixed_attention(row, element, head_dim))?,
+        rotate: &compile(recipes::rotate_keys(element))?,
+        combine: &compile(recipes::combine_split_keys(element))?,
+    };
+    mutation.is_shown_by(check::<f16>(mutation.case()?, head_dim, Operands::F16, |problem, order| {
+        launch::run(row, kernels, problem, order)
+    }))
+}
