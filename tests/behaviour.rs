@@ -5,8 +5,6 @@
 
 mod support;
 
-use std::fmt::Display;
-
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_mixed_attention::{
     AnchorAttention, AnchorAttentionConfig, AnchorKind, AttentionOptions, AttentionPattern, AttentionPlan,
@@ -15,6 +13,7 @@ use candle_mixed_attention::{
 };
 use candle_nn::{VarBuilder, VarMap};
 use support::compare::{check_close, numbers};
+use support::refusal::refused;
 
 const WIDTH: usize = 32;
 const HEADS: usize = 2;
@@ -22,18 +21,6 @@ const HEAD_DIM: usize = WIDTH / HEADS;
 
 /// Rounding of two f32 paths to the same numbers.
 const ROUNDING: f64 = 2e-6;
-
-/// The call fails, and the message holds each of these words.
-fn refused<T, E: Display>(case: &str, result: std::result::Result<T, E>, words: &[&str]) {
-    match result.map_err(|error| error.to_string()) {
-        Ok(_) => panic!("{case}: accepted"),
-        Err(message) => {
-            for word in words {
-                assert!(message.contains(word), "{case}: no '{word}' in: {message}");
-            }
-        }
-    }
-}
 
 fn same(case: &str, got: &Tensor, want: &Tensor) {
     check_close(case, got, want, ROUNDING).unwrap_or_else(|message| panic!("{message}"));

@@ -75,7 +75,8 @@ pub struct ModelArguments {
     /// Supernodes among them [default: an eighth]
     #[arg(long, value_name = "N", requires = "weights")]
     pub supernodes: Option<NonZeroUsize>,
-    /// A plane to draw the fields of a domain in, such as volume:y=0.5 [default: volume in the middle of y]
+    /// A plane to draw the fields of a domain in, such as volume:y=0.5; where --geometry is a mesh, the body is cut out
+    /// [default: volume in the middle of y]
     #[arg(long, value_name = "DOMAIN:AXIS=VALUE", requires = "weights")]
     pub slice: Vec<DomainSlice>,
     /// Grid points of such a plane along its longer side

@@ -54,8 +54,9 @@ impl pulp::NullaryFnOnce for Gelu<'_> {
     }
 }
 
+/// The GELU of one number; vectorises inside a function that is compiled for an instruction set.
 #[inline(always)]
-fn gelu_of(x: f32) -> f32 {
+pub(super) fn gelu_of(x: f32) -> f32 {
     let u = (x * x).mul_add(TO_UNIT, -1.0);
     let mut p = ERF[15];
     for coefficient in ERF[..15].iter().rev() {

@@ -9,9 +9,10 @@
 
 use std::mem::MaybeUninit;
 
-use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Storage, Tensor, bail};
 use pulp::Arch;
 
+use super::is_plain;
 use super::rows::make_rows;
 
 /// Partial sums of a row.
@@ -27,8 +28,7 @@ pub(crate) fn layer_norm(x: &Tensor, factor: Option<&Tensor>, offset: Option<&Te
         // candle's GPU reductions divide by the number of rows.
         return x.zeros_like();
     }
-    let plain = |tensor: &Tensor| tensor.device().is_cpu() && tensor.dtype() == DType::F32 && !tensor.track_op();
-    if plain(x) && factor.is_none_or(plain) && offset.is_none_or(plain) {
+    if is_plain(x) && factor.is_none_or(is_plain) && offset.is_none_or(is_plain) {
         let contiguous = |tensor: Option<&Tensor>| tensor.map(Tensor::contiguous).transpose();
         let op = FusedLayerNorm { factor: contiguous(factor)?, offset: contiguous(offset)?, eps: eps as f32 };
         return x.contiguous()?.apply_op1_no_bwd(&op);
@@ -157,7 +157,7 @@ fn sum(numbers: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
 
     fn random(shape: &[usize]) -> Tensor {
         Tensor::randn(1f32, 2., shape, &Device::Cpu).unwrap()

@@ -11,6 +11,7 @@ use candle_nn::Linear;
 use gemm::Parallelism;
 
 use super::gelu::gelu;
+use super::is_plain;
 use super::rows::make_rows;
 
 /// What follows the bias.
@@ -44,9 +45,8 @@ pub(crate) fn linear(layer: &Linear, x: &Tensor, epilogue: Epilogue) -> Result<T
 
 /// Whether the op below can take the place of candle's: numbers in f32 on the CPU, and no gradient to follow.
 fn is_fused(layer: &Linear, x: &Tensor) -> bool {
-    let plain = |tensor: &Tensor| tensor.device().is_cpu() && tensor.dtype() == DType::F32 && !tensor.track_op();
     let empty = x.elem_count() == 0 || layer.weight().elem_count() == 0;
-    !empty && plain(x) && plain(layer.weight()) && layer.bias().is_none_or(plain)
+    !empty && is_plain(x) && is_plain(layer.weight()) && layer.bias().is_none_or(is_plain)
 }
 
 /// The tensor itself if its channels are adjacent, else a copy.

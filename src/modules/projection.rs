@@ -18,7 +18,7 @@ pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
 }
 
 /// Checks the input of a layer, `[batch, tokens, width]`, and returns batch and tokens.
-pub(super) fn check_input(argument: &'static str, x: &Tensor, width: usize) -> Result<(usize, usize)> {
+pub(crate) fn check_input(argument: &'static str, x: &Tensor, width: usize) -> Result<(usize, usize)> {
     match x.dims() {
         &[batch, tokens, got] if got == width => Ok((batch, tokens)),
         dims => {

@@ -106,18 +106,16 @@ impl Demo {
         }
         progress.finish();
         run.finish()?;
-        self.summarise(model.name(), options.folder, options.npz)
+        let (metrics, made) = self.summarise(model.name(), options.folder, options.npz)?;
+        run.conclude(made)?;
+        Ok(metrics)
     }
 
-    /// What is made from the finished files: pictures, `metrics.json`, `.npz`.
-    fn summarise(&self, model: &str, folder: &Path, npz: bool) -> Result<Metrics> {
+    /// What is made from the finished files: pictures, `metrics.json`, `.npz`; returns the names too.
+    fn summarise(&self, model: &str, folder: &Path, npz: bool) -> Result<(Metrics, Vec<String>)> {
         let [surface, slice] = &self.places;
         let (on_surface, on_slice) = (Results::read(folder, surface)?, Results::read(folder, slice)?);
-        let write = |name: &str, bytes: &[u8]| write_whole(&LocalDisk, &folder.join(name), bytes);
-        write("surface.png", &pictures::surface(&self.case, model, &surface.mesh, &on_surface)?)?;
-        write("slice.png", &pictures::slice(&self.case, model, &self.slice, &surface.mesh, &on_slice)?)?;
-
-        let mut metrics = Metrics::new();
+        let (mut metrics, mut made) = (Metrics::new(), Vec::new());
         for (place, results) in [(surface, &on_surface), (slice, &on_slice)] {
             for (field, predicted, exact) in results.pairs() {
                 let mut error = FieldError::default();
@@ -125,15 +123,25 @@ impl Demo {
                 metrics.insert(format!("{}_{}", place.kind.name(), field.name), error.metrics());
             }
             if npz {
-                let file = |extension: &str| folder.join(place.kind.name()).with_extension(extension);
+                let name = |extension: &str| format!("{}.{extension}", place.kind.name());
+                let (source, npz) = (folder.join(name("safetensors")), folder.join(name("npz")));
                 let points = place.mesh.points().len() as u64;
-                write_npz(&LocalDisk, &file("safetensors"), &file("npz"), points, &written_fields(place.kind))?;
+                write_npz(&LocalDisk, &source, &npz, points, &written_fields(place.kind))?;
+                made.push(name("npz"));
             }
         }
         let (body, plane) = ((&surface.mesh, &on_surface), (&self.slice, &on_slice));
-        write("flow.png", &pictures::overview(&self.case, model, body, plane, &metrics)?)?;
-        write("metrics.json", &serde_json::to_vec_pretty(&metrics)?)?;
-        Ok(metrics)
+        let files = [
+            ("surface.png", pictures::surface(&self.case, model, &surface.mesh, &on_surface)?),
+            ("slice.png", pictures::slice(&self.case, model, &self.slice, &surface.mesh, &on_slice)?),
+            ("flow.png", pictures::overview(&self.case, model, body, plane, &metrics)?),
+            ("metrics.json", serde_json::to_vec_pretty(&metrics)?),
+        ];
+        for (name, bytes) in files {
+            write_whole(&LocalDisk, &folder.join(name), &bytes)?;
+            made.push(name.to_string());
+        }
+        Ok((metrics, made))
     }
 }
 

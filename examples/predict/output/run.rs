@@ -70,7 +70,10 @@ impl<D: Disk> Run<D> {
         let state = State::new(inputs, chunk, parts.iter().map(Part::fresh_state).collect());
         std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;
         let mut run = Self { _lock: FolderLock::acquire(folder)?, disk, folder: folder.to_path_buf(), parts, state };
-        if existing != Existing::Overwrite {
+        if existing == Existing::Overwrite {
+            // A damaged state names nothing that could be in the way.
+            run.state.replaced = State::read(folder).ok().flatten().map(State::into_names).unwrap_or_default();
+        } else {
             let earlier = State::read(folder).context("--out")?;
             match (earlier, existing) {
                 (Some(earlier), Existing::Resume) => {
@@ -143,6 +146,30 @@ impl<D: Disk> Run<D> {
             }
         }
         self.state.complete = true;
+        self.state.write(&self.disk, &self.folder)
+    }
+
+    /// Ends the run with the names of what was made from its files, and removes what a run left that it replaces: old
+    /// results beside new ones would be taken for theirs.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn conclude(mut self, made: impl IntoIterator<Item = String>) -> Result<()> {
+        for name in made {
+            if !self.state.made.contains(&name) {
+                self.state.made.push(name);
+            }
+        }
+        let replaced = std::mem::take(&mut self.state.replaced);
+        let kept = self.state.clone().into_names();
+        // Only files of this folder, whatever the earlier state says.
+        let own = |name: &String| Path::new(name).file_name().is_some_and(|file| file == name.as_str());
+        for name in replaced.into_iter().filter(|name| own(name) && !kept.contains(name)) {
+            let path = self.folder.join(name);
+            if path.exists() {
+                self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
         self.state.write(&self.disk, &self.folder)
     }
 

@@ -27,6 +27,10 @@ pub struct State {
     pub parts: Vec<PartState>,
     /// Whether every file has its final name.
     pub complete: bool,
+    /// Files that were made from those of the parts, such as pictures.
+    pub made: Vec<String>,
+    /// Files of the run that this one takes the place of; they go when this one is complete.
+    pub replaced: Vec<String>,
 }
 
 /// The progress of one part.
@@ -46,7 +50,7 @@ pub struct PartState {
 impl State {
     /// The state of a run that has not begun.
     pub fn new(inputs: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
-        Self { version: VERSION, inputs, chunk, parts, complete: false }
+        Self { version: VERSION, inputs, chunk, parts, complete: false, made: Vec::new(), replaced: Vec::new() }
     }
 
     /// Reads the state of a folder, if there is one.
@@ -62,6 +66,12 @@ impl State {
         let found = state.version;
         ensure!(found == VERSION, "{}: version {found}, this program reads {VERSION}", path.display());
         Ok(Some(state))
+    }
+
+    /// Names of all files that the run writes or replaces.
+    pub fn into_names(self) -> Vec<String> {
+        let of_parts = self.parts.into_iter().flat_map(|part| part.files).map(|(name, _)| name);
+        of_parts.chain(self.made).chain(self.replaced).collect()
     }
 
     /// Replaces the state of a folder in one step.

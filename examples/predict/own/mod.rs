@@ -43,7 +43,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     progress.finish();
     run.finish()?;
-    for (field, error) in summary::write(&mut setup, &body, arguments)? {
+    let (metrics, made) = summary::write(&mut setup, &body, arguments)?;
+    run.conclude(made)?;
+    for (field, error) in metrics {
         println!("{field:18} {error}");
     }
     println!("results in {}", output.out.display());

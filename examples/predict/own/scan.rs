@@ -28,18 +28,16 @@ impl Source {
             let points = input.read(start..end).context(option.clone())?;
             let in_box = statistics.normalise(option, points.as_flattened());
             in_box.map_err(|error| error.counted_from(start))?;
+            hasher.update(bytemuck::cast_slice(&points));
             for point in points {
                 for (axis, x) in point.into_iter().enumerate() {
                     bounds[0][axis] = bounds[0][axis].min(x);
                     bounds[1][axis] = bounds[1][axis].max(x);
-                    hasher.update(&x.to_le_bytes());
                 }
             }
             start = end;
         }
-        for corner in input.mesh().map_or(&[][..], |mesh| mesh.corners()) {
-            hasher.update(&corner.to_le_bytes());
-        }
+        hasher.update(bytemuck::cast_slice(input.mesh().map_or(&[][..], |mesh| mesh.corners())));
         Ok(Self { input, bounds, checksum: hasher.finalize() })
     }
 

@@ -94,7 +94,7 @@ impl SurfacePanel<'_> {
     /// Points without faces are small squares, as large as the picture has room for.
     fn draw_points(&self, tile: &mut Tile, rect: Rect, corner: impl Fn(u32) -> Corner) {
         let points = self.mesh.points().len();
-        let half = (0.3 * (rect.width * rect.height / points as f32).sqrt()).clamp(0.7, 4.0);
+        let half = (0.4 * (rect.width * rect.height / points as f32).sqrt()).clamp(0.7, 4.0);
         for vertex in 0..points as u32 {
             let middle = Corner { light: 1.0, ..corner(vertex) };
             let at = |right: f32, down: f32| Corner { at: [middle.at[0] + right, middle.at[1] + down], ..middle };

@@ -92,8 +92,8 @@ impl AbUptCache {
     ) -> std::result::Result<(), AbUptError> {
         let own = &self.fingerprint;
         let mismatch = |what, expected: String, got: String| Err(AbUptError::CacheMismatch { what, expected, got });
-        if &own.config != config {
-            return mismatch("the configuration", format!("{config:?}"), format!("{:?}", own.config));
+        if let Some((expected, got)) = config.difference(&own.config) {
+            return mismatch("the configuration", expected, got);
         }
         if own.weights != weights {
             return mismatch("the hash of the weights", weights.to_string(), own.weights.clone());
@@ -183,10 +183,14 @@ impl AbUptCache {
             decoders.push(blocks.collect::<Result<Vec<_>>>()?);
         }
         let condition = tensors.remove(CONDITION);
-        let width = condition.as_ref().map_or(0, |condition| condition.dims().last().copied().unwrap_or(0));
-        if width != config.condition_dim() {
+        let shape = condition.as_ref().map_or(&[][..], Tensor::dims);
+        let fits = match config.condition_dim() {
+            0 => condition.is_none(),
+            width => shape == [1, width] || shape == [batch, width],
+        };
+        if !fits {
             let expected = config.condition_dim();
-            return Err(refuse(format!("the condition has {width} components, its configuration {expected}")));
+            return Err(refuse(format!("the condition has shape {shape:?}, its configuration {expected} components")));
         }
         let fingerprint = AbUptFingerprint { version: FORMAT_VERSION, config, weights, dtype, batch };
         Ok((Self { fingerprint, physics, decoders, condition }, statistics))

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::error::AbUptError;
 use super::pooling::PoolingConfig;
@@ -220,6 +221,20 @@ impl AbUptConfig {
         self.domains.iter().map(|domain| domain.name.clone()).collect()
     }
 
+    /// The entries in which another configuration differs, here and there; `None` if it is the same.
+    pub(super) fn difference(&self, other: &Self) -> Option<(String, String)> {
+        if self == other {
+            return None;
+        }
+        let entries = |config: &Self| serde_json::to_value(config).unwrap_or_default();
+        let (own, others) = (entries(self), entries(other));
+        let differing = |one: &Value, other: &Value| {
+            let entries = one.as_object().into_iter().flatten().filter(|(key, value)| other.get(key) != Some(value));
+            entries.map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
+        };
+        Some((differing(&own, &others), differing(&others, &own)))
+    }
+
     /// How the domains share the weights of a block.
     pub(super) fn sharing(&self, block: PhysicsBlock) -> WeightSharing {
         if !block.untied {
@@ -241,9 +256,8 @@ impl AbUptConfig {
             let got = format!("{} with {} heads", self.hidden_dim, self.num_heads);
             return refuse("hidden_dim", "positive and divisible by num_heads", got);
         }
-        if self.mlp_hidden_dim == 0 {
-            return refuse("mlp_hidden_dim", "at least 1", "0".to_string());
-        }
+        check_width("hidden_dim", self.hidden_dim)?;
+        check_width("mlp_hidden_dim", self.mlp_hidden_dim)?;
         if !(1..=3).contains(&self.position_dim) {
             return refuse("position_dim", "1, 2 or 3", self.position_dim.to_string());
         }
@@ -251,17 +265,13 @@ impl AbUptConfig {
             let got = format!("{} for {} coordinates", self.head_dim(), self.position_dim);
             return refuse("head_dim (hidden_dim / num_heads)", "even, with two channels for each coordinate", got);
         }
-        if !(self.max_wavelength > 0.0 && self.max_wavelength.is_finite()) {
-            return refuse("max_wavelength", "positive and finite", self.max_wavelength.to_string());
-        }
-        if !(self.layer_norm_eps > 0.0 && self.layer_norm_eps.is_finite()) {
-            return refuse("layer_norm_eps", "positive and finite", self.layer_norm_eps.to_string());
-        }
+        check_positive("max_wavelength", self.max_wavelength)?;
+        check_positive("layer_norm_eps", self.layer_norm_eps)?;
         self.validate_domains()?;
         self.validate_geometry()?;
         unique("condition", self.condition.iter().map(|input| input.name.clone()))?;
-        if let Some(input) = self.condition.iter().find(|input| input.dim == 0) {
-            return refuse("condition", "at least 1 component for each input", format!("0 for '{}'", input.name));
+        for Component { name, dim } in &self.condition {
+            check_width(&format!("dim of condition '{name}'"), *dim)?;
         }
         Ok(())
     }
@@ -284,6 +294,14 @@ impl AbUptConfig {
             domain.fields.iter().flat_map(both).collect::<Vec<_>>()
         };
         unique("fields", self.domains.iter().flat_map(names))?;
+        for DomainConfig { name: domain, fields, .. } in &self.domains {
+            if fields.is_empty() {
+                return refuse(&format!("fields of '{domain}'"), "at least one field", "none".to_string());
+            }
+            for Component { name, dim } in fields {
+                check_width(&format!("dim of field '{domain}_{name}'"), *dim)?;
+            }
+        }
         let needs_two =
             |block: &&PhysicsBlock| matches!(block.kind, PhysicsKind::Anchors(AnchorKind::Cross | AnchorKind::Joint));
         if let (1, Some(block)) = (self.domains.len(), self.physics_blocks.iter().find(needs_two)) {
@@ -314,6 +332,33 @@ impl AbUptConfig {
         }
         Ok(())
     }
+}
+
+/// More than any network has; widths up to here can be added and multiplied in 64 bits.
+const LARGEST_WIDTH: usize = 1 << 24;
+
+/// Checks a width or a number of components.
+pub(super) fn check_width(field: &str, width: usize) -> Result<(), AbUptError> {
+    if (1..=LARGEST_WIDTH).contains(&width) {
+        return Ok(());
+    }
+    let (field, expected) = (field.to_string(), format!("at least 1 and at most {LARGEST_WIDTH}"));
+    Err(AbUptError::Config { field, expected, got: width.to_string() })
+}
+
+fn check_positive(field: &str, value: f64) -> Result<(), AbUptError> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    let (field, expected) = (field.to_string(), "positive and finite".to_string());
+    Err(AbUptError::Config { field, expected, got: value.to_string() })
+}
+
+/// Checks what the configurations of both kinds of blocks have in common. The attention layer checks width and heads.
+pub(super) fn check_block(mlp_hidden_dim: usize, condition_dim: Option<usize>, eps: f64) -> Result<(), AbUptError> {
+    check_width("mlp_hidden_dim", mlp_hidden_dim)?;
+    condition_dim.map_or(Ok(()), |dim| check_width("condition_dim", dim))?;
+    check_positive("eps", eps)
 }
 
 /// Checks that no name comes twice.

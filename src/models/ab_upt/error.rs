@@ -60,7 +60,7 @@ pub enum AbUptError {
         /// The argument.
         argument: String,
     },
-    /// A first pass needs anchors.
+    /// A first pass needs anchors: without any, the tokens would have nothing to attend to.
     #[error("a first pass needs the anchors of at least one domain, got none")]
     NoAnchors,
     /// A cached pass needs queries.

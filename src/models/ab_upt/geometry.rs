@@ -62,6 +62,9 @@ impl Geometry {
             let got = format!("{points} points and {} supernodes", supernodes.len());
             return Err(refuse("points and supernodes", "at least one of each", got).into());
         }
+        if u32::try_from(points).is_err() {
+            return Err(refuse("number of points", "at most 2^32 - 1", points.to_string()).into());
+        }
         if samples.len() != points {
             let got = samples.len().to_string();
             return Err(refuse("sample numbers", &format!("{points}, one for each point"), got).into());

@@ -68,7 +68,7 @@ impl AbUptInput {
     pub(super) fn resolve(&self, config: &AbUptConfig) -> Result<FirstPass<'_>> {
         let anchors = by_domain(config, "anchors", &self.anchors)?;
         let queries = by_domain(config, "queries", &self.queries)?;
-        let first = anchors.iter().flatten().next().ok_or(AbUptError::NoAnchors)?;
+        let first = anchors.iter().flatten().find(|anchors| anchors.elem_count() > 0).ok_or(AbUptError::NoAnchors)?;
         let batch = first.dim(0)?;
         check_batch("anchors", batch, &anchors)?;
         check_batch("queries", batch, &queries)?;

@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::error::AbUptError;
 use crate::layers::{Epilogue, linear};
 
 /// The function between two linear layers.
@@ -89,8 +90,11 @@ impl Mlp {
     /// Another width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let Some((last, hidden)) = self.layers.split_last() else { return Ok(x.clone()) };
-        let leading = x.dims().split_last().map_or(&[][..], |(_, leading)| leading);
-        let width = x.dims().last().copied().unwrap_or(0);
+        let width = hidden.first().unwrap_or(last).weight().dim(1)?;
+        let Some((_, leading)) = x.dims().split_last().filter(|(got, _)| **got == width) else {
+            let (argument, expected, got) = ("x".to_string(), format!("[.., {width}]"), x.dims().to_vec());
+            return Err(AbUptError::Shape { argument, expected, got }.into());
+        };
         let rows = x.reshape((1, leading.iter().product::<usize>(), width))?;
         let layer = |x: Tensor, layer: &Linear| match self.activation {
             Activation::Gelu => linear(layer, &x, Epilogue::Gelu),

@@ -11,6 +11,36 @@
 //!
 //! [`AbUpt`] is the network, on tensors in its own units. [`Predictor`] joins it with the statistics of its data: physical
 //! units in and out, any number of points in chunks.
+//!
+//! # Where it differs from the published PyTorch package
+//!
+//! Besides what the [crate's documentation](crate#where-this-crate-differs-from-the-published-pytorch-package) lists:
+//!
+//! | case | PyTorch package | here |
+//! |---|---|---|
+//! | anchors or queries of an unknown domain | ignored | error |
+//! | conditions in another order or under other names | taken in the order in which they come | by name, else an error |
+//! | a condition `[batch, 1, components]` | squeezed by the network, crash in a block | error |
+//! | a later pass with another condition | old keys meet new queries | impossible: the cache holds the condition |
+//! | the cache of another network with as many blocks | used | error that says what differs |
+//! | a later pass over a domain that had no tokens before | crash | works |
+//! | a domain without tokens, or with 0 queries | its fields are absent | its fields have 0 points |
+//! | a geometry for a network without perceiver blocks | ignored | error |
+//! | perceiver blocks without pooling | fails at the first pass | error when the network is made |
+//! | NaN among the positions | NaN among the fields | error |
+//! | domains `wing` and `wing_tip` | crash | works |
+//! | untied blocks: domains `far_field` and `far_wake` | become one | remain two |
+//! | untied blocks: a domain without tokens | crash, or the weights of another | works |
+//! | untied blocks: a later pass from the cache | crash | works |
+//! | untied blocks: square weights | turned round by the numbers of tokens | as [`SquareBanks`](crate::SquareBanks) says |
+//! | weights in f16 or bf16 | crash | works |
+//! | feed-forward layers no wider than the tokens | error | works |
+//! | transformer blocks with a condition and without biases | error | works |
+//! | supernodes that are not sample by sample | become supernodes of other samples | error |
+//! | a last sample without supernodes | takes those of others | error |
+//! | equally near points among the `k` nearest | unspecified | those of lower index |
+//! | input features or fields of width 0 | accepted | error |
+//! | names and shapes of a checkpoint that do not fit | error | one error that lists them all |
 
 mod cache;
 mod checkpoint;

@@ -84,7 +84,13 @@ impl<const N: usize> Modulation<N> {
     }
 
     /// `condition [batch or 1, condition_dim]` to the parts, `[batch or 1, 1, width]` each.
-    pub fn forward(&self, condition: &Tensor) -> Result<[Tensor; N]> {
+    fn forward(&self, condition: &Tensor, batch: usize) -> Result<[Tensor; N]> {
+        let width = self.linear.weight().dim(1)?;
+        if !matches!(condition.dims(), &[rows, dim] if dim == width && (rows == batch || rows == 1)) {
+            let (argument, got) = ("condition".to_string(), condition.dims().to_vec());
+            let expected = format!("[{batch}, {width}] or [1, {width}]");
+            return Err(AbUptError::Shape { argument, expected, got }.into());
+        }
         let all = self.linear.forward(&condition.to_dtype(DType::F32)?.contiguous()?)?.unsqueeze(1)?;
         let mut start = 0;
         let mut parts = Vec::with_capacity(N);
@@ -96,14 +102,15 @@ impl<const N: usize> Modulation<N> {
     }
 }
 
-/// The parts of a block's modulation for a condition. A block has both or neither.
+/// The parts of a block's modulation for the condition of a batch. A block has both or neither.
 pub(super) fn modulate<const N: usize>(
     modulation: Option<&Modulation<N>>,
     condition: Option<&Tensor>,
+    batch: usize,
 ) -> Result<Option<[Tensor; N]>> {
     let error = |expected, got| Err(AbUptError::Modulation { expected, got }.into());
     match (modulation, condition) {
-        (Some(modulation), Some(condition)) => modulation.forward(condition).map(Some),
+        (Some(modulation), Some(condition)) => modulation.forward(condition, batch).map(Some),
         (None, None) => Ok(None),
         (Some(_), None) => error("with a", "without"),
         (None, Some(_)) => error("without a", "with"),

@@ -7,9 +7,11 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::config::check_block;
 use super::feed_forward::FeedForward;
 use super::norm::{Affine, LayerNorm, Modulation, ScaleShift, modulate};
 use super::residual::{add_branch, load_layer_scale};
+use crate::modules::projection::check_input;
 use crate::{
     AttentionOptions, KvCache, PerceiverAttention, PerceiverAttentionConfig, RopeFrequencies, TokenSpec, WeightSharing,
 };
@@ -46,6 +48,8 @@ pub struct PerceiverBlock {
     /// scale_q shift_q scale_kv shift_kv gate₁ scale₂ shift₂ gate₂
     modulation: Option<Modulation<8>>,
     norm_query: LayerNorm,
+    /// Width of the source tokens.
+    source_dim: usize,
     norm_source: LayerNorm,
     attention: PerceiverAttention,
     layer_scale1: Option<Tensor>,
@@ -59,10 +63,11 @@ impl PerceiverBlock {
     /// Loads the block. Weights of `sharing` are those of the asking tokens; the source always has one set.
     ///
     /// # Errors
-    /// `hidden_dim` is not divisible by `num_heads`; a tensor is missing or has another shape.
+    /// A configuration that cannot work; a tensor is missing or has another shape.
     pub fn new(config: &PerceiverBlockConfig, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
         let &PerceiverBlockConfig { hidden_dim: width, num_heads, kv_dim, bias, eps, use_rope, .. } = config;
         let source = kv_dim.unwrap_or(width);
+        check_block(config.mlp_hidden_dim, config.condition_dim, eps)?;
         let affine = match (config.condition_dim, bias) {
             (Some(_), _) => Affine::None,
             (None, false) => Affine::Scale,
@@ -83,6 +88,7 @@ impl PerceiverBlock {
         Ok(Self {
             modulation,
             norm_query: LayerNorm::new(width, eps, affine, vb.pp("norm1q"))?,
+            source_dim: source,
             norm_source: LayerNorm::new(source, eps, affine, vb.pp("norm1kv"))?,
             attention: PerceiverAttention::with_sharing(&attention, sharing, vb.pp("attn"))?,
             layer_scale1: layer_scale("ls1")?,
@@ -96,14 +102,15 @@ impl PerceiverBlock {
     /// Norm, modulation and projection of a source `[batch, tokens, kv_dim]` to keys, which are rotated, and values.
     ///
     /// # Errors
-    /// A condition that is missing or not expected; as [`PerceiverAttention::encode`].
+    /// A condition that is missing, not expected or of another shape; as [`PerceiverAttention::encode`].
     pub fn encode(
         &self,
         source: &Tensor,
         frequencies: Option<&RopeFrequencies>,
         condition: Option<&Tensor>,
     ) -> Result<KvCache> {
-        let modulation = modulate(self.modulation.as_ref(), condition)?
+        let (batch, _) = check_input("source", source, self.source_dim)?;
+        let modulation = modulate(self.modulation.as_ref(), condition, batch)?
             .map(|[_, _, scale, shift, _, _, _, _]| ScaleShift { scale, shift });
         self.attention.encode(&self.norm_source.forward(source, modulation.as_ref())?, frequencies, None)
     }
@@ -112,7 +119,7 @@ impl PerceiverBlock {
     /// queries. `x` may be f32 where the block is f16 or bf16: its sums are then f32 too.
     ///
     /// # Errors
-    /// A condition that is missing or not expected; as [`PerceiverAttention::forward_groups`].
+    /// A condition that is missing, not expected or of another shape; as [`PerceiverAttention::forward_groups`].
     pub fn forward(
         &self,
         x: &Tensor,
@@ -121,7 +128,8 @@ impl PerceiverBlock {
         condition: Option<&Tensor>,
         options: &AttentionOptions,
     ) -> Result<Tensor> {
-        let (modulation1, gate1, modulation2, gate2) = match modulate(self.modulation.as_ref(), condition)? {
+        let (batch, _) = check_input("x", x, self.attention.config().hidden_dim)?;
+        let (modulation1, gate1, modulation2, gate2) = match modulate(self.modulation.as_ref(), condition, batch)? {
             Some([scale1, shift1, _, _, gate1, scale2, shift2, gate2]) => (
                 Some(ScaleShift { scale: scale1, shift: shift1 }),
                 Some(gate1),

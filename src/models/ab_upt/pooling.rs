@@ -17,12 +17,13 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{Linear, Module, VarBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::config::default_position_dim;
+use super::config::{check_width, default_position_dim};
 use super::embedding::SinCosEmbedding;
 use super::error::AbUptError;
 use super::geometry::Geometry;
 use super::mlp::Activation;
 use super::neighbours::{NeighbourChoice, Neighbours, neighbours};
+use crate::layers::{Messages, is_plain, message_sum};
 
 /// Longest wavelength of the embeddings of the geometry, whatever the network uses elsewhere.
 const MAX_WAVELENGTH: f64 = 10_000.0;
@@ -142,13 +143,15 @@ impl PoolingConfig {
             return refuse("position_dim", "1, 2 or 3", self.position_dim.to_string());
         }
         let coordinates = self.position_dim + usize::from(self.pos_mode != PositionMode::AbsPos);
+        check_width("supernode_pooling.hidden_dim", self.hidden_dim)?;
         if self.hidden_dim < 2 * coordinates {
             let expected = format!("at least {}, two channels for each embedded number", 2 * coordinates);
             return refuse("hidden_dim", &expected, self.hidden_dim.to_string());
         }
         match (self.radius, self.k) {
-            (Some(radius), None) if !(radius >= 0.0 && radius.is_finite()) => {
-                return refuse("radius", "finite and not negative", radius.to_string());
+            // Distances are f32.
+            (Some(radius), None) if !(radius >= 0.0 && (radius as f32).is_finite()) => {
+                return refuse("radius", "finite in f32 and not negative", radius.to_string());
             }
             (Some(_), None) if self.max_degree == 0 => {
                 return refuse("max_degree", "at least 1", "0".to_string());
@@ -158,8 +161,8 @@ impl PoolingConfig {
             (Some(_), Some(_)) => return refuse("radius, k", "one of the two", "both".to_string()),
             (None, None) => return refuse("radius, k", "one of the two", "neither".to_string()),
         }
-        if self.input_features_dim == Some(0) {
-            return refuse("input_features_dim", "at least 1, or null", "0".to_string());
+        if let Some(features) = self.input_features_dim {
+            check_width("supernode_pooling.input_features_dim", features)?;
         }
         if self.input_features_dim.is_some() && self.pos_mode == PositionMode::AbsRelPos {
             return refuse("input_features_dim", "null with pos_mode absrelpos", "features".to_string());
@@ -285,9 +288,43 @@ impl SupernodePooling {
             }
         };
 
+        let mut pooled = match (&self.message, parts.as_slice()) {
+            (Message::Mlp(..), [Part::Points(of_points), Part::Supernodes(of_supernodes)])
+                if is_plain(of_points) && is_plain(of_supernodes) =>
+            {
+                let of_supernodes = bias.map_or(Ok(of_supernodes.clone()), |bias| of_supernodes.broadcast_add(bias))?;
+                let mean = self.config.aggregation == Aggregation::Mean;
+                message_sum(
+                    of_points,
+                    &of_supernodes,
+                    Messages { points: &neighbours.points, starts: &neighbours.starts, mean },
+                )?
+            }
+            _ => self.message_blocks(positions, &supernodes, features.as_ref(), &neighbours, &parts, bias)?,
+        };
+        if let Message::Mlp(_, last) = &self.message {
+            pooled = self.last_layer(last, &pooled, &neighbours)?;
+        }
+        if let Some(projection) = &self.projection {
+            pooled = projection.forward(&Tensor::cat(&[&pooled, &own], 1)?)?;
+        }
+        let shape = (geometry.batch(), geometry.supernodes_per_sample(), self.config.output_dim());
+        pooled.reshape(shape)?.to_dtype(self.dtype)
+    }
+
+    /// Messages and their sums or means, block by block.
+    fn message_blocks(
+        &self,
+        positions: &Tensor,
+        supernodes: &Tensor,
+        features: Option<&Tensor>,
+        neighbours: &Neighbours,
+        parts: &[Part],
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let mut pooled = Vec::new();
-        for block in blocks(&neighbours, positions.device())? {
-            let relative = self.relative_part(positions, &supernodes, features.as_ref(), &block)?;
+        for block in blocks(neighbours, positions.device())? {
+            let relative = self.relative_part(positions, supernodes, features, &block)?;
             let of_block = parts.iter().map(|part| part.of(&block, &relative)).collect::<Result<Vec<_>>>()?;
             let messages = match (&self.message, of_block.as_slice()) {
                 (Message::Identity, parts) => Tensor::cat(parts, 1)?,
@@ -304,15 +341,7 @@ impl SupernodePooling {
             };
             pooled.push(self.aggregate(&block, &messages)?);
         }
-        let mut pooled = Tensor::cat(&pooled, 0)?;
-        if let Message::Mlp(_, last) = &self.message {
-            pooled = self.last_layer(last, &pooled, &neighbours)?;
-        }
-        if let Some(projection) = &self.projection {
-            pooled = projection.forward(&Tensor::cat(&[&pooled, &own], 1)?)?;
-        }
-        let shape = (geometry.batch(), geometry.supernodes_per_sample(), self.config.output_dim());
-        pooled.reshape(shape)?.to_dtype(self.dtype)
+        Tensor::cat(&pooled, 0)
     }
 
     /// Checks the geometry and projects its features to `[points, hidden_dim]`.

@@ -12,9 +12,11 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::config::check_block;
 use super::feed_forward::FeedForward;
 use super::norm::{Affine, LayerNorm, Modulation, ScaleShift, modulate};
 use super::residual::{add_branch, load_layer_scale};
+use crate::modules::projection::check_input;
 use crate::{AttentionOptions, AttentionPlan, KvCache, MixedAttention, MixedAttentionConfig, WeightSharing};
 
 /// Configuration of a [`TransformerBlock`].
@@ -69,7 +71,7 @@ impl TransformerBlock {
     /// Loads a block whose attention is stored as `attention_block`, as in the geometry branch.
     ///
     /// # Errors
-    /// `hidden_dim` is not divisible by `num_heads`; a tensor is missing or has another shape.
+    /// A configuration that cannot work; a tensor is missing or has another shape.
     pub fn new(config: &TransformerBlockConfig, vb: VarBuilder) -> Result<Self> {
         let attention = vb.pp("attention_block");
         Self::load(config, &WeightSharing::Shared, attention, vb)
@@ -92,6 +94,7 @@ impl TransformerBlock {
         vb: VarBuilder,
     ) -> Result<Self> {
         let &TransformerBlockConfig { hidden_dim: width, num_heads, bias, eps, use_rope, .. } = config;
+        check_block(config.mlp_hidden_dim, config.condition_dim, eps)?;
         let affine = match (config.condition_dim, bias) {
             (Some(_), _) => Affine::None,
             (None, false) => Affine::Scale,
@@ -124,7 +127,7 @@ impl TransformerBlock {
     /// `condition` is `[batch or 1, condition_dim]`.
     ///
     /// # Errors
-    /// A condition that is missing or not expected; as [`MixedAttention::forward`].
+    /// A condition that is missing, not expected or of another shape; as [`MixedAttention::forward`].
     pub fn forward(
         &self,
         x: &Tensor,
@@ -133,7 +136,8 @@ impl TransformerBlock {
         condition: Option<&Tensor>,
         options: &AttentionOptions,
     ) -> Result<(Tensor, Option<KvCache>)> {
-        let (modulation1, gate1, modulation2, gate2) = match modulate(self.modulation.as_ref(), condition)? {
+        let (batch, _) = check_input("x", x, self.attention.config().hidden_dim)?;
+        let (modulation1, gate1, modulation2, gate2) = match modulate(self.modulation.as_ref(), condition, batch)? {
             Some([scale1, shift1, gate1, scale2, shift2, gate2]) => (
                 Some(ScaleShift { scale: scale1, shift: shift1 }),
                 Some(gate1),

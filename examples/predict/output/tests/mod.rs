@@ -62,6 +62,7 @@ fn run<D: Disk>(disk: D, folder: &Path, existing: Existing) -> Result<u64> {
         run.write_part(name, &mut synthetic, &mut |points| predicted += points)?;
     }
     run.finish()?;
+    run.conclude([])?;
     Ok(predicted)
 }
 

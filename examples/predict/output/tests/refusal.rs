@@ -87,6 +87,31 @@ fn two_runs_do_not_write_in_one_folder() {
 }
 
 #[test]
+fn what_an_overwritten_run_left_goes_when_the_new_one_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = open(LocalDisk, folder.path(), Existing::Refuse).unwrap();
+    for name in ["surface", "volume"] {
+        first.write_part(name, &mut synthetic, &mut |_| ()).unwrap();
+    }
+    first.finish().unwrap();
+    for name in ["metrics.json", "surface.png", "mine.txt"] {
+        std::fs::write(folder.path().join(name), name).unwrap();
+    }
+    first.conclude(["metrics.json".to_string(), "surface.png".to_string()]).unwrap();
+
+    let surface = || vec![parts().remove(0)];
+    let open = |existing| Run::open(LocalDisk, folder.path(), Map::new(), CHUNK, surface(), existing).unwrap();
+    drop(open(Existing::Overwrite));
+    assert!(files(folder.path()).contains_key("volume.vtp"), "the new run is not complete");
+    let mut second = open(Existing::Resume);
+    second.write_part("surface", &mut synthetic, &mut |_| ()).unwrap();
+    second.finish().unwrap();
+    second.conclude(["surface.png".to_string()]).unwrap();
+    let names: Vec<_> = files(folder.path()).into_keys().collect();
+    assert_eq!(names, ["mine.txt", "run.json", "surface.png", "surface.safetensors", "surface.vtp"]);
+}
+
+#[test]
 fn what_is_made_later_must_fit_the_disk_too() {
     let small = Part::new("volume", VOLUME_POINTS, fields(), None, false);
     let large = Part::new("volume", VOLUME_POINTS, fields(), None, true);

@@ -16,10 +16,21 @@ pub(super) struct Notes {
     pub problems: Vec<TensorProblem>,
     /// Names that the network asked for.
     pub used: BTreeSet<String>,
+    /// Numbers of all tensors that zeros took the place of.
+    stand_ins: usize,
+    /// Whether loading ended before everything was asked for.
+    pub cut: bool,
 }
 
+/// A list of problems ends here: a description with a typing error can ask for any number of blocks.
+const MOST_PROBLEMS: usize = 10_000;
+
+/// Zeros that take the place of tensors that do not fit, in numbers; a list of problems ends where more are needed, because
+/// the memory for them may not exist.
+const MOST_STAND_INS: usize = 1 << 28;
+
 /// Serves the tensors of a checkpoint under the names of the network. A tensor that is missing or has another shape is
-/// noted, and zeros take its place.
+/// noted, and zeros take its place, within limits.
 pub(super) struct Loader {
     pub checkpoint: Checkpoint,
     pub notes: Arc<Mutex<Notes>>,
@@ -53,6 +64,12 @@ impl SimpleBackend for Loader {
             Some(stored) => return self.read(stored, dtype, device),
         };
         notes.problems.push(problem);
+        let size = shape.dims().iter().try_fold(1usize, |size, &len| size.checked_mul(len)).unwrap_or(usize::MAX);
+        notes.stand_ins = notes.stand_ins.saturating_add(size);
+        if notes.problems.len() >= MOST_PROBLEMS || notes.stand_ins > MOST_STAND_INS {
+            notes.cut = true;
+            candle_core::bail!("the tensors are those of another network");
+        }
         Tensor::zeros(shape, dtype, device)
     }
 

@@ -15,6 +15,9 @@ pub(super) fn convert(model: &Value) -> Result<AbUptConfig, String> {
     let model = object("model_config", Some(model))?;
     let block = object("transformer_block_config", model.get("transformer_block_config"))?;
     let data = object("data_specs", model.get("data_specs"))?;
+    if block.get("use_rope").and_then(Value::as_bool) == Some(false) {
+        return Err("use_rope of the transformer blocks must be true, got false".to_string());
+    }
     let hidden_dim = count("hidden_dim", model.get("hidden_dim").or_else(|| block.get("hidden_dim")))?;
     let mlp_hidden_dim = match (block.get("mlp_hidden_dim"), block.get("mlp_expansion_factor").and_then(Value::as_f64))
     {
@@ -118,4 +121,58 @@ fn count(name: &str, value: Option<&Value>) -> Result<usize, String> {
 fn components(name: &str, value: Option<&Value>) -> Result<Vec<Component>, String> {
     let entry = |(key, dim): (&String, &Value)| Ok(Component { name: key.clone(), dim: count(key, Some(dim))? });
     object(name, value)?.iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn description() -> Value {
+        json!({
+            "hidden_dim": 48,
+            "physics_blocks": ["shared", "cross_untied"],
+            "num_domain_decoder_blocks": {"hull": 2, "air": 0},
+            "transformer_block_config": {"num_heads": 3, "mlp_expansion_factor": 4, "use_rope": true, "layerscale": 0.1},
+            "data_specs": {
+                "conditioning_dims": {"speed": 1, "angles": 2},
+                "domains": {"hull": {"output_dims": {"pressure": 1}}, "air": {"output_dims": {"velocity": 3}}}
+            }
+        })
+    }
+
+    #[test]
+    fn settings_become_a_configuration() {
+        let config = convert(&description()).unwrap();
+        assert_eq!((config.mlp_hidden_dim, config.position_dim, config.condition_dim()), (192, 3, 3));
+        assert_eq!(config.physics_blocks, ["self", "cross_untied"].map(|block| block.parse().unwrap()));
+        assert_eq!(config.domains.iter().map(|domain| domain.decoder_blocks).collect::<Vec<_>>(), [2, 0]);
+        assert_eq!(config.untied_square_banks, Some(SquareBanks::Plain));
+        assert!(config.layer_scale && config.supernode_pooling.is_none());
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_named() {
+        let cases = [
+            ("/hidden_dim", json!("wide"), "hidden_dim must be a whole number, got \"wide\""),
+            ("/physics_blocks", json!("self"), "physics_blocks is not a list"),
+            ("/physics_blocks/0", json!("nope"), "'nope'"),
+            ("/physics_blocks/0", json!(1), "a physics block is not a text"),
+            ("/num_domain_decoder_blocks", json!({"hull": 2}), "number of decoder blocks of 'air'"),
+            ("/transformer_block_config", json!(null), "transformer_block_config is not a dictionary"),
+            ("/transformer_block_config/use_rope", json!(false), "use_rope of the transformer blocks must be true"),
+            ("/transformer_block_config/num_heads", json!(-3), "num_heads must be a whole number, got -3"),
+            ("/transformer_block_config/mlp_expansion_factor", json!(null), "neither mlp_hidden_dim nor"),
+            ("/data_specs", json!([]), "data_specs is not a dictionary"),
+            ("/data_specs/domains/air/output_dims", json!(null), "output_dims of 'air' is not a dictionary"),
+            ("/data_specs/conditioning_dims/speed", json!(1.5), "speed must be a whole number, got 1.5"),
+        ];
+        for (pointer, value, expected) in cases {
+            let mut changed = description();
+            *changed.pointer_mut(pointer).unwrap() = value;
+            let message = convert(&changed).unwrap_err();
+            assert!(message.contains(expected), "{pointer}: expected '{expected}', got '{message}'");
+        }
+    }
 }

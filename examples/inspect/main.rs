@@ -1,0 +1,82 @@
+//! Says what a checkpoint holds, which model it fits, and how much memory that model takes.
+//!
+//! ```text
+//! cargo run --release --example inspect -- examples/data/ellipsoid.safetensors
+//! cargo run --release --example inspect -- model.th --points 150000000
+//! cargo run --release --example inspect -- model.safetensors.index.json --config model.json
+//! ```
+//!
+//! | file | idea |
+//! |---|---|
+//! | `args.rs` | the command line |
+//! | `listing.rs` | names, shapes, dtypes, numbers of parameters |
+//! | `fit.rs` | does the checkpoint fit a configuration |
+//! | `outline.rs` | what the names tell about an AB-UPT without a configuration |
+//! | `layer.rs` | attention layers in a file that is no AB-UPT |
+//! | `memory.rs` | weights, cache and activations in bytes |
+//! | `units.rs` | numbers for people |
+
+mod args;
+mod fit;
+mod layer;
+mod listing;
+mod memory;
+mod outline;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint};
+use clap::Parser;
+
+use args::Arguments;
+use fit::Fit;
+use listing::Listing;
+use memory::Memory;
+use outline::Outline;
+
+fn main() -> ExitCode {
+    match inspect(&Arguments::parse()) {
+        Ok((report, fits)) => {
+            println!("{report}");
+            if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The report, and whether the checkpoint fits its configuration, where there is one.
+fn inspect(arguments: &Arguments) -> Result<(String, bool)> {
+    let checkpoint = Checkpoint::open(&arguments.file)?;
+    let mut report = Listing::new(&checkpoint).to_string();
+    let mut section = |title: &str, text: String| report.push_str(&format!("\n== {title}\n{}\n", text.trim_end()));
+
+    let given = arguments.config.as_ref().map(AbUptConfig::read).transpose()?;
+    let own = match &given {
+        Some(_) => None,
+        None => checkpoint.config()?,
+    };
+    let Some(config) = given.as_ref().or(own.as_ref()) else {
+        match Outline::of(&checkpoint) {
+            Some(outline) => section("AB-UPT, by its names", outline.to_string()),
+            None => section("attention layers, by their names", layer::describe(&checkpoint)),
+        }
+        if arguments.points.is_some() {
+            section("memory", "needs a configuration: --config".to_string());
+        }
+        return Ok((report, true));
+    };
+
+    let fit = Fit::new(&checkpoint, config)?;
+    section(if given.is_some() { "AB-UPT of --config" } else { "AB-UPT of the file's model_config" }, fit.to_string());
+    if let Some(points) = arguments.points {
+        section("memory", Memory::new(&checkpoint, config, &arguments.sizes, points).to_string());
+    }
+    Ok((report, fit.fits()))
+}

@@ -1,0 +1,104 @@
+//! Memory of a prediction: weights, cache, and one chunk of points.
+//!
+//! ```text
+//! weights      numbers × e, or × 4 for what is kept in f32: norms, modulation, layer scales, wave numbers, the encoder of
+//!              the geometry and the output layers
+//! cache        2 e C × (tokens that each block keeps)        anchors of all domains in a physics block, supernodes in a
+//!                                                            perceiver block, anchors of its domain in a decoder block
+//! activations  p × (8 C + max(16 C, e C + 2 e M + h) + 4 head_dim + 8 n)                       of a chunk of p points
+//! fields       4 × components × points                       if all of them are kept
+//! ```
+//!
+//! with e bytes of the dtype, C the width of the tokens, M that of the feed-forward layers, n coordinates, and h = 8 M in
+//! f16 and bf16, else 0. The activations are those of the widest moment: two sums of a block in f32, and beside them either
+//! the steps of a layer norm in f32, or the feed-forward layer, whose hidden values exist twice around a bias or a GELU
+//! (which f16 and bf16 take in f32). This bounds what tensors hold; working memory of matrix products and of the threads
+//! of the attention kernel, some megabytes, is not in it.
+
+use std::fmt;
+
+use candle_mixed_attention::candle_core::DType;
+use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, PhysicsKind};
+
+use crate::args::Sizes;
+use crate::listing::count;
+use crate::units::{bytes, grouped};
+
+/// Bytes of an f32.
+const WIDE: u64 = 4;
+
+/// Bytes of a prediction at many points.
+pub struct Memory {
+    points: u64,
+    chunk: u64,
+    dtype: DType,
+    pub weights: u64,
+    pub cache: u64,
+    pub activations: u64,
+    pub fields: u64,
+}
+
+impl Memory {
+    pub fn new(checkpoint: &Checkpoint, config: &AbUptConfig, sizes: &Sizes, points: u64) -> Self {
+        let chunk = sizes.chunk.min(points);
+        let components = config.domains.iter().map(|domain| domain.output_dim() as u64).max().unwrap_or(0);
+        Self {
+            points,
+            chunk,
+            dtype: sizes.dtype,
+            weights: weights(checkpoint, sizes.dtype),
+            cache: cache(config, sizes),
+            activations: chunk.saturating_mul(activations_per_point(config, sizes.dtype)),
+            fields: points.saturating_mul(WIDE * components),
+        }
+    }
+
+    /// What must fit while a chunk is predicted and its fields are passed on.
+    pub fn peak(&self) -> u64 {
+        [self.cache, self.activations].iter().fold(self.weights, |sum, part| sum.saturating_add(*part))
+    }
+}
+
+fn weights(checkpoint: &Checkpoint, dtype: DType) -> u64 {
+    let size = |name: &str| if is_wide(name) { WIDE } else { dtype.size_in_bytes() as u64 };
+    checkpoint.tensors().iter().map(|(name, tensor)| count(tensor) * size(name)).sum()
+}
+
+/// Whether a weight is kept in f32 whatever the dtype of the network.
+fn is_wide(name: &str) -> bool {
+    let part = |part: &str| part.starts_with("norm") || matches!(part, "modulation" | "ls1" | "ls2" | "omega");
+    name.starts_with("encoder.") || name.starts_with("domain_decoder_projections.") || name.split('.').any(part)
+}
+
+/// Keys and values of all blocks for one body.
+fn cache(config: &AbUptConfig, sizes: &Sizes) -> u64 {
+    let anchors = sizes.anchors.saturating_mul(config.domains.len() as u64);
+    let physics = config.physics_blocks.iter().map(|block| match block.kind {
+        PhysicsKind::Anchors(_) => anchors,
+        PhysicsKind::Perceiver => sizes.supernodes,
+    });
+    let decoders = config.domains.iter().map(|domain| sizes.anchors.saturating_mul(domain.decoder_blocks as u64));
+    let tokens = physics.chain(decoders).fold(0u64, u64::saturating_add);
+    tokens.saturating_mul(2 * config.hidden_dim as u64 * sizes.dtype.size_in_bytes() as u64)
+}
+
+fn activations_per_point(config: &AbUptConfig, dtype: DType) -> u64 {
+    let (width, hidden) = (config.hidden_dim as u64, config.mlp_hidden_dim as u64);
+    let size = dtype.size_in_bytes() as u64;
+    let wide_gelu = if size < WIDE { 2 * WIDE * hidden } else { 0 };
+    let feed_forward = size * width + 2 * size * hidden + wide_gelu;
+    let positions = WIDE * config.head_dim() as u64 + 2 * WIDE * config.position_dim as u64;
+    2 * WIDE * width + feed_forward.max(4 * WIDE * width) + positions
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (points, chunk, dtype) = (grouped(self.points), grouped(self.chunk), self.dtype.as_str());
+        writeln!(f, "{points} points in {dtype}, {chunk} at a time")?;
+        writeln!(f, "weights      {:>8}", bytes(self.weights))?;
+        writeln!(f, "cache        {:>8}", bytes(self.cache))?;
+        writeln!(f, "activations  {:>8}", bytes(self.activations))?;
+        writeln!(f, "together     {:>8}", bytes(self.peak()))?;
+        writeln!(f, "All fields, if they are kept: {}", bytes(self.fields))
+    }
+}
