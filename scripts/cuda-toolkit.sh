@@ -6,8 +6,8 @@
 #   eval "$(scripts/cuda-toolkit.sh FOLDER)"
 #   cargo check --features cuda --all-targets
 #
-# CUDA_COMPUTE_CAP chooses what candle's own kernels are compiled for (default 90). The driver's library is a stub to link
-# against. Where there is no driver, it can be loaded, too, and says that there is no device:
+# CUDA_COMPUTE_CAP chooses what candle's own kernels are compiled for (default 90). The driver's library is a stub to
+# link against. Where there is no driver, it can be loaded, too, and says that there is no device:
 #
 #   LD_LIBRARY_PATH="$CUDA_HOME/lib:$CUDA_HOME/lib/stubs" cargo test --features cuda --test cuda
 set -euo pipefail

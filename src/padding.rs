@@ -39,7 +39,11 @@ impl KeyPadding {
             let expected = "[batch, tokens]".to_string();
             return Err(AttentionError::Shape { argument: "key_padding", expected, got: mask.dims().to_vec() }.into());
         };
-        let real = mask.ne(0i64)?.flatten_all()?.to_vec1::<u8>()?;
+        // candle's GPU comparisons take no empty tensors.
+        let real = match mask.elem_count() {
+            0 => Vec::new(),
+            _ => mask.ne(0i64)?.flatten_all()?.to_vec1::<u8>()?,
+        };
         Ok(Self { bits: Arc::new(PaddingBits::new(batch, tokens, |row, token| real[row * tokens + token] != 0)) })
     }
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use golden_kinds::{Case, Setting};
-use support::backends::{DTYPES, runners};
+use support::backends::{DTYPES, missing, runners};
 
 #[derive(Deserialize)]
 struct Index {
@@ -103,5 +103,6 @@ fn main() -> Result<()> {
         trials.extend(golden_kinds::invalid::trials(&read(&invalid)?)?);
     }
     println!("{}: {} cases", folder.display(), index.cases.len());
+    missing().iter().for_each(|reason| println!("{reason}"));
     libtest_mimic::run(&arguments, trials).exit()
 }

@@ -1,8 +1,11 @@
 //! Mixed attention against its in-process peers, per workload, dtype and number of threads.
 //!
 //! `cargo bench --bench attention`; `RAYON_NUM_THREADS=1` measures one thread. Every result is checked against the
-//! reference before it is timed. GFLOP/s count the two products over visible pairs.
+//! reference before it is timed. GFLOP/s count the two products over visible pairs. With the feature `cuda`, and
+//! `-- cuda/` to run nothing else, the groups of [`cuda`] measure the first NVIDIA GPU.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod peers;
 mod workloads;
 
@@ -26,12 +29,11 @@ pub struct Operands {
 }
 
 impl Operands {
-    fn new(workload: &Workload, dtype: DType) -> Result<Self> {
-        let device = Device::Cpu;
+    fn new(workload: &Workload, dtype: DType, device: &Device) -> Result<Self> {
         let (tokens, heads, head_dim) = (workload.plan.len(), workload.num_heads, workload.head_dim());
-        let all = Tensor::randn(0f32, 1., (1, tokens, 3, heads, head_dim), &device)?.to_dtype(dtype)?;
+        let all = Tensor::randn(0f32, 1., (1, tokens, 3, heads, head_dim), device)?.to_dtype(dtype)?;
         let view = |part| all.narrow(2, part, 1)?.squeeze(2)?.transpose(1, 2);
-        let random = |size| Tensor::randn(0f32, 1., (1, heads, size, head_dim), &device)?.to_dtype(dtype);
+        let random = |size| Tensor::randn(0f32, 1., (1, heads, size, head_dim), device)?.to_dtype(dtype);
         let groups = workload.cached.iter().map(|(name, size)| Ok((name.clone(), random(*size)?, random(*size)?)));
         let groups = groups.collect::<Result<Vec<_>>>()?;
         let cache = if groups.is_empty() { None } else { Some(KvCache::from_groups(groups, None)?) };
@@ -58,7 +60,7 @@ fn assert_agrees(name: &str, got: &Tensor, want: &Tensor, tolerance: f32) {
 fn core(criterion: &mut Criterion) {
     for dtype in [DType::F32, DType::BF16] {
         for workload in workloads() {
-            let operands = Operands::new(&workload, dtype).expect("operands");
+            let operands = Operands::new(&workload, dtype, &Device::Cpu).expect("operands");
             let fused = AttentionOptions::default().backend(Backend::Fused);
             let reference = AttentionOptions::default().backend(Backend::Reference);
             let want = operands.run(&workload.plan, &reference).expect("the reference runs");
@@ -86,7 +88,7 @@ fn core(criterion: &mut Criterion) {
 
 fn module(criterion: &mut Criterion) {
     for workload in workloads() {
-        let operands = Operands::new(&workload, DType::F32).expect("operands");
+        let operands = Operands::new(&workload, DType::F32, &Device::Cpu).expect("operands");
         let vars = VarMap::new();
         let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
         let config = MixedAttentionConfig::new(workload.hidden_dim, workload.num_heads);
@@ -124,5 +126,8 @@ fn plan(criterion: &mut Criterion) {
     group.finish();
 }
 
+#[cfg(feature = "cuda")]
+criterion_group!(benches, plan, core, module, cuda::launches);
+#[cfg(not(feature = "cuda"))]
 criterion_group!(benches, plan, core, module);
 criterion_main!(benches);

@@ -8,7 +8,7 @@ use crate::Operands;
 use crate::workloads::Workload;
 
 /// Keys or values of one query range, concatenated.
-fn gather(operands: &Operands, ranges: &PlanRanges, queries: &QueryRange, of_keys: bool) -> Result<Tensor> {
+pub fn gather(operands: &Operands, ranges: &PlanRanges, queries: &QueryRange, of_keys: bool) -> Result<Tensor> {
     let parts = ranges.keys_of(queries).iter().map(|range| {
         let tensor = match (range.source, &operands.cache) {
             (KeySource::Cache, Some(cache)) if of_keys => cache.keys(),

@@ -91,7 +91,7 @@ struct AttentionArguments {
     const StepItem* items;           // `item_count` of them, longest first
     const KeyStep* steps;
     const SlotReduction* reduction_of_slot;
-    float* partials;                 // per slot: the tile's queries × padded head_dim sums, then (maximum, sum) per query
+    float* partials;                 // per slot: sums [tile's queries, padded head_dim], then (maximum, sum) per query
     uint32_t* arrivals;              // per split tile: how many parts have arrived; 0 before and after each launch
     uint32_t item_count;
     uint32_t head_dim;               // a multiple of 8

@@ -8,30 +8,30 @@
 // c = scale · log2 e; l = 2^(c·(m − m')) l + rowsum P; O = 2^(c·(m − m')) O + P V. Scores, softmax and sums are f32.
 // A query that sees no key gets zeros.
 //
-// Shapes. Q, K, V: [batch, heads, tokens, head_dim] in any strides with adjacent channels; O likewise. head_dim is padded
-// with zeros to HEAD_DIM, which costs arithmetic but no memory traffic.
+// Shapes. Q, K, V: [batch, heads, tokens, head_dim] in any strides with adjacent channels; O likewise. head_dim is
+// padded with zeros to HEAD_DIM, which costs arithmetic but no memory traffic.
 //
 // Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
-// rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read nor
-// multiplied: it is zeroed in shared memory, and its score is −∞. Steps without a visible row do not exist.
+// rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
+// nor multiplied: it is zeroed in shared memory, and its score is −∞. Steps without a visible row do not exist.
 //
 // Tiles. A block of WARPS warps takes one item of up to WARPS · ROW_TILES · 16 queries; each warp owns ROW_TILES · 16
 // rows and never exchanges them. Two row tiles per warp halve the shared-memory reads per multiplication; with one, the
 // tensor cores of sm_80 wait for shared memory.
 //
-// Shared memory: the query tile, then STAGES tiles of KEYS keys and of KEYS values, XOR-swizzled (elements.cuh), and the
-// row bits of each stage. The query tile is reused for the output on its way out.
+// Shared memory: the query tile, then STAGES tiles of KEYS keys and of KEYS values, XOR-swizzled (elements.cuh), and
+// the row bits of each stage. The query tile is reused for the output on its way out.
 //
-// Registers: ROW_TILES · HEAD_DIM / 2 accumulators and ROW_TILES · KEYS / 2 scores per thread, plus ROW_TILES · HEAD_DIM / 4
-// of queries where they stay in registers.
+// Registers: ROW_TILES · HEAD_DIM / 2 accumulators and ROW_TILES · KEYS / 2 scores per thread, plus
+// ROW_TILES · HEAD_DIM / 4 of queries where they stay in registers.
 //
 // Pipeline. Stage j % STAGES holds step j. In iteration j a warp waits for its copies of step j, meets the other warps
 // (now everyone's copies have landed, and everyone is done with step j − 1), starts the copies of step
-// j + STAGES − 1 into the stage that step j − 1 has left, and computes. One barrier per step. The description of the step
-// after that is fetched meanwhile, so no address waits for memory.
+// j + STAGES − 1 into the stage that step j − 1 has left, and computes. One barrier per step. The description of the
+// step after that is fetched meanwhile, so no address waits for memory.
 //
-// Bound. head_dim 64 and more, 2-byte elements: tensor cores, then exp2 (KEYS · 16 of them against 2 · KEYS · HEAD_DIM ·
-// 16 multiply-adds per row tile). f32: tensor cores, at a third (TF32: all) of the TF32 rate.
+// Bound. head_dim 64 and more, 2-byte elements: tensor cores, then exp2 (KEYS · 16 of them against 2 · KEYS · HEAD_DIM
+// · 16 multiply-adds per row tile). f32: tensor cores, at a third (TF32: all) of the TF32 rate.
 #pragma once
 
 #include <ptx.cuh>
@@ -116,13 +116,14 @@ struct Sm80Accumulators {
 
 // Address of row `row` of a view.
 template <class T>
-__device__ __forceinline__ const unsigned char* sm80_row(const RowView& view, uint32_t batch, uint32_t head, uint64_t row) {
+__device__ __forceinline__ const unsigned char* sm80_row(const RowView& view, uint32_t batch, uint32_t head,
+                                                         uint64_t row) {
     const int64_t offset = batch * view.batch_stride + head * view.head_stride + int64_t(row) * view.token_stride;
     return static_cast<const unsigned char*>(view.data) + offset * T::Element::BYTES;
 }
 
-// Starts the copy of KEYS rows from `first`, `row_bytes` apart. Rows without a bit and channels past head_dim become zero
-// without being read.
+// Starts the copy of KEYS rows from `first`, `row_bytes` apart. Rows without a bit and channels past head_dim become
+// zero without being read.
 template <class T, bool VALUES>
 __device__ __forceinline__ void sm80_load_rows(unsigned char* tile, const unsigned char* first, int64_t row_bytes,
                                                uint64_t visible, uint32_t head_dim) {
@@ -206,7 +207,9 @@ struct Sm80Queries<T, true> {
 #pragma unroll
         for (int i = 0; i < T::ROW_TILES; ++i) {
 #pragma unroll
-            for (int step = 0; step < T::CHANNEL_STEPS; ++step) operands[i][step] = sm80_query_operand<T>(tile, i, step);
+            for (int step = 0; step < T::CHANNEL_STEPS; ++step) {
+                operands[i][step] = sm80_query_operand<T>(tile, i, step);
+            }
         }
     }
     __device__ __forceinline__ typename T::Element::A operand(int i, int step) const { return operands[i][step]; }
@@ -225,7 +228,8 @@ struct Sm80Queries<T, false> {
 // S = Q Kᵀ
 template <class T>
 __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY_TILES][4],
-                                            const Sm80Queries<T, T::RESIDENT_QUERIES>& queries, const unsigned char* keys) {
+                                            const Sm80Queries<T, T::RESIDENT_QUERIES>& queries,
+                                            const unsigned char* keys) {
     using E = typename T::Element;
     const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
@@ -244,9 +248,10 @@ __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY
 #pragma unroll
         for (int n = 0; n < T::KEY_TILES / 2; ++n) {
             const uint32_t row = n * 16 + (lane & 7) + ((lane >> 4) << 3);
+            const uint32_t swizzle = Swizzle<T::CHUNKS>::of_row(row);
             uint32_t raw[4];
             ptx::ldmatrix_x4(raw, ptx::shared_address(keys) +
-                                      Swizzle<T::CHUNKS>::offset(row, 2 * step + (lane >> 3 & 1), Swizzle<T::CHUNKS>::of_row(row)));
+                                      Swizzle<T::CHUNKS>::offset(row, 2 * step + (lane >> 3 & 1), swizzle));
             const typename E::B left = E::b(raw[0], raw[1]), right = E::b(raw[2], raw[3]);
 #pragma unroll
             for (int i = 0; i < T::ROW_TILES; ++i) {
@@ -362,14 +367,15 @@ __device__ __forceinline__ void sm80_store_output(const AttentionArguments& argu
     }
     __syncwarp();
     const MutableRowView& output = arguments.output;
-    const int64_t offset = item.batch * output.batch_stride + item.head * output.head_stride +
-                           int64_t(item.query_start) * output.token_stride;
-    unsigned char* first = static_cast<unsigned char*>(output.data) + offset * E::BYTES;
+    const int64_t start = item.batch * output.batch_stride + item.head * output.head_stride +
+                          int64_t(item.query_start) * output.token_stride;
+    unsigned char* first = static_cast<unsigned char*>(output.data) + start * E::BYTES;
     for (uint32_t copy = lane; copy < T::WARP_ROWS * T::CHUNKS; copy += 32) {
         const uint32_t row = first_row + copy / T::CHUNKS, chunk = copy % T::CHUNKS;
         if (row < item.query_len && chunk * E::CHUNK < arguments.head_dim) {
+            const uint32_t offset = Swizzle<T::CHUNKS>::offset(row, chunk, Swizzle<T::CHUNKS>::of_row(row));
             *reinterpret_cast<uint4*>(first + int64_t(row) * output.token_stride * E::BYTES + chunk * 16) =
-                *reinterpret_cast<const uint4*>(tile + Swizzle<T::CHUNKS>::offset(row, chunk, Swizzle<T::CHUNKS>::of_row(row)));
+                *reinterpret_cast<const uint4*>(tile + offset);
         }
     }
 }

@@ -9,17 +9,17 @@
 // keys. Blocks are persistent: one per multiprocessor, each takes an item of every gridDim items of the list, back and
 // forth, so that long and short items even out.
 //
-// Shared memory, everything in slabs of 64 channels (rows of 128 bytes, 128-byte swizzle): the queries of each consumer,
-// reused for its output; a ring of STAGES key tiles and STAGES value tiles with four mbarriers each (full and empty, of
-// keys and of values) and the row bits of each stage.
+// Shared memory, everything in slabs of 64 channels (rows of 128 bytes, 128-byte swizzle): the queries of each
+// consumer, reused for its output; a ring of STAGES key tiles and STAGES value tiles with four mbarriers each (full and
+// empty, of keys and of values) and the row bits of each stage.
 //
 // Registers. The producer gives up most of its registers (setmaxnreg); a consumer thread holds 64 scores, 32 packed
 // probabilities and HEAD_DIM / 2 accumulators.
 //
-// Pipeline. The producer fills stages as they become empty: one thread waits for the stage and starts a TMA load. A hidden
-// key may hold anything, NaN too: its score is replaced. A hidden value would still be multiplied by 0, so a value tile
-// with hidden rows is copied by the whole producer warpgroup, which leaves them out and zero. A consumer keeps the tensor
-// cores busy while it computes exponentials:
+// Pipeline. The producer fills stages as they become empty: one thread waits for the stage and starts a TMA load. A
+// hidden key may hold anything, NaN too: its score is replaced. A hidden value would still be multiplied by 0, so a
+// value tile with hidden rows is copied by the whole producer warpgroup, which leaves them out and zero. A consumer
+// keeps the tensor cores busy while it computes exponentials:
 //
 //     S₀ = Q K₀ᵀ;  P₀ = softmax S₀
 //     for j = 1, 2, …:   start Sⱼ = Q Kⱼᵀ;   start O += Pⱼ₋₁ Vⱼ₋₁;   wait for Sⱼ;   exponentials of Sⱼ;
@@ -148,8 +148,8 @@ __device__ __forceinline__ uint32_t sm90_item(uint32_t round) {
 
 // Starts the TMA load of a whole tile, which reports to `full`. One thread calls it.
 template <class T>
-__device__ __forceinline__ void sm90_load_tile(uint32_t tile, uint32_t full, const CUtensorMap* map, const RowView& view,
-                                               const StepItem& item, uint64_t row) {
+__device__ __forceinline__ void sm90_load_tile(uint32_t tile, uint32_t full, const CUtensorMap* map,
+                                               const RowView& view, const StepItem& item, uint64_t row) {
     const int32_t batch = view.batch_stride == 0 ? 0 : int32_t(item.batch);
     ptx::mbarrier_arrive_expect_tx(full, T::TILE_BYTES);
 #pragma unroll
@@ -165,7 +165,7 @@ __device__ __forceinline__ void sm90_copy_visible(uint32_t tile, const RowView& 
     const uint64_t low = step.visible[0], high = step.visible[1];
     using E = typename T::Element;
     constexpr uint32_t CHUNKS = T::SLABS * T::SLAB_CHUNKS;
-    // Keys that are copied at a time. A thread stays at its chunk and, modulo 8, at its row: so the swizzle is the same.
+    // Keys that are copied at a time. A thread stays at its chunk and, modulo 8, at its row: the swizzle is the same.
     constexpr uint32_t KEYS = 128 / CHUNKS;
     static_assert(KEYS % 8 == 0, "rows of one swizzle");
     const uint32_t chunk = threadIdx.x % CHUNKS, first = threadIdx.x / CHUNKS;
@@ -186,8 +186,8 @@ __device__ __forceinline__ void sm90_copy_visible(uint32_t tile, const RowView& 
     ptx::fence_proxy_async();   // wgmma reads what ordinary copies have written
 }
 
-// Only thread 0 waits for stages: a thread that looked too late would take a phase for the one before. The others meet it
-// where they have something to copy.
+// Only thread 0 waits for stages: a thread that looked too late would take a phase for the one before. The others meet
+// it where they have something to copy.
 template <class T>
 __device__ __forceinline__ void sm90_produce(const Sm90Arguments& arguments, const Sm90Shared<T>& shared) {
     using S = Sm90Shared<T>;
@@ -256,7 +256,8 @@ __device__ __forceinline__ void sm90_load_queries(const AttentionArguments& atte
         const uint32_t row = first_row + copy / CHUNKS, chunk = copy % CHUNKS;
         uint4 channels = make_uint4(0, 0, 0, 0);
         if (consumer * 64 + row < item.query_len && chunk * E::CHUNK < attention.head_dim) {
-            channels = *reinterpret_cast<const uint4*>(first + int64_t(row) * view.token_stride * E::BYTES + chunk * 16);
+            const unsigned char* source = first + int64_t(row) * view.token_stride * E::BYTES + chunk * 16;
+            channels = *reinterpret_cast<const uint4*>(source);
             if (attention.query_rotation.data != nullptr) {
                 const uint64_t token = item.query_start + consumer * 64 + row;
                 channels = rotate<E>(channels, attention.query_rotation, item.batch, token, chunk);
@@ -306,8 +307,8 @@ __device__ __forceinline__ void sm90_hide(float (&scores)[T::KEYS / 2], uint64_t
     }
 }
 
-// Turns scores into probabilities relative to the new maximum; leaves the factor for what was summed before. A NaN among
-// the scores becomes the maximum and so reaches the sum, whatever the polynomial makes of it.
+// Turns scores into probabilities relative to the new maximum; leaves the factor for what was summed before. A NaN
+// among the scores becomes the maximum and so reaches the sum, whatever the polynomial makes of it.
 template <class T>
 __device__ __forceinline__ void sm90_softmax(float (&scores)[T::KEYS / 2], Sm90Rows<T>& rows, float scale_log2) {
 #pragma unroll

@@ -65,12 +65,13 @@ __device__ __forceinline__ void combine(const AttentionArguments& arguments, con
         const float factor = sum == 0.0f ? 0.0f : 1.0f / sum;
 #pragma unroll
         for (int i = 0; i < E::CHUNK; ++i) channels[i] *= factor;
-        *reinterpret_cast<uint4*>(first + int64_t(row) * output.token_stride * E::BYTES + chunk * 16) = E::pack(channels);
+        unsigned char* target = first + int64_t(row) * output.token_stride * E::BYTES + chunk * 16;
+        *reinterpret_cast<uint4*>(target) = E::pack(channels);
     }
 }
 
-// Counts the part in `slot` in, and combines its tile if it was the last. All T::THREADS threads call it after they have
-// written the slot; the first word of `shared_memory` is theirs to use.
+// Counts the part in `slot` in, and combines its tile if it was the last. All T::THREADS threads call it after they
+// have written the slot; the first word of `shared_memory` is theirs to use.
 template <class T>
 __device__ __forceinline__ void combine_if_last(const AttentionArguments& arguments, uint32_t slot,
                                                 unsigned char* shared_memory) {

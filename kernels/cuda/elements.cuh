@@ -192,7 +192,8 @@ struct FloatElement {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             const uint32_t channel = (2 * n + i) * 8 + (lane >> 2);
-            const unsigned char* word = tile + Swizzle<CHUNKS>::offset(row, channel / CHUNK, swizzle) + channel % CHUNK * 4;
+            const unsigned char* word =
+                tile + Swizzle<CHUNKS>::offset(row, channel / CHUNK, swizzle) + channel % CHUNK * 4;
             split(b[i], 0, *reinterpret_cast<const float*>(word));
             split(b[i], 1, *reinterpret_cast<const float*>(word + CHUNKS * 16));
         }

@@ -10,8 +10,8 @@
 // Shapes. K: [batch, heads, tokens, head_dim] as projected; rotated: [batch, heads, rows, head_dim], the union of all
 // input key ranges, in token order.
 //
-// A thread moves 16 bytes; neighbouring threads take neighbouring chunks of a row, then heads of a token, so that a warp
-// reads what the projection wrote side by side and the angles of a token stay in L1.
+// A thread moves 16 bytes; neighbouring threads take neighbouring chunks of a row, then heads of a token, so that a
+// warp reads what the projection wrote side by side and the angles of a token stay in L1.
 //
 // Bound: memory. Reads and writes each key once.
 #include "elements.cuh"
@@ -49,10 +49,13 @@ extern "C" __global__ void __launch_bounds__(ROTATE_THREADS)
 
         const RowView& keys = arguments.keys;
         const MutableRowView& rotated = arguments.rotated;
-        const int64_t source = batch * keys.batch_stride + head * keys.head_stride + int64_t(token) * keys.token_stride;
-        const int64_t target = batch * rotated.batch_stride + head * rotated.head_stride + int64_t(row) * rotated.token_stride;
-        const uint4 raw = reinterpret_cast<const uint4*>(static_cast<const unsigned char*>(keys.data) + source * E::BYTES)[chunk];
-        reinterpret_cast<uint4*>(static_cast<unsigned char*>(rotated.data) + target * E::BYTES)[chunk] =
-            rotate<E>(raw, arguments.rotation, batch, token, chunk);
+        const int64_t source_row =
+            batch * keys.batch_stride + head * keys.head_stride + int64_t(token) * keys.token_stride;
+        const int64_t target_row =
+            batch * rotated.batch_stride + head * rotated.head_stride + int64_t(row) * rotated.token_stride;
+        const unsigned char* source = static_cast<const unsigned char*>(keys.data) + source_row * E::BYTES + chunk * 16;
+        unsigned char* target = static_cast<unsigned char*>(rotated.data) + target_row * E::BYTES + chunk * 16;
+        *reinterpret_cast<uint4*>(target) =
+            rotate<E>(*reinterpret_cast<const uint4*>(source), arguments.rotation, batch, token, chunk);
     }
 }

@@ -4,6 +4,7 @@ use candle_core::{D, DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::error::{NormalisationError, check};
+use crate::convert::to_dtype;
 
 /// Smallest standard deviation that data is divided by, so that a constant field stays finite.
 const SMALLEST_STD: f64 = 1e-6;
@@ -138,7 +139,7 @@ impl FieldStatistics {
             let got = format!("shape {:?}", values.dims());
             return Err(NormalisationError::Width { argument, row: "point", expected: self.width(), got }.into());
         }
-        values.to_dtype(DType::F32)
+        to_dtype(values, DType::F32)
     }
 }
 

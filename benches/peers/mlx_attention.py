@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""The workloads of benches/attention in MLX, on the GPU of a Mac.
+
+    pip install mlx
+    python3 benches/peers/mlx_attention.py [--dtype float16] [--ours target/criterion]
+
+One mx.fast.scaled_dot_product_attention per pattern between split and concatenate, as it is and compiled. Median time
+until the device is idle, with cold caches. --ours puts the medians of
+
+    cargo bench --features metal --bench attention -- metal/
+
+beside them: run both in one sitting. GFLOP/s count visible pairs. Every result is compared with f64 before it is timed.
+"""
+import argparse
+import json
+import pathlib
+import statistics
+import time
+
+import mlx.core as mx
+import numpy as np
+
+from workloads import gpu_workloads
+
+# More than any last cache.
+FLUSH_BYTES = 512 << 20
+SAMPLED_ROWS = 32
+
+
+def attend(q, k, v, workload, cache, masks):
+    """One attention per pattern: q, k, v are split by group, concatenated, and the results put back in order."""
+    names, sizes = zip(*workload.fresh)
+    cuts = np.cumsum(sizes)[:-1].tolist()
+    split = lambda x: dict(zip(names, mx.split(x, cuts, axis=2))) if x is not None else {}  # noqa: E731
+    queries, keys, values = split(q), split(k), split(v)
+    for name, (key, value) in cache.items():
+        keys[name], values[name] = key, value
+    out = {}
+    for index, (asking, seen) in enumerate(workload.patterns):
+        asking = [name for name in asking if name in queries]
+        y = mx.fast.scaled_dot_product_attention(
+            mx.concatenate([queries[name] for name in asking], axis=2),
+            mx.concatenate([keys[name] for name in seen], axis=2),
+            mx.concatenate([values[name] for name in seen], axis=2),
+            scale=workload.dim**-0.5,
+            mask=masks[index] if masks else None,
+        )
+        ends = np.cumsum([queries[name].shape[2] for name in asking])[:-1].tolist()
+        out.update(zip(asking, mx.split(y, ends, axis=2)))
+    return mx.concatenate([out[name] for name in names], axis=2)
+
+
+def padding_masks(workload):
+    """Which keys of each pattern are real, or nothing where all are."""
+    if not workload.half_padded:
+        return None
+    real = [np.concatenate([workload.real(name) for name in seen]) for _, seen in workload.patterns]
+    return [mx.array(mask[None, None, None]) for mask in real]
+
+
+def operands(workload, dtype):
+    """Views of one projection, and the cache."""
+    qkv = mx.random.normal((1, workload.tokens, 3, workload.heads, workload.dim)).astype(dtype)
+    q, k, v = (qkv[:, :, part].transpose(0, 2, 1, 3) for part in range(3))
+    random = lambda size: mx.random.normal((1, workload.heads, size, workload.dim)).astype(dtype)  # noqa: E731
+    cache = {name: (random(size), random(size)) for name, size in workload.cached.items()}
+    mx.eval(q, k, v, *(part for pair in cache.values() for part in pair))
+    return (q, None, None, cache) if cache else (q, k, v, cache)
+
+
+def worst_error(y, q, k, v, workload, cache):
+    """Against f64, the first rows of each group."""
+    wide = lambda x: np.array(x.astype(mx.float32), dtype=np.float64)  # noqa: E731
+    if cache:
+        k, v = (mx.concatenate(parts, axis=2) for parts in zip(*cache.values()))
+    y, q, k, v = map(wide, (y, q, k, v))
+    worst, at = 0.0, 0
+    for name, size in workload.fresh:
+        rows = slice(at, at + min(SAMPLED_ROWS, size))
+        at += size
+        seen = workload.patterns[workload.pattern_of(name)][1]
+        places = [np.arange(workload.places[key].start, workload.places[key].stop)[workload.real(key)] for key in seen]
+        visible = np.concatenate(places)
+        scores = q[:, :, rows] @ k[:, :, visible].swapaxes(-1, -2) / workload.dim**0.5
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        want = weights / weights.sum(-1, keepdims=True) @ v[:, :, visible]
+        error = np.abs(y[:, :, rows] - want).max()
+        worst = error if not error <= worst else worst
+    return worst
+
+
+def median_time(run, flush, seconds=2.0):
+    mx.eval(run())
+    times, start = [], time.perf_counter()
+    while len(times) < 10 or time.perf_counter() - start < seconds:
+        mx.eval(flush + 1)
+        mx.synchronize()
+        before = time.perf_counter()
+        mx.eval(run())
+        times.append(time.perf_counter() - before)
+    return statistics.median(times)
+
+
+def ours(folder, dtype, workload):
+    """The median of our bench in seconds, or nothing if it was not run."""
+    name = f"metal/{ {'float32': 'f32', 'float16': 'f16', 'bfloat16': 'bf16'}[dtype] }/{workload.name}"
+    path = pathlib.Path(folder) / name.replace("/", "_") / "fused" / "new" / "estimates.json"
+    return json.loads(path.read_text())["median"]["point_estimate"] * 1e-9 if path.exists() else None
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
+    parser.add_argument("--ours", default="target/criterion")
+    arguments = parser.parse_args()
+    mx.random.seed(0)
+    dtype, tolerance = getattr(mx, arguments.dtype), 1e-4 if arguments.dtype == "float32" else 3e-2
+    flush = mx.zeros((FLUSH_BYTES // 4,))
+    print(f"mlx {mx.__version__}, {mx.device_info()['device_name']}, {arguments.dtype}")
+    print(f"{'':16} {'per pattern':>24} {'compiled':>24} {'ours':>24}  ratio to the faster one")
+    for workload in gpu_workloads():
+        q, k, v, cache = operands(workload, dtype)
+        masks = padding_masks(workload)
+        run = lambda: attend(q, k, v, workload, cache, masks)  # noqa: E731, B023
+        worst = worst_error(run(), q, k, v, workload, cache)
+        assert worst <= tolerance, (workload.name, worst)
+        peers = [median_time(run, flush), median_time(mx.compile(run), flush)]
+        own = ours(arguments.ours, arguments.dtype, workload)
+        cell = lambda t: f"{t * 1e3:9.3f} ms {workload.flops() / t / 1e9:7.0f} GF/s" if t else f"{'-':>24}"  # noqa: E731
+        ratio = f"{min(peers) / own:6.2f}" if own else ""
+        print(f"{workload.name:16} {cell(peers[0])} {cell(peers[1])} {cell(own)}  {ratio}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

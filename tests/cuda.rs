@@ -1,0 +1,265 @@
+//! What only an NVIDIA GPU can show: repeats, threads, sizes beyond 32 bits.
+//!
+//! Golden cases and properties run on a GPU in their own test binaries. Without a device the tests are ignored, with the
+//! reason in their names; a test that needs more memory than the device has free says so and stops.
+
+mod support;
+
+use std::thread;
+
+use anyhow::{Result, ensure};
+use candle_core::{DType, Device, IndexOp, Tensor};
+use candle_mixed_attention::{
+    AttentionOptions, AttentionPattern, AttentionPlan, Backend, KeyPadding, KvCache, TokenSpec, mixed_attention,
+    mixed_attention_cached, supports,
+};
+use libtest_mimic::{Arguments, Trial};
+use support::backends::{DTYPES, cuda};
+use support::compare::{check_close, numbers};
+
+const TESTS: [(&str, fn(&Device) -> Result<()>); 8] = [
+    ("every_multiple_of_8_is_supported", every_multiple_of_8_is_supported),
+    ("repeats_have_the_same_bits", repeats_have_the_same_bits),
+    ("threads_share_a_plan", threads_share_a_plan),
+    ("heads_that_share_their_keys_are_read_in_place", heads_that_share_their_keys_are_read_in_place),
+    ("rows_at_odd_addresses_are_read", rows_at_odd_addresses_are_read),
+    ("tf32_is_near_and_not_the_same", tf32_is_near_and_not_the_same),
+    ("a_million_queries_see_32k_keys", a_million_queries_see_32k_keys),
+    ("queries_beyond_two_to_the_31_elements", queries_beyond_two_to_the_31_elements),
+];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trial = |(name, test): (&str, fn(&Device) -> Result<()>)| match cuda() {
+        Ok(device) => Trial::test(name, move || Ok(test(device).map_err(|error| format!("{error:#}"))?)),
+        Err(reason) => Trial::test(format!("{name} ({reason})"), || Ok(())).with_ignored_flag(true),
+    };
+    libtest_mimic::run(&arguments, TESTS.into_iter().map(trial).collect()).exit();
+}
+
+fn fused() -> AttentionOptions {
+    AttentionOptions::default().backend(Backend::Fused)
+}
+
+/// Allowed errors of numbers of order 1 against f64.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 5e-6,
+        DType::F16 => 5e-3,
+        _ => 4e-2,
+    }
+}
+
+fn random(shape: impl Into<candle_core::Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    Ok(Tensor::randn(0f32, 1., shape, device)?.to_dtype(dtype)?)
+}
+
+/// Queries, keys and values as views of one projection.
+fn projection(tokens: usize, heads: usize, head_dim: usize, dtype: DType, device: &Device) -> Result<[Tensor; 3]> {
+    let all = random((1, tokens, 3, heads, head_dim), dtype, device)?;
+    let view = |part| Ok(all.narrow(2, part, 1)?.squeeze(2)?.transpose(1, 2)?);
+    Ok([view(0)?, view(1)?, view(2)?])
+}
+
+/// Self attention of two domains, whose keys a GPU splits because there are few queries.
+fn two_domains(anchors: usize, queries: usize) -> Result<AttentionPlan> {
+    let tokens = [("a_anchors", anchors), ("a_queries", queries), ("b_anchors", anchors + 77), ("b_queries", queries)];
+    let patterns = [
+        AttentionPattern::queries(["a_anchors", "a_queries"]).attend_to(["a_anchors"]),
+        AttentionPattern::queries(["b_anchors", "b_queries"]).attend_to(["b_anchors", "a_anchors"]),
+    ];
+    Ok(AttentionPlan::new(tokens.map(|(name, size)| TokenSpec::new(name, size)), patterns)?)
+}
+
+/// The definition in f64 on the CPU.
+fn reference([q, k, v]: &[Tensor; 3], plan: &AttentionPlan) -> Result<Tensor> {
+    let wide = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64);
+    let options = AttentionOptions::default().backend(Backend::Reference);
+    Ok(mixed_attention(&wide(q)?, &wide(k)?, &wide(v)?, plan, &options)?)
+}
+
+fn close(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) -> Result<()> {
+    check_close(what, &got.to_device(&Device::Cpu)?, want, tolerance).map_err(anyhow::Error::msg)
+}
+
+fn bits(tensor: &Tensor) -> Result<Vec<u64>> {
+    Ok(numbers(&tensor.to_device(&Device::Cpu)?)?.into_iter().map(f64::to_bits).collect())
+}
+
+fn every_multiple_of_8_is_supported(device: &Device) -> Result<()> {
+    for dtype in DTYPES {
+        for head_dim in (8..=256).step_by(8) {
+            supports(device, dtype, head_dim)?;
+            let plan = two_domains(130, 9)?;
+            let operands = projection(plan.len(), 2, head_dim, dtype, device)?;
+            let got = mixed_attention(&operands[0], &operands[1], &operands[2], &plan, &fused())?;
+            let what = format!("{dtype:?}, head_dim {head_dim}");
+            close(&what, &got, &reference(&operands, &plan)?, tolerance(dtype))?;
+        }
+        ensure!(supports(device, dtype, 12).is_err() && supports(device, dtype, 264).is_err());
+    }
+    Ok(())
+}
+
+/// With and without split keys: parts are combined in one order, whichever comes last.
+fn repeats_have_the_same_bits(device: &Device) -> Result<()> {
+    for dtype in DTYPES {
+        for (anchors, queries) in [(3000, 50), (5000, 20_000)] {
+            let plan = two_domains(anchors, queries)?;
+            let [q, k, v] = projection(plan.len(), 3, 64, dtype, device)?;
+            let run = || mixed_attention(&q, &k, &v, &plan, &fused());
+            let first = bits(&run()?)?;
+            for repeat in 1..10 {
+                ensure!(bits(&run()?)? == first, "{dtype:?}, {anchors} anchors: repeat {repeat} has other bits");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each thread has its own stream and scratch memory, whatever it shares with others.
+fn threads_share_a_plan(device: &Device) -> Result<()> {
+    let plan = two_domains(2000, 300)?;
+    let work = |seed: usize| -> Result<()> {
+        for round in 0..20 {
+            let operands = projection(plan.len(), 3, 64, DTYPES[(seed + round) % 3], device)?;
+            let got = mixed_attention(&operands[0], &operands[1], &operands[2], &plan, &fused())?;
+            let what = format!("thread {seed}, round {round}");
+            close(&what, &got, &reference(&operands, &plan)?, tolerance(got.dtype()))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|seed| scope.spawn(move || work(seed))).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(_) => anyhow::bail!("a thread panicked"),
+        })
+    })
+}
+
+/// A stride of 0 over heads, which no tensor map can express.
+fn heads_that_share_their_keys_are_read_in_place(device: &Device) -> Result<()> {
+    for dtype in DTYPES {
+        let plan = two_domains(700, 80)?;
+        let shape = (1, 6, plan.len(), 64);
+        let q = random(shape, dtype, device)?;
+        let shared = || -> Result<Tensor> { Ok(random((1, 1, plan.len(), 64), dtype, device)?.broadcast_as(shape)?) };
+        let operands = [q, shared()?, shared()?];
+        let got = mixed_attention(&operands[0], &operands[1], &operands[2], &plan, &fused())?;
+        close(&format!("{dtype:?}"), &got, &reference(&operands, &plan)?, tolerance(dtype))?;
+    }
+    Ok(())
+}
+
+/// Rows that do not begin at multiples of 16 bytes are copied first.
+fn rows_at_odd_addresses_are_read(device: &Device) -> Result<()> {
+    for dtype in DTYPES {
+        let plan = two_domains(200, 31)?;
+        let wide = [(); 3].map(|()| random((1, plan.len(), 2, 67), dtype, device));
+        let odd = |tensor: Result<Tensor>| -> Result<Tensor> { Ok(tensor?.narrow(3, 3, 64)?.transpose(1, 2)?) };
+        let [q, k, v] = wide.map(odd);
+        let operands = [q?, k?, v?];
+        let got = mixed_attention(&operands[0], &operands[1], &operands[2], &plan, &fused())?;
+        close(&format!("{dtype:?}"), &got, &reference(&operands, &plan)?, tolerance(dtype))?;
+    }
+    Ok(())
+}
+
+fn tf32_is_near_and_not_the_same(device: &Device) -> Result<()> {
+    let plan = two_domains(900, 100)?;
+    let operands = projection(plan.len(), 3, 64, DType::F32, device)?;
+    let run = |tf32| mixed_attention(&operands[0], &operands[1], &operands[2], &plan, &fused().tf32(tf32));
+    let (exact, rounded) = (run(false)?, run(true)?);
+    close("TF32", &rounded, &reference(&operands, &plan)?, 5e-3)?;
+    ensure!(bits(&exact)? != bits(&rounded)?, "the option changes nothing");
+    Ok(())
+}
+
+/// softmax(q kᵀ / √head_dim) v in f64 for some queries: `q [heads, queries, head_dim]`, `k, v [heads, keys, head_dim]`.
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let wide = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous();
+    let (q, k, v) = (wide(q)?, wide(k)?, wide(v)?);
+    let scores = (q.matmul(&k.t()?)? / (q.dim(2)? as f64).sqrt())?;
+    Ok(candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v)?)
+}
+
+/// Whether so many bytes are free; says so if not.
+fn has_room(device: &Device, bytes: usize) -> Result<bool> {
+    let free = free_memory(device)?;
+    let room = free >= bytes;
+    if !room {
+        println!("skipped: needs {} GiB, {} GiB are free", bytes >> 30, free >> 30);
+    }
+    Ok(room)
+}
+
+fn free_memory(device: &Device) -> Result<usize> {
+    let context = device.as_cuda_device()?.cuda_stream().context().clone();
+    context.bind_to_thread()?;
+    Ok(candle_core::cuda::cudarc::driver::result::mem_get_info()?.0)
+}
+
+fn a_million_queries_see_32k_keys(device: &Device) -> Result<()> {
+    let (queries, keys, heads, head_dim) = (1 << 20, 32_768, 3, 64);
+    let plan = AttentionPlan::new(
+        [TokenSpec::new("queries", queries), TokenSpec::cached("anchors")],
+        [AttentionPattern::queries(["queries"]).attend_to(["anchors"])],
+    )?;
+    for dtype in DTYPES {
+        if !has_room(device, 4 * queries * heads * head_dim * dtype.size_in_bytes())? {
+            continue;
+        }
+        let q = random((1, queries, heads, head_dim), dtype, device)?.transpose(1, 2)?;
+        let [k, v] = [(); 2].map(|()| random((1, heads, keys, head_dim), dtype, device));
+        let (k, v) = (k?, v?);
+        // Padding in the middle, so that not all tiles are alike.
+        let real: Vec<u8> = (0..keys).map(|key| u8::from(!(9000..10_001).contains(&key))).collect();
+        let padding = KeyPadding::from_mask(&Tensor::from_vec(real, (1, keys), &Device::Cpu)?)?;
+        let cache = KvCache::from_groups([("anchors", k.clone(), v.clone())], Some(padding))?;
+        let got = mixed_attention_cached(&q, None, &cache, &plan, &fused())?;
+        let visible = |tensor: &Tensor| -> Result<Tensor> {
+            Ok(Tensor::cat(&[tensor.narrow(2, 0, 9000)?, tensor.narrow(2, 10_001, keys - 10_001)?], 2)?.i(0)?)
+        };
+        let (k, v) = (visible(&k)?, visible(&v)?);
+        for start in [0, 300_000, queries - 16] {
+            let want = attend(&q.i(0)?.narrow(1, start, 16)?, &k, &v)?;
+            close(&format!("{dtype:?}, query {start}"), &got.i(0)?.narrow(1, start, 16)?, &want, tolerance(dtype))?;
+        }
+    }
+    Ok(())
+}
+
+/// Queries, keys and values of more than 2³¹ elements each; the keys that matter are the last ones.
+fn queries_beyond_two_to_the_31_elements(device: &Device) -> Result<()> {
+    let (heads, head_dim, anchors) = (3, 64, 700);
+    let tokens = (1usize << 31) / (heads * head_dim) + 100_000;
+    let plan = AttentionPlan::new(
+        [TokenSpec::new("queries", tokens - anchors), TokenSpec::new("anchors", anchors)],
+        [AttentionPattern::queries(["queries", "anchors"]).attend_to(["anchors"])],
+    )?;
+    for dtype in [DType::F16, DType::F32] {
+        let bytes = tokens * heads * head_dim * dtype.size_in_bytes();
+        if !has_room(device, 5 * bytes)? {
+            continue;
+        }
+        let places = [0, tokens / 2, tokens - anchors - 16];
+        let empty = || Tensor::zeros((1, tokens, heads, head_dim), dtype, device);
+        let (q, k, v) = (empty()?, empty()?, empty()?);
+        for place in places {
+            q.slice_set(&random((1, 16, heads, head_dim), dtype, device)?, 1, place)?;
+        }
+        for tensor in [&k, &v] {
+            tensor.slice_set(&random((1, anchors, heads, head_dim), dtype, device)?, 1, tokens - anchors)?;
+        }
+        let [q, k, v] = [&q, &k, &v].map(|tensor| tensor.transpose(1, 2));
+        let (q, k, v) = (q?, k?, v?);
+        let got = mixed_attention(&q, &k, &v, &plan, &fused())?;
+        let seen = |tensor: &Tensor| tensor.i(0)?.narrow(1, tokens - anchors, anchors);
+        for place in places {
+            let want = attend(&q.i(0)?.narrow(1, place, 16)?, &seen(&k)?, &seen(&v)?)?;
+            close(&format!("{dtype:?}, query {place}"), &got.i(0)?.narrow(1, place, 16)?, &want, tolerance(dtype))?;
+        }
+    }
+    Ok(())
+}
