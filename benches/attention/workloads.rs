@@ -113,7 +113,7 @@ pub fn workloads() -> Vec<Workload> {
 }
 
 /// The workloads of a GPU.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only GPUs run them"))]
+#[cfg_attr(not(any(feature = "cuda", feature = "metal")), allow(dead_code, reason = "only GPUs run them"))]
 pub fn gpu_workloads() -> Vec<Workload> {
     let even = [(Some(16_384), 16_384), (Some(16_384), 16_384)];
     let dense = [AttentionPattern::queries(["tokens"]).attend_to(["tokens"])];
