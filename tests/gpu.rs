@@ -71,7 +71,7 @@ fn random(shape: impl Into<candle_core::Shape>, dtype: DType, device: &Device) -
 /// Queries, keys and values as views of one projection.
 fn projection(tokens: usize, heads: usize, head_dim: usize, dtype: DType, device: &Device) -> Result<[Tensor; 3]> {
     let all = random((1, tokens, 3, heads, head_dim), dtype, device)?;
-    let view = |part| Ok(all.narrow(2, part, 1)?.squeeze(2)?.transpose(1, 2)?);
+    let view = |part| all.narrow(2, part, 1)?.squeeze(2)?.transpose(1, 2);
     Ok([view(0)?, view(1)?, view(2)?])
 }
 

@@ -76,13 +76,7 @@ fn launches_on(criterion: &mut Criterion, name: &str, device: Result<Device>) {
     }
 }
 
-fn measure(
-    criterion: &mut Criterion,
-    gpu: &str,
-    caches: &ColdCaches,
-    workload: &Workload,
-    dtype: DType,
-) -> Result<()> {
+fn measure(criterion: &mut Criterion, gpu: &str, caches: &ColdCaches, workload: &Workload, dtype: DType) -> Result<()> {
     let name = format!("{gpu}/{}/{}", dtype.as_str(), workload.name);
     let operands = Operands::new(workload, dtype, &caches.device)?;
     let mut options = AttentionOptions::default().backend(Backend::Fused);

@@ -36,6 +36,7 @@ impl Workload {
     }
 
     /// The padding, if any. Groups have even sizes then.
+    #[cfg_attr(not(any(feature = "cuda", feature = "metal")), allow(dead_code, reason = "only GPUs need it"))]
     pub fn padding(&self) -> Result<Option<KeyPadding>> {
         if !self.half_padded {
             return Ok(None);
