@@ -26,7 +26,7 @@ tests() {
   run golden cargo test --release --features cuda --test golden -- cuda
   PROPTEST_CASES=${PROPTEST_CASES:-400} run properties cargo test --release --features cuda --test properties
   # One after the other: two of them need most of the device's memory.
-  run cuda cargo test --release --features cuda --test cuda -- --test-threads 1
+  run gpu cargo test --release --features cuda --test gpu -- --test-threads 1
 }
 
 # The path of a test binary.
@@ -36,14 +36,14 @@ binary() {
 }
 
 sanitizer() {
-  local golden cuda tool
+  local golden gpu tool
   golden=$(binary golden)
-  cuda=$(binary cuda)
+  gpu=$(binary gpu)
   for tool in memcheck racecheck synccheck; do
     run "$tool-golden" compute-sanitizer --tool "$tool" --error-exitcode 1 "$golden" --test-threads 1 'mixed/' \
       --skip reference --skip fused
-    run "$tool-cuda" compute-sanitizer --tool "$tool" --error-exitcode 1 "$cuda" --test-threads 1 \
-      --exact rows_at_odd_addresses_are_read
+    run "$tool-gpu" compute-sanitizer --tool "$tool" --error-exitcode 1 "$gpu" --test-threads 1 \
+      --exact cuda::rows_at_odd_addresses_are_read
   done
 }
 

@@ -1,11 +1,11 @@
 //! Mixed attention against its in-process peers, per workload, dtype and number of threads.
 //!
 //! `cargo bench --bench attention`; `RAYON_NUM_THREADS=1` measures one thread. Every result is checked against the
-//! reference before it is timed. GFLOP/s count the two products over visible pairs. With the feature `cuda`, and
-//! `-- cuda/` to run nothing else, the groups of [`cuda`] measure the first NVIDIA GPU.
+//! reference before it is timed. GFLOP/s count the two products over visible pairs. With the feature `cuda` or
+//! `metal`, and `-- cuda/` or `-- metal/` to run nothing else, the groups of [`gpu`] measure the first such GPU.
 
-#[cfg(feature = "cuda")]
-mod cuda;
+#[cfg(any(feature = "cuda", feature = "metal"))]
+mod gpu;
 mod peers;
 mod workloads;
 
@@ -126,8 +126,8 @@ fn plan(criterion: &mut Criterion) {
     group.finish();
 }
 
-#[cfg(feature = "cuda")]
-criterion_group!(benches, plan, core, module, cuda::launches);
-#[cfg(not(feature = "cuda"))]
+#[cfg(any(feature = "cuda", feature = "metal"))]
+criterion_group!(benches, plan, core, module, gpu::launches);
+#[cfg(not(any(feature = "cuda", feature = "metal")))]
 criterion_group!(benches, plan, core, module);
 criterion_main!(benches);

@@ -53,3 +53,12 @@ pub fn candle_flash(operands: &Operands, workload: &Workload) -> Result<Tensor> 
         flash_attn::<f32>(&rows(&queries)?, &rows(&keys)?, &rows(&values)?, scale, AttnMask::None, None, None)
     })
 }
+
+/// candle_nn's fused attention for Metal.
+#[cfg(any(feature = "cuda", feature = "metal"))]
+pub fn candle_sdpa(operands: &Operands, workload: &Workload) -> Result<Tensor> {
+    let scale = 1.0 / (workload.head_dim() as f32).sqrt();
+    for_each_range(operands, workload, |queries, keys, values| {
+        candle_nn::ops::sdpa(&queries, &keys, &values, None, false, scale, 1.0)
+    })
+}

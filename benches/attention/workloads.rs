@@ -36,7 +36,7 @@ impl Workload {
     }
 
     /// The padding, if any. Groups have even sizes then.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only the CUDA workloads are padded"))]
+    #[cfg_attr(not(any(feature = "cuda", feature = "metal")), allow(dead_code, reason = "only GPUs need it"))]
     pub fn padding(&self) -> Result<Option<KeyPadding>> {
         if !self.half_padded {
             return Ok(None);
@@ -114,7 +114,7 @@ pub fn workloads() -> Vec<Workload> {
 }
 
 /// The workloads of a GPU.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only GPUs run them"))]
+#[cfg_attr(not(any(feature = "cuda", feature = "metal")), allow(dead_code, reason = "only GPUs run them"))]
 pub fn gpu_workloads() -> Vec<Workload> {
     let even = [(Some(16_384), 16_384), (Some(16_384), 16_384)];
     let dense = [AttentionPattern::queries(["tokens"]).attend_to(["tokens"])];

@@ -1,18 +1,18 @@
-//! The fused kernels on the first NVIDIA GPU.
+//! The fused kernels on the first GPU of each kind that the build has.
 //!
 //! Measured is a call from the host until the device is idle again, with cold caches. Before that, sampled rows are
 //! compared with f64, and the worst error is printed. `benches/peers/torch_attention.py --device cuda` measures PyTorch
-//! in the same way and puts both side by side.
+//! in the same way and puts both side by side; `benches/peers/mlx_attention.py` does so with MLX on a Mac.
 
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, IndexOp, Result, Tensor};
 use candle_mixed_attention::plan::KeySource;
-use candle_mixed_attention::{AttentionOptions, AttentionPlan, Backend};
+use candle_mixed_attention::{AttentionOptions, AttentionPlan, Backend, supports};
 use criterion::{Criterion, Throughput};
 
 use crate::Operands;
-use crate::peers::per_pattern;
+use crate::peers::{candle_sdpa, per_pattern};
 use crate::workloads::{Workload, gpu_workloads};
 
 /// More than any GPU's last cache.
@@ -52,21 +52,32 @@ impl ColdCaches {
     }
 }
 
-/// All groups `cuda/dtype/workload`.
+/// All groups `cuda/dtype/workload` or `metal/dtype/workload`.
 pub fn launches(criterion: &mut Criterion) {
-    let device = match Device::new_cuda(0) {
+    #[cfg(feature = "cuda")]
+    launches_on(criterion, "cuda", Device::new_cuda(0));
+    #[cfg(feature = "metal")]
+    launches_on(criterion, "metal", Device::new_metal(0));
+}
+
+fn launches_on(criterion: &mut Criterion, name: &str, device: Result<Device>) {
+    let device = match device {
         Ok(device) => device,
-        Err(error) => return println!("the CUDA groups are skipped: {error}"),
+        Err(error) => return println!("the groups '{name}' are skipped: {error}"),
     };
+    if let Err(reason) = supports(&device, DType::F16, 64) {
+        return println!("the groups '{name}' are skipped: {reason}");
+    }
     let caches = ColdCaches::new(&device).expect("room to flush the caches");
     for dtype in [DType::F16, DType::BF16, DType::F32] {
         for workload in gpu_workloads() {
-            measure(criterion, &caches, &workload, dtype).expect("the workload runs");
+            measure(criterion, name, &caches, &workload, dtype).expect("the workload runs");
         }
     }
 }
 
-fn measure(criterion: &mut Criterion, caches: &ColdCaches, workload: &Workload, dtype: DType) -> Result<()> {
+fn measure(criterion: &mut Criterion, gpu: &str, caches: &ColdCaches, workload: &Workload, dtype: DType) -> Result<()> {
+    let name = format!("{gpu}/{}/{}", dtype.as_str(), workload.name);
     let operands = Operands::new(workload, dtype, &caches.device)?;
     let mut options = AttentionOptions::default().backend(Backend::Fused);
     if let Some(padding) = workload.padding()? {
@@ -75,13 +86,13 @@ fn measure(criterion: &mut Criterion, caches: &ColdCaches, workload: &Workload, 
     let ours = || operands.run(&workload.plan, &options);
     let tolerance = if dtype == DType::F32 { 1e-5 } else { 3e-2 };
     let error = worst_error(&operands, workload, &ours()?)?;
-    println!("cuda/{}/{}: worst error of sampled rows {error:.1e}", dtype.as_str(), workload.name);
+    println!("{name}: worst error of sampled rows {error:.1e}");
     assert!(error <= tolerance, "off by {error}, allowed {tolerance}");
 
-    let mut group = criterion.benchmark_group(format!("cuda/{}/{}", dtype.as_str(), workload.name));
+    let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Elements(workload.flops())).sample_size(20);
     group.bench_function("fused", |bencher| bencher.iter_custom(|iterations| caches.total(iterations, ours)));
-    if dtype == DType::F32 {
+    if dtype == DType::F32 && caches.device.is_cuda() {
         let rounded = options.clone().tf32(true);
         let tf32 = || operands.run(&workload.plan, &rounded);
         group.bench_function("fused tf32", |bencher| bencher.iter_custom(|iterations| caches.total(iterations, tf32)));
@@ -97,6 +108,14 @@ fn measure(criterion: &mut Criterion, caches: &ColdCaches, workload: &Workload, 
     if workload.pairs() <= PEER_PAIRS && !workload.half_padded {
         let peer = || per_pattern(&operands, workload);
         group.bench_function("candle per pattern", |bencher| {
+            bencher.iter_custom(|iterations| caches.total(iterations, peer));
+        });
+    }
+    // candle's own fused attention has a few head_dims, and masks only as tensors.
+    let has_sdpa = caches.device.is_metal() && [32, 64, 96, 128].contains(&workload.head_dim());
+    if has_sdpa && !workload.half_padded {
+        let peer = || candle_sdpa(&operands, workload);
+        group.bench_function("candle sdpa", |bencher| {
             bencher.iter_custom(|iterations| caches.total(iterations, peer));
         });
     }

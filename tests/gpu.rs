@@ -1,4 +1,4 @@
-//! What only an NVIDIA GPU can show: repeats, threads, sizes beyond 32 bits.
+//! What only a GPU can show: repeats, threads, sizes beyond 32 bits.
 //!
 //! Golden cases and properties run on a GPU in their own test binaries. Without a device the tests are ignored, with the
 //! reason in their names; a test that needs more memory than the device has free says so and stops.
@@ -14,27 +14,41 @@ use candle_mixed_attention::{
     mixed_attention_cached, supports,
 };
 use libtest_mimic::{Arguments, Trial};
-use support::backends::{DTYPES, cuda};
+use support::backends::{DTYPES, Gpu, gpus};
 use support::compare::{check_close, numbers};
 
-const TESTS: [(&str, fn(&Device) -> Result<()>); 8] = [
+type Test = fn(&Device) -> Result<()>;
+
+const TESTS: [(&str, Test); 7] = [
     ("every_multiple_of_8_is_supported", every_multiple_of_8_is_supported),
     ("repeats_have_the_same_bits", repeats_have_the_same_bits),
     ("threads_share_a_plan", threads_share_a_plan),
     ("heads_that_share_their_keys_are_read_in_place", heads_that_share_their_keys_are_read_in_place),
     ("rows_at_odd_addresses_are_read", rows_at_odd_addresses_are_read),
-    ("tf32_is_near_and_not_the_same", tf32_is_near_and_not_the_same),
     ("a_million_queries_see_32k_keys", a_million_queries_see_32k_keys),
     ("queries_beyond_two_to_the_31_elements", queries_beyond_two_to_the_31_elements),
 ];
 
+/// For NVIDIA GPUs only.
+const CUDA_TESTS: [(&str, Test); 1] = [("tf32_is_near_and_not_the_same", tf32_is_near_and_not_the_same)];
+
 fn main() {
     let arguments = Arguments::from_args();
-    let trial = |(name, test): (&str, fn(&Device) -> Result<()>)| match cuda() {
-        Ok(device) => Trial::test(name, move || Ok(test(device).map_err(|error| format!("{error:#}"))?)),
-        Err(reason) => Trial::test(format!("{name} ({reason})"), || Ok(())).with_ignored_flag(true),
+    let trials_on = |gpu: &'static Gpu| {
+        let trial = move |(name, test): (&str, Test)| match &gpu.device {
+            Ok(device) => {
+                let run = move || Ok(test(device).map_err(|error| format!("{error:#}"))?);
+                Trial::test(format!("{}::{name}", gpu.name), run)
+            }
+            Err(reason) => {
+                let title = format!("{}::{name} ({reason})", gpu.name);
+                Trial::test(title, || Ok(())).with_ignored_flag(true)
+            }
+        };
+        let own = if gpu.name == "cuda" { &CUDA_TESTS[..] } else { &[] };
+        TESTS.iter().chain(own).copied().map(trial)
     };
-    libtest_mimic::run(&arguments, TESTS.into_iter().map(trial).collect()).exit();
+    libtest_mimic::run(&arguments, gpus().iter().flat_map(trials_on).collect()).exit();
 }
 
 fn fused() -> AttentionOptions {
@@ -57,7 +71,7 @@ fn random(shape: impl Into<candle_core::Shape>, dtype: DType, device: &Device) -
 /// Queries, keys and values as views of one projection.
 fn projection(tokens: usize, heads: usize, head_dim: usize, dtype: DType, device: &Device) -> Result<[Tensor; 3]> {
     let all = random((1, tokens, 3, heads, head_dim), dtype, device)?;
-    let view = |part| Ok(all.narrow(2, part, 1)?.squeeze(2)?.transpose(1, 2)?);
+    let view = |part| all.narrow(2, part, 1)?.squeeze(2)?.transpose(1, 2);
     Ok([view(0)?, view(1)?, view(2)?])
 }
 
@@ -117,7 +131,7 @@ fn repeats_have_the_same_bits(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Each thread has its own stream and scratch memory, whatever it shares with others.
+/// Threads do not meet in scratch memory, whatever they share.
 fn threads_share_a_plan(device: &Device) -> Result<()> {
     let plan = two_domains(2000, 300)?;
     let work = |seed: usize| -> Result<()> {
@@ -195,9 +209,22 @@ fn has_room(device: &Device, bytes: usize) -> Result<bool> {
 }
 
 fn free_memory(device: &Device) -> Result<usize> {
-    let context = device.as_cuda_device()?.cuda_stream().context().clone();
-    context.bind_to_thread()?;
-    Ok(candle_core::cuda::cudarc::driver::result::mem_get_info()?.0)
+    match device {
+        Device::Cpu => anyhow::bail!("not a GPU"),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => {
+            device.cuda_stream().context().bind_to_thread()?;
+            Ok(candle_core::cuda::cudarc::driver::result::mem_get_info()?.0)
+        }
+        #[cfg(feature = "metal")]
+        Device::Metal(device) => {
+            let device = device.metal_device();
+            // candle allocates the next power of two.
+            Ok(device.recommended_max_working_set_size().saturating_sub(device.current_allocated_size()) / 2)
+        }
+        #[allow(unreachable_patterns, reason = "with both features there is no other")]
+        other => anyhow::bail!("no kernels for {:?}", other.location()),
+    }
 }
 
 fn a_million_queries_see_32k_keys(device: &Device) -> Result<()> {
