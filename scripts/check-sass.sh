@@ -12,7 +12,7 @@ targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(80 90)
 
 # The images are those that the crate embeds: the build script says where it left them.
-out=$(cargo check --quiet --lib --features cuda --message-format=json |
+out=$(cargo check --quiet --release --lib --features cuda --message-format=json |
   sed -n 's/.*"reason":"build-script-executed".*candle-mixed-attention.*"out_dir":"\([^"]*\)".*/\1/p' | tail -1)
 [ -f "$out/cuda_images.rs" ] || { echo "no kernel images in '$out'" >&2; exit 1; }
 

@@ -9,7 +9,7 @@
 # CUDA_COMPUTE_CAP chooses what candle's own kernels are compiled for (default 90). The driver's library is a stub to
 # link against. Where there is no driver, it can be loaded, too, and says that there is no device:
 #
-#   LD_LIBRARY_PATH="$CUDA_HOME/lib:$CUDA_HOME/lib/stubs" cargo test --features cuda --test cuda
+#   LD_LIBRARY_PATH="$CUDA_HOME/lib:$CUDA_HOME/lib/stubs" cargo test --features cuda --test gpu
 set -euo pipefail
 
 folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/cuda-13.0}

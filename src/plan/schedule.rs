@@ -6,14 +6,16 @@
 //!
 //! # When keys are split
 //! A launch with fewer items than workers leaves workers idle. Then, and only then, the keys of each item are cut into
-//! `⌈workers / items⌉` parts, but never into parts of fewer than [`MIN_KEY_TILES_PER_SPLIT`] key tiles: a part costs a
-//! pass over its accumulator when the parts are combined, which that many tiles outweigh. Parts of one item have
-//! consecutive slots for their partial results, and a [`Reduction`] names them.
+//! the number of parts that ends soonest: `items · parts` parts take `⌈items · parts / workers⌉` rounds, each as long as a
+//! part; of equally good numbers, the smallest. 123 items on 132 workers stay whole, because two parts each would take
+//! two rounds of half the length; 70 items are cut in three. No part has fewer than [`MIN_KEY_TILES_PER_SPLIT`] key
+//! tiles: a part costs a pass over its accumulator when the parts are combined, which that many tiles outweigh. Parts of
+//! one item have consecutive slots for their partial results, and a [`Reduction`] names them.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{KeySource, PlanRanges};
+use super::{KeySource, PlanRanges, QueryRange};
 
 /// An item is never split into parts of fewer key tiles than this.
 pub const MIN_KEY_TILES_PER_SPLIT: usize = 4;
@@ -122,16 +124,18 @@ impl TileSchedule {
             tiles_of_queries.push(tiles.clone());
         }
 
-        let query_tiles: usize = ranges.query_ranges().iter().map(|queries| queries.len.div_ceil(tile.queries)).sum();
-        let count = query_tiles * batch * heads;
-        let wanted_parts = if count == 0 { 1 } else { workers.div_ceil(count).max(1) };
+        let query_tiles = |queries: &QueryRange| queries.len.div_ceil(tile.queries) * batch * heads;
+        let with_tiles = || ranges.query_ranges().iter().zip(&tiles_of_queries);
+        let busy = with_tiles().filter(|(_, tiles)| !tiles.is_empty()).map(|(queries, _)| query_tiles(queries)).sum();
+        let longest = tiles_of_queries.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+        let wanted_parts = parts_that_end_soonest(busy, workers, longest / MIN_KEY_TILES_PER_SPLIT);
 
-        let mut items = Vec::with_capacity(count);
+        let mut items = Vec::with_capacity(ranges.query_ranges().iter().map(query_tiles).sum());
         let mut reductions = Vec::new();
         let mut slots = 0u32;
         for row in 0..batch as u32 {
             for head in 0..heads as u32 {
-                for (queries, tiles) in ranges.query_ranges().iter().zip(&tiles_of_queries) {
+                for (queries, tiles) in with_tiles() {
                     let parts = wanted_parts.min(tiles.len() / MIN_KEY_TILES_PER_SPLIT).max(1);
                     for offset in (0..queries.len).step_by(tile.queries) {
                         let query_start = (queries.start + offset) as u64;
@@ -195,6 +199,17 @@ impl TileSchedule {
     }
 }
 
+/// Into how many parts, at most `most`, each of `items` equally long items is best cut on so many workers.
+fn parts_that_end_soonest(items: usize, workers: usize, most: usize) -> usize {
+    if items == 0 || items >= workers {
+        return 1;
+    }
+    let rounds = |parts: usize| (items * parts).div_ceil(workers);
+    // The time is rounds / parts. Beyond twice as many parts as fill the workers once, little is left to gain.
+    let sooner = |a: &usize, b: &usize| (rounds(*a) * b).cmp(&(rounds(*b) * a));
+    (1..=most.min(2 * workers.div_ceil(items))).min_by(sooner).unwrap_or(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,14 +235,29 @@ mod tests {
 
     #[test]
     fn keys_are_split_only_when_workers_would_be_idle() {
-        // 1 tile of queries and 4 tiles of keys that ask for nothing: 5 items.
-        assert_eq!(parts(32, 128, 5), 1);
-        // 6 workers want 2 parts of at least 4 of the 8 key tiles.
-        assert_eq!(parts(32, 128, 6), 2);
+        // 1 tile of queries, and tiles of keys that ask for nothing and are no work.
+        assert_eq!(parts(32, 128, 1), 1);
+        // 2 workers want 2 parts of at least 4 of the 8 key tiles.
+        assert_eq!(parts(32, 128, 2), 2);
         // One key tile less, and a part would be too short.
-        assert_eq!(parts(32, 112, 6), 1);
+        assert_eq!(parts(32, 112, 2), 1);
         // However many workers there are, no part has fewer than 4 key tiles.
         assert_eq!(parts(32, 16 * 4 * 7, 1_000_000), 7);
+    }
+
+    #[test]
+    fn parts_that_gain_nothing_are_not_made() {
+        assert_eq!(parts_that_end_soonest(123, 132, 100), 1);
+        assert_eq!(parts_that_end_soonest(132, 132, 100), 1);
+        assert_eq!(parts_that_end_soonest(70, 132, 100), 3);
+        assert_eq!(parts_that_end_soonest(66, 132, 100), 2);
+        assert_eq!(parts_that_end_soonest(1, 132, 16), 16);
+        assert_eq!(parts_that_end_soonest(0, 132, 16), 1);
+        // The length of a launch never exceeds that of one without parts.
+        for items in 1..140usize {
+            let parts = parts_that_end_soonest(items, 132, 64);
+            assert!((items * parts).div_ceil(132) <= parts * items.div_ceil(132), "{items} items in {parts} parts");
+        }
     }
 
     #[test]
