@@ -111,8 +111,8 @@ impl KvCache {
 
     fn with_padding(mut self, padding: Option<KeyPadding>) -> Result<Self> {
         if let Some(padding) = &padding {
-            let groups = self.layout.names().join(", ");
-            crate::padding::check(padding, self.batch(), self.layout.tokens(), &groups)?;
+            let groups = || self.layout.names().join(", ");
+            crate::padding::check(padding, self.batch(), self.layout.tokens(), groups)?;
         }
         // A full mask is as good as none.
         self.padding = padding.filter(|padding| !padding.is_full());

@@ -100,15 +100,15 @@ impl KeyPadding {
     }
 }
 
-/// Checks a mask against the input.
+/// Checks a mask against the input, whose groups are named for the error.
 pub(crate) fn check(
     padding: &KeyPadding,
     batch: usize,
     tokens: usize,
-    groups: &str,
+    groups: impl FnOnce() -> String,
 ) -> std::result::Result<(), AttentionError> {
     if padding.tokens() != tokens {
-        let (expected, got, groups) = (tokens, padding.tokens(), groups.to_string());
+        let (expected, got, groups) = (tokens, padding.tokens(), groups());
         return Err(AttentionError::TokenCount { argument: "key_padding", expected, got, groups });
     }
     if padding.batch() != batch && padding.batch() != 1 {

@@ -247,7 +247,7 @@ impl RopeFrequencies {
     /// As [`rotate`](Self::rotate), for f32 or f64, without rounding in between.
     pub(crate) fn rotate_wide(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, heads, tokens, head_dim) = x.dims4()?;
-        self.check(batch, tokens, head_dim, "x")?;
+        self.check(batch, tokens, head_dim, || "x".to_string())?;
         let table = to_dtype(&self.table, x.dtype())?.unsqueeze(1)?;
         let (cos, sin) = (table.narrow(D::Minus1, 0, 1)?, table.narrow(D::Minus1, 1, 1)?);
         let pairs = x.contiguous()?.reshape((batch, heads, tokens, head_dim / 2, 2))?;
@@ -258,15 +258,16 @@ impl RopeFrequencies {
     }
 
     /// Checks that these angles rotate `tokens` tokens of heads of `head_dim` channels in a batch of `batch`.
+    /// `groups` names the tokens for the error.
     pub(crate) fn check(
         &self,
         batch: usize,
         tokens: usize,
         head_dim: usize,
-        groups: &str,
+        groups: impl FnOnce() -> String,
     ) -> std::result::Result<(), AttentionError> {
         if self.tokens() != tokens {
-            let (expected, got, groups) = (tokens, self.tokens(), groups.to_string());
+            let (expected, got, groups) = (tokens, self.tokens(), groups());
             return Err(AttentionError::TokenCount { argument: "RoPE frequencies", expected, got, groups });
         }
         if self.head_dim() != head_dim {

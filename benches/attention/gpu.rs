@@ -11,7 +11,7 @@ use candle_mixed_attention::plan::KeySource;
 use candle_mixed_attention::{AttentionOptions, AttentionPlan, Backend, supports};
 use criterion::{Criterion, Throughput};
 
-use crate::Operands;
+use crate::operands::Operands;
 use crate::peers::{candle_sdpa, per_pattern};
 use crate::workloads::{Workload, gpu_workloads};
 
@@ -78,12 +78,12 @@ fn launches_on(criterion: &mut Criterion, name: &str, device: Result<Device>) {
 
 fn measure(criterion: &mut Criterion, gpu: &str, caches: &ColdCaches, workload: &Workload, dtype: DType) -> Result<()> {
     let name = format!("{gpu}/{}/{}", dtype.as_str(), workload.name);
-    let operands = Operands::new(workload, dtype, &caches.device)?;
+    let operands = Operands::random(workload, dtype, &caches.device)?;
     let mut options = AttentionOptions::default().backend(Backend::Fused);
     if let Some(padding) = workload.padding()? {
         options = options.key_padding(padding);
     }
-    let ours = || operands.run(&workload.plan, &options);
+    let ours = || operands.attend(&workload.plan, &options);
     let tolerance = if dtype == DType::F32 { 1e-5 } else { 3e-2 };
     let error = worst_error(&operands, workload, &ours()?)?;
     println!("{name}: worst error of sampled rows {error:.1e}");
@@ -94,13 +94,13 @@ fn measure(criterion: &mut Criterion, gpu: &str, caches: &ColdCaches, workload: 
     group.bench_function("fused", |bencher| bencher.iter_custom(|iterations| caches.total(iterations, ours)));
     if dtype == DType::F32 && caches.device.is_cuda() {
         let rounded = options.clone().tf32(true);
-        let tf32 = || operands.run(&workload.plan, &rounded);
+        let tf32 = || operands.attend(&workload.plan, &rounded);
         group.bench_function("fused tf32", |bencher| bencher.iter_custom(|iterations| caches.total(iterations, tf32)));
     }
     // A plan of its own each time: cut into tiles, uploaded, launched.
     let first_call = || {
         let (tokens, patterns) = (workload.plan.tokens(), workload.plan.patterns());
-        operands.run(&AttentionPlan::new(tokens, patterns)?, &options)
+        operands.attend(&AttentionPlan::new(tokens, patterns)?, &options)
     };
     group.bench_function("fused, first call", |bencher| {
         bencher.iter_custom(|iterations| caches.total(iterations, first_call));

@@ -1,10 +1,10 @@
 //! What a candle user would write today: one attention per pattern, between splitting and concatenating.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor, bail};
 use candle_mixed_attention::plan::{KeySource, PlanRanges, QueryRange};
 use candle_nn::attention::{AttnMask, flash_attn};
 
-use crate::Operands;
+use crate::operands::Operands;
 use crate::workloads::Workload;
 
 /// Keys or values of one query range, concatenated.
@@ -45,12 +45,17 @@ pub fn per_pattern(operands: &Operands, workload: &Workload) -> Result<Tensor> {
     })
 }
 
-/// candle_nn's flash attention for the CPU, f32.
+/// candle_nn's flash attention for the CPU.
 pub fn candle_flash(operands: &Operands, workload: &Workload) -> Result<Tensor> {
     let scale = 1.0 / (workload.head_dim() as f32).sqrt();
     for_each_range(operands, workload, |queries, keys, values| {
         let rows = |tensor: &Tensor| tensor.transpose(1, 2)?.contiguous();
-        flash_attn::<f32>(&rows(&queries)?, &rows(&keys)?, &rows(&values)?, scale, AttnMask::None, None, None)
+        let (queries, keys, values) = (rows(&queries)?, rows(&keys)?, rows(&values)?);
+        match queries.dtype() {
+            DType::F32 => flash_attn::<f32>(&queries, &keys, &values, scale, AttnMask::None, None, None),
+            DType::BF16 => flash_attn::<half::bf16>(&queries, &keys, &values, scale, AttnMask::None, None, None),
+            dtype => bail!("flash attention is not compared in {dtype:?}"),
+        }
     })
 }
 

@@ -95,14 +95,14 @@ impl Arguments {
         }
 
         if let Some(rope) = &options.rope {
-            rope.check(batch, tokens, head_dim, &plan.describe_input())?;
+            rope.check(batch, tokens, head_dim, || plan.describe_input())?;
             if !rope.table().device().same_device(queries.device()) {
                 let (expected, got) = (queries.device().location(), rope.table().device().location());
                 return Err(AttentionError::Device { argument: "RoPE frequencies", expected, got });
             }
         }
         if let Some(padding) = &options.key_padding {
-            crate::padding::check(padding, batch, tokens, &plan.describe_input())?;
+            crate::padding::check(padding, batch, tokens, || plan.describe_input())?;
             if plan.needs_cache() && !resolved.ranges().has_input_keys() {
                 return Err(AttentionError::PaddingWithoutKeys);
             }

@@ -53,6 +53,7 @@ struct Inner {
     tokens: Vec<TokenSpec>,
     patterns: Vec<AttentionPattern>,
     input_tokens: usize,
+    has_cached: bool,
     /// Sizes that cached groups must have, where the plan was derived from the one that filled the cache.
     expected_cached: HashMap<String, usize>,
     /// The plan without a cache, or for the layout given by `with_cache_layout`.
@@ -88,8 +89,15 @@ impl AttentionPlan {
     ) -> Result<Self, PlanError> {
         let input_tokens = check(&tokens, &patterns)?;
         let has_cached = tokens.iter().any(TokenSpec::is_cached);
-        let mut inner =
-            Inner { tokens, patterns, input_tokens, expected_cached, known: None, met: Mutex::new(Vec::new()) };
+        let mut inner = Inner {
+            tokens,
+            patterns,
+            input_tokens,
+            has_cached,
+            expected_cached,
+            known: None,
+            met: Mutex::new(Vec::new()),
+        };
         if layout.is_some() || !has_cached {
             let ranges = inner.ranges(layout.as_ref())?;
             inner.known = Some(Arc::new(ResolvedPlan::new(ranges, layout)));
@@ -124,7 +132,7 @@ impl AttentionPlan {
 
     /// Whether a cache is needed.
     pub fn needs_cache(&self) -> bool {
-        self.cached_groups().next().is_some()
+        self.inner.has_cached
     }
 
     /// First token and size of an input group.

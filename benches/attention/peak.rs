@@ -1,0 +1,129 @@
+//! What the machine can do at most: the multiply-adds that a kernel is made of, in a loop without loads.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use candle_core::DType;
+use candle_mixed_attention::SimdLevel;
+
+use crate::clock::Clock;
+
+/// Chains of dependent instructions, enough to hide their latency on every machine.
+const CHAINS: usize = 24;
+
+/// GFLOP/s of one core: multiply-adds of the SIMD level in use, bf16 dot products where its kernel for `dtype` has them.
+pub fn gflops_per_core(dtype: DType) -> f64 {
+    let level = SimdLevel::active().expect("an instruction set of this CPU");
+    const STEPS: usize = 100_000;
+    let mut best = Duration::MAX;
+    let mut flops = 0;
+    // About as long as the best of several runs of a workload, so that both meet the same frequencies.
+    let start = Clock::start();
+    while start.elapsed().wall < Duration::from_millis(300) {
+        let run = Clock::start();
+        flops = multiply_adds(level, dtype, STEPS);
+        best = best.min(run.elapsed().cpu);
+    }
+    flops as f64 / best.as_secs_f64() / 1e9
+}
+
+/// Runs `steps` rounds of all chains and returns their floating-point operations.
+fn multiply_adds(level: SimdLevel, dtype: DType, steps: usize) -> usize {
+    let per_lane = 2 * CHAINS * steps;
+    match level {
+        // SAFETY: the level is one that this CPU has.
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::Avx512Bf16 if dtype == DType::BF16 => unsafe {
+            x86::avx512_bf16(steps);
+            32 * per_lane
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => unsafe {
+            x86::avx512(steps);
+            16 * per_lane
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::Avx2 => unsafe {
+            x86::avx2(steps);
+            8 * per_lane
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        SimdLevel::Neon => unsafe {
+            neon(steps);
+            4 * per_lane
+        },
+        _ => {
+            let (factor, mut sums) = (black_box([0.5f32; 4]), [[0.25f32; 4]; CHAINS]);
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = std::array::from_fn(|lane| factor[lane] * sum[lane] + factor[lane]);
+                }
+            }
+            black_box(sums);
+            4 * per_lane
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use super::CHAINS;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn avx2(steps: usize) {
+        let factor = black_box(_mm256_set1_ps(0.5));
+        // 16 registers hold 12 chains; two rounds make up the count.
+        let mut sums = [_mm256_set1_ps(0.25); CHAINS / 2];
+        for _ in 0..2 * steps {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(factor, *sum, factor);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn avx512(steps: usize) {
+        let factor = black_box(_mm512_set1_ps(0.5));
+        let mut sums = [_mm512_set1_ps(0.25); CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(factor, *sum, factor);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub fn avx512_bf16(steps: usize) {
+        let half = black_box(_mm512_set1_ps(0.5));
+        let factor = _mm512_cvtne2ps_pbh(half, half);
+        let mut sums = [_mm512_set1_ps(0.25); CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, factor, factor);
+            }
+        }
+        black_box(sums);
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn neon(steps: usize) {
+    use std::arch::aarch64::*;
+    let factor = black_box(vdupq_n_f32(0.5));
+    let mut sums = [vdupq_n_f32(0.25); CHAINS];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = vfmaq_f32(factor, factor, *sum);
+        }
+    }
+    black_box(sums);
+}
