@@ -11,8 +11,9 @@ cd "$(dirname "$0")/.."
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(80 90)
 
-# The images are those that the crate embeds: the build script says where it left them.
-out=$(cargo check --quiet --release --lib --features cuda --message-format=json |
+# The images are those that the crate embeds: the build script says where it left them. All targets, as elsewhere: the
+# library alone has dependencies with fewer features, and candle's own kernels would be compiled once more.
+out=$(cargo check --quiet --release --all-targets --features cuda --message-format=json |
   sed -n 's/.*"reason":"build-script-executed".*candle-mixed-attention.*"out_dir":"\([^"]*\)".*/\1/p' | tail -1)
 [ -f "$out/cuda_images.rs" ] || { echo "no kernel images in '$out'" >&2; exit 1; }
 
