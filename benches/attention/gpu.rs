@@ -41,7 +41,10 @@ pub fn launches(criterion: &mut Criterion) {
 fn launches_on(criterion: &mut Criterion, name: &str, device: Result<Device>) {
     let device = match device {
         Ok(device) => device,
-        Err(error) => return println!("the groups '{name}' are skipped: {error}"),
+        Err(error) => {
+            let reason = error.to_string();
+            return println!("the groups '{name}' are skipped: {}", reason.lines().next().unwrap_or_default());
+        }
     };
     if let Err(reason) = supports(&device, DType::F16, 64) {
         return println!("the groups '{name}' are skipped: {reason}");
