@@ -16,6 +16,8 @@
 mod clock;
 mod contest;
 #[cfg(any(feature = "cuda", feature = "metal"))]
+mod device_clock;
+#[cfg(any(feature = "cuda", feature = "metal"))]
 mod gpu;
 mod operands;
 mod peak;
