@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """The workloads of benches/attention in PyTorch.
 
-    pip install torch
+    pip install torch safetensors
+    ATTENTION_EXPORT=target/attention-layers cargo bench --bench attention
     python3 benches/peers/torch_attention.py [--threads 1] [--dtype float32]
     python3 benches/peers/torch_attention.py --device cuda [--ours LOG] [--dtypes f16] [--workloads A,B] [--seconds 0.3]
 
-On the CPU: per-pattern scaled_dot_product_attention between split and cat, alone and in a layer with its projections;
-CPU time, best of several runs.
+On the CPU: per-pattern scaled_dot_product_attention between split and cat, alone and in a layer with its projections,
+with the weights and inputs that our bench exported; the layer's output is compared with ours. CPU time, best of several
+runs.
 
 On a GPU: the same with each backend that takes the workload; FlexAttention with a compiled block mask; each also as a
 CUDA graph; one dense SDPA with a mask. Padding is given as a mask, and by gathering the real keys before each call,
@@ -19,6 +21,7 @@ GFLOP/s count visible pairs. Every result is compared with f64 before it is time
 """
 import argparse
 import gc
+import pathlib
 import statistics
 import time
 
@@ -122,28 +125,35 @@ def cpu_time(run, seconds=1.5):
 
 
 def measure_cpu(arguments):
+    from safetensors.torch import load_file
+
     torch.set_num_threads(arguments.threads)
     dtype = getattr(torch, arguments.dtype)
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
     print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.dtype}")
     for workload in cpu_workloads():
-        hidden = workload.hidden
-        q, k, v, cache = operands(workload, dtype, "cpu")
-        x = torch.randn(1, workload.tokens, hidden).to(dtype)
-        first = torch.nn.Linear(hidden, hidden * (1 if cache else 3)).to(dtype)
-        proj = torch.nn.Linear(hidden, hidden).to(dtype)
+        tensors = load_file(pathlib.Path(arguments.layers) / f"{workload.name}.safetensors")
+        t = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        cache = {name: (t[f"cache.{name}.keys"], t[f"cache.{name}.values"]) for name in workload.cached}
+
+        def project():
+            parts = F.linear(t["x"], t["input.weight"], t["input.bias"])
+            parts = parts.view(1, workload.tokens, -1, workload.heads, workload.dim).permute(2, 0, 3, 1, 4)
+            return (parts[0], None, None) if cache else parts
 
         def layer():
-            parts = first(x).view(1, workload.tokens, -1, workload.heads, workload.dim).permute(2, 0, 3, 1, 4)
-            y = attend(*((parts[0], None, None) if cache else parts), workload, cache)
-            return proj(y.transpose(1, 2).reshape(1, workload.tokens, hidden))
+            y = attend(*project(), workload, cache)
+            return F.linear(y.transpose(1, 2).reshape(t["x"].shape), t["proj.weight"], t["proj.bias"])
 
+        q, k, v = project()
         run = lambda: attend(q, k, v, workload, cache)  # noqa: E731
         worst = worst_error(run(), q, k, v, workload, cache)
-        assert worst < (1e-4 if dtype == torch.float32 else 5e-2), (workload.name, worst)
+        differs = (layer().float() - tensors["output"]).abs().max().item()
+        assert worst < tolerance and differs < tolerance, (workload.name, worst, differs)
         core, whole = cpu_time(run), cpu_time(layer)
         rate = workload.flops() / core / 1e9
         times = f"core {core * 1e3:9.3f} ms {rate:7.1f} GF/s   layer {whole * 1e3:9.3f} ms"
-        print(f"{workload.name:10} {times}", flush=True)
+        print(f"{workload.name:10} {times}   differs from ours by {differs:.1e}", flush=True)
 
 
 # ---- GPU -------------------------------------------------------------------------------------------------------------
@@ -349,6 +359,7 @@ def main():
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", default="float32", help="on the CPU")
+    parser.add_argument("--layers", default="target/attention-layers", help="on the CPU: what our bench exported")
     parser.add_argument("--dtypes", default="f16,bf16,f32", help="on a GPU")
     parser.add_argument("--workloads", default="", help="on a GPU: beginnings of names, as A or 'A self,C'")
     parser.add_argument("--seconds", type=float, default=1.0, help="on a GPU: for each peer, at most 200 calls")
