@@ -128,8 +128,9 @@ impl Compiler {
         })
     }
 
-    /// Checks that pointers of a `.metal` file name their address spaces and keep to them, without running anything.
-    pub fn check_address_spaces(&self, path: &Path, defines: &[&str]) -> Result<()> {
+    /// Checks that a `.metal` file is the C++ that Metal is made of, and that its pointers name their address spaces and
+    /// keep to them, without running anything.
+    pub fn check_language(&self, path: &Path, defines: &[&str]) -> Result<()> {
         let unqualified = unqualified_pointers(&fs::read_to_string(path)?);
         ensure!(unqualified.is_empty(), "{}: no address space: {}", path.display(), unqualified.join("; "));
         let cache = cache_folder()?;
