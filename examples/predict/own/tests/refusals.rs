@@ -174,6 +174,21 @@ fn damaged_files_are_named() {
             },
             "there are no statistics for field 'surface_p'",
         ),
+        (
+            |place| {
+                rewrite(place, "model.safetensors", |mut bytes| {
+                    let last = bytes.len() - 4;
+                    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+                    bytes
+                })
+            },
+            "--weights: '{}/model.safetensors' does not fit the network:\n  not finite: ",
+        ),
+        // Only the network itself can say so.
+        (
+            |place| replace(place, "model.json", "\"std\":[2.0]", "\"std\":[3e38]"),
+            "anchors of 'surface': the network predicts p = ",
+        ),
     ];
     for (damage, expected) in cases {
         let workplace = Workplace::new();
