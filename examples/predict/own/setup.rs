@@ -130,11 +130,16 @@ impl Setup {
         Ok(identity.as_object().cloned().unwrap_or_default())
     }
 
-    /// Loads the network, and draws and encodes geometry and anchors.
-    pub fn encode(&mut self, arguments: &Arguments) -> Result<EncodedBody> {
+    /// Loads the network.
+    pub fn load(&self, arguments: &Arguments) -> Result<Predictor> {
+        let (device, dtype) = (arguments.compute.device.open()?, arguments.compute.dtype.0);
+        let network = self.checkpoint.load(&self.config, dtype, &device).context("--weights")?;
+        Ok(Predictor::new(network, &self.statistics)?)
+    }
+
+    /// Draws the points of the geometry and the anchors.
+    pub fn draw(&mut self, arguments: &Arguments) -> Result<PredictorInput> {
         let (model, compute) = (&arguments.model, &arguments.compute);
-        let network = self.checkpoint.load(&self.config, compute.dtype.0, &compute.device.open()?)?;
-        let predictor = Predictor::new(network, &self.statistics)?;
         let mut input = PredictorInput::new();
         for (name, values) in &self.conditions {
             input = input.condition(name, values);
@@ -154,7 +159,7 @@ impl Setup {
             }
             input = input.anchors(domain, anchors.as_flattened());
         }
-        Ok(predictor.encode(&input)?)
+        Ok(input)
     }
 
     /// The mesh of the geometry, if it is one.

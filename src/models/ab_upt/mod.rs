@@ -49,6 +49,7 @@ mod config;
 mod embedding;
 mod error;
 mod feed_forward;
+mod finite;
 mod geometry;
 mod inputs;
 mod mlp;

@@ -174,6 +174,21 @@ fn damaged_files_are_named() {
             },
             "there are no statistics for field 'surface_p'",
         ),
+        (
+            |place| {
+                rewrite(place, "model.safetensors", |mut bytes| {
+                    let last = bytes.len() - 4;
+                    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+                    bytes
+                })
+            },
+            "--weights: '{}/model.safetensors' does not fit the network:\n  not finite: ",
+        ),
+        // Only the network itself can say so.
+        (
+            |place| replace(place, "model.json", "\"std\":[2.0]", "\"std\":[3e38]"),
+            "anchors of 'surface': the network predicts p = ",
+        ),
     ];
     for (damage, expected) in cases {
         let workplace = Workplace::new();
@@ -182,6 +197,70 @@ fn damaged_files_are_named() {
         let error = workplace.refusal(&workplace.line(&[]));
         assert!(error.contains(&expected), "expected '{expected}', got '{error}'");
     }
+}
+
+#[test]
+fn a_dry_run_finds_what_a_run_would() {
+    let cases: &[(Damage, &str)] = &[
+        (
+            |place| {
+                let point = stl_io::Vertex::new([0.5; 3]);
+                let triangle = stl_io::Triangle { normal: stl_io::Normal::new([0.0; 3]), vertices: [point; 3] };
+                let mut file = std::fs::File::create(place.path("body.stl")).unwrap();
+                stl_io::write_stl(&mut file, [triangle; 4].iter()).unwrap();
+            },
+            "--geometry: the mesh has no area",
+        ),
+        (
+            |place| {
+                std::fs::create_dir(place.path("out")).unwrap();
+                place.run(&["--out", "{}/earlier"]).unwrap();
+                std::fs::rename(place.path("earlier/run.json"), place.path("out/run.json")).unwrap();
+            },
+            "holds a run; --resume goes on with it",
+        ),
+    ];
+    for (damage, expected) in cases {
+        let workplace = Workplace::new();
+        damage(&workplace);
+        let before = workplace.files("out");
+        let line = workplace.line(&["--dry-run"]);
+        let error = format!("{:#}", run(&line).expect_err("the dry run should be refused"));
+        assert!(error.contains(expected), "expected '{expected}', got '{error}'");
+        assert_eq!(workplace.files("out"), before);
+    }
+}
+
+#[test]
+fn a_dry_run_reads_all_weights() {
+    let stored = |name: &str| format!("{}/tests/torch_files/{name}", env!("CARGO_MANIFEST_DIR"));
+    let workplace = Workplace::new();
+    let statistics = json!({
+        "position": {"shift": [0, 0, 0], "scale": [1, 1, 1]},
+        "fields": [
+            {"domain": "surface", "name": "pressure", "mean": [0], "std": [1]},
+            {"domain": "volume", "name": "velocity", "mean": [0, 0, 0], "std": [1, 1, 1]},
+            {"domain": "volume", "name": "pressure", "mean": [0], "std": [1]},
+        ],
+    });
+    std::fs::write(workplace.path("statistics.json"), statistics.to_string()).unwrap();
+    let words = "predict --weights {}/model.th --stats {}/statistics.json --geometry {}/body.stl \
+                 --volume {}/volume.npy --anchors 8 --out {}/out --dry-run";
+    let folder = workplace.folder.path().display().to_string();
+    let line: Vec<_> = words.split_whitespace().map(|word| word.replace("{}", &folder)).collect();
+
+    let mut bytes = std::fs::read(stored("new.th")).unwrap();
+    std::fs::write(workplace.path("model.th"), &bytes).unwrap();
+    run(&line).unwrap();
+    // A changed number does not have the checksum of its storage.
+    let weights = safetensors::load(stored("weights.safetensors"), &Device::Cpu).unwrap();
+    let weight = numbers(&weights["physics_blocks.1.norm2.bias"]);
+    let pattern: Vec<u8> = weight.into_iter().flat_map(f32::to_le_bytes).collect();
+    let at = bytes.windows(pattern.len()).position(|window| window == pattern).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(workplace.path("model.th"), &bytes).unwrap();
+    let error = workplace.refusal(&line);
+    assert!(error.contains("--weights: ") && error.contains("physics_blocks.1.norm2.bias"), "{error}");
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn three_domains_are_predicted_and_drawn() {
 
     // The chunks of the run are those of one pass of the library.
     let arguments = Arguments::try_parse_from(workplace.line(&[])).unwrap();
-    let body = Setup::read(&arguments).unwrap().encode(&arguments).unwrap();
+    let mut setup = Setup::read(&arguments).unwrap();
+    let body = setup.load(&arguments).unwrap().encode(&setup.draw(&arguments).unwrap()).unwrap();
     for (domain, count) in [("volume", 61), ("wake", 23)] {
         let written = workplace.tensors(&format!("{domain}.safetensors"));
         let positions = numbers(&written["positions"]);
