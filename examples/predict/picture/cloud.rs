@@ -18,6 +18,9 @@ const CORNERS: usize = 6;
 /// How flat the neighbours of most points lie on a surface: their thickness against their narrower width, both squared.
 const FLAT: f32 = 0.1;
 
+/// Their width against their length where they make a line instead, both squared.
+const THIN: f32 = 1e-3;
+
 /// A small part of a surface around one of its points.
 pub struct Disc {
     pub centre: Vec3,
@@ -58,8 +61,8 @@ pub fn discs(points: &[Vec3]) -> Option<Vec<Disc>> {
     let disc = |&centre: &Vec3| {
         let near = tree.query(&centre).nearest_n::<SquaredEuclidean<f32>>(NEIGHBOURS).execute();
         let offsets: Vec<Vec3> = near.iter().map(|near| minus(points[near.item as usize], centre)).collect();
-        let (normal, thickness, width) = plane(&offsets);
-        flat += usize::from(thickness < FLAT * width);
+        let (normal, [thickness, width, length]) = plane(&offsets);
+        flat += usize::from(thickness < FLAT * width && width > THIN * length);
         let farthest = offsets.iter().map(|&offset| dot(offset, offset)).fold(0.0, f32::max).sqrt();
         Disc { centre, normal, radius: REACH * farthest }
     };
@@ -67,8 +70,8 @@ pub fn discs(points: &[Vec3]) -> Option<Vec<Disc>> {
     (2 * flat > points.len()).then_some(discs)
 }
 
-/// The direction in which some points spread the least, and the squares of their smallest and middle spread.
-fn plane(offsets: &[Vec3]) -> (Vec3, f32, f32) {
+/// The direction in which some points spread the least, and the squares of their spreads, the smallest first.
+fn plane(offsets: &[Vec3]) -> (Vec3, [f32; 3]) {
     let count = offsets.len() as f32;
     let mean: Vec3 = std::array::from_fn(|i| offsets.iter().map(|offset| offset[i]).sum::<f32>() / count);
     let mut spread = [[0.0f32; 3]; 3];
@@ -83,8 +86,7 @@ fn plane(offsets: &[Vec3]) -> (Vec3, f32, f32) {
     let (squares, directions) = principal_axes(spread);
     let mut order = [0, 1, 2];
     order.sort_unstable_by(|&a, &b| squares[a].total_cmp(&squares[b]));
-    let [least, middle, _] = order;
-    (std::array::from_fn(|i| directions[i][least]), squares[least].max(0.0), squares[middle])
+    (std::array::from_fn(|i| directions[i][order[0]]), order.map(|at| squares[at].max(0.0)))
 }
 
 /// Eigenvalues of a symmetric matrix, and its eigenvectors as columns: Jacobi rotations.

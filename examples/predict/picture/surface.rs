@@ -148,7 +148,7 @@ fn draw_disc(tile: &mut Tile, disc: &Disc, corner: impl Fn(Vec3, f32) -> Corner)
 /// The directions of x, y and z in the lower left corner.
 fn draw_axes(canvas: &mut Canvas, rect: Rect, view: &View, fonts: &text::Fonts, ink: Colour) {
     let length = 34.0;
-    let origin = [rect.x + 40.0, rect.y + rect.height - 34.0];
+    let origin = [rect.x + 40.0, rect.y + rect.height - 14.0];
     for (axis, name) in ["x", "y", "z"].iter().enumerate() {
         let along = |reach: f32| [origin[0] + reach * view.right[axis], origin[1] - reach * view.up[axis]];
         canvas.polyline(&[origin, along(length)], 1.6, ink, 0.8);
