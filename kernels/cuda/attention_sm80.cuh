@@ -22,8 +22,8 @@
 // Shared memory: the query tile, then STAGES tiles of KEYS keys and of KEYS values, XOR-swizzled (elements.cuh), and
 // the row bits of each stage. The query tile is reused for the output on its way out.
 //
-// Registers: ROW_TILES · HEAD_DIM / 2 accumulators and ROW_TILES · KEYS / 2 scores per thread, plus
-// ROW_TILES · HEAD_DIM / 4 of queries where they stay in registers.
+// Registers: ROW_TILES · HEAD_DIM / 2 sums and ROW_TILES · KEYS / 2 scores per thread (as operands, f32 needs twice that),
+// plus ROW_TILES · HEAD_DIM / 4 of queries where they stay in registers.
 //
 // Pipeline. Stage j % STAGES holds step j. In iteration j a warp waits for its copies of step j, meets the other warps
 // (now everyone's copies have landed, and everyone is done with step j − 1), starts the copies of step
@@ -39,6 +39,7 @@
 #include "arguments.cuh"
 #include "combine.cuh"
 #include "elements.cuh"
+#include "rebase.cuh"
 #include "rotation.cuh"
 
 // One tuned row; see src/attention/cuda/tuning.rs.
@@ -60,6 +61,8 @@ struct Sm80Tiling {
     static constexpr int KEY_STEPS = KEYS / Element::KEY_STEP;      // matrix steps of P V
     static constexpr int KEY_TILES = KEYS / 8;                      // accumulator tiles across the keys
     static constexpr int CHANNEL_TILES = HEAD_DIM / 8;              // accumulator tiles across the channels
+    // Matrix steps of Q Kᵀ side by side: of all resident queries, else as many as the assembler finds registers for.
+    static constexpr int SCORE_UNROLL = RESIDENT_QUERIES ? CHANNEL_STEPS : 2;
     static constexpr uint64_t ALL_KEYS = KEYS == 64 ? ~uint64_t(0) : (uint64_t(1) << KEYS) - 1;
 
     static constexpr int QUERY_BYTES = QUERIES * CHUNKS * 16;
@@ -94,8 +97,9 @@ struct Sm80Shared {
 template <class T>
 struct Sm80Accumulators {
     float output[T::ROW_TILES][T::CHANNEL_TILES][4];
-    float maximum[T::ROW_TILES][2];   // of the raw scores, the same in the four lanes of a row
-    float sum[T::ROW_TILES][2];       // this lane's columns only
+    float maximum[T::ROW_TILES][2];      // of the raw scores, the same in the four lanes of a row
+    float sum[T::ROW_TILES][2];          // this lane's columns only
+    float correction[T::ROW_TILES][2];   // what the last step multiplies older output with
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -240,7 +244,7 @@ __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY
             for (int e = 0; e < 4; ++e) scores[i][n][e] = 0.0f;
         }
     }
-#pragma unroll
+#pragma unroll T::SCORE_UNROLL
     for (int step = 0; step < T::CHANNEL_STEPS; ++step) {
         typename E::A a[T::ROW_TILES];
 #pragma unroll
@@ -255,8 +259,8 @@ __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY
             const typename E::B left = E::b(raw[0], raw[1]), right = E::b(raw[2], raw[3]);
 #pragma unroll
             for (int i = 0; i < T::ROW_TILES; ++i) {
-                E::mma(scores[i][2 * n], a[i], left);
-                E::mma(scores[i][2 * n + 1], a[i], right);
+                E::mma_rounded(scores[i][2 * n], a[i], left);
+                E::mma_rounded(scores[i][2 * n + 1], a[i], right);
             }
         }
     }
@@ -277,7 +281,7 @@ __device__ __forceinline__ void sm80_hide(float (&scores)[T::ROW_TILES][T::KEY_T
     }
 }
 
-// The online softmax: turns scores into probabilities relative to the new maximum and rescales what was summed so far.
+// The online softmax: turns scores into probabilities relative to the new maximum; leaves the factor for older output.
 template <class T>
 __device__ __forceinline__ void sm80_softmax(float (&scores)[T::ROW_TILES][T::KEY_TILES][4], Sm80Accumulators<T>& sums,
                                              float scale_log2) {
@@ -294,47 +298,61 @@ __device__ __forceinline__ void sm80_softmax(float (&scores)[T::ROW_TILES][T::KE
             maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
             maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 2));
             sums.maximum[i][half] = maximum;
-            // Scores that are all −∞ so far must not make −∞ − −∞.
-            const float base = maximum == -INFINITY ? 0.0f : maximum * scale_log2;
-            const float correction = ptx::exp2_approx(fmaf(before, scale_log2, -base));
+            const Rebase rebase(before, maximum, scale_log2);
             float sum = 0.0f;
 #pragma unroll
             for (int n = 0; n < T::KEY_TILES; ++n) {
 #pragma unroll
                 for (int e = 2 * half; e < 2 * half + 2; ++e) {
-                    scores[i][n][e] = ptx::exp2_approx(fmaf(scores[i][n][e], scale_log2, -base));
+                    scores[i][n][e] = ptx::exp2_approx(fmaf(scores[i][n][e], scale_log2, -rebase.base));
                     sum += scores[i][n][e];
                 }
             }
-            sums.sum[i][half] = fmaf(sums.sum[i][half], correction, sum);
-#pragma unroll
-            for (int n = 0; n < T::CHANNEL_TILES; ++n) {
-                sums.output[i][n][2 * half] *= correction;
-                sums.output[i][n][2 * half + 1] *= correction;
-            }
+            sums.sum[i][half] = fmaf(sums.sum[i][half], rebase.correction, sum);
+            sums.correction[i][half] = rebase.correction;
         }
     }
 }
 
-// O += P V
+// O = correction · O + P V. Tensor cores cut sums off where other arithmetic rounds, so that errors of a long sum add up
+// instead of cancelling: the products of a step are summed on their own and added outside, in the same instruction that
+// rescales.
 template <class T>
 __device__ __forceinline__ void sm80_accumulate(Sm80Accumulators<T>& sums,
                                                 const float (&probabilities)[T::ROW_TILES][T::KEY_TILES][4],
                                                 const unsigned char* values) {
     using E = typename T::Element;
+    constexpr int WIDTH = E::VALUE_TILES;
+    typename E::A a[T::KEY_STEPS][T::ROW_TILES];
 #pragma unroll
     for (int step = 0; step < T::KEY_STEPS; ++step) {
-        typename E::A a[T::ROW_TILES];
 #pragma unroll
-        for (int i = 0; i < T::ROW_TILES; ++i) a[i] = E::template probabilities<T::KEY_TILES>(probabilities[i], step);
+        for (int i = 0; i < T::ROW_TILES; ++i) {
+            a[step][i] = E::template probabilities<T::KEY_TILES>(probabilities[i], step);
+        }
+    }
 #pragma unroll
-        for (int n = 0; n < T::CHANNEL_TILES / 2; ++n) {
-            typename E::B b[2];
-            E::template values<T::CHUNKS>(b, values, step, n, threadIdx.x % 32);
+    for (int first = 0; first < T::CHANNEL_TILES; first += WIDTH) {
+        float products[T::ROW_TILES][WIDTH][4] = {};
+#pragma unroll
+        for (int step = 0; step < T::KEY_STEPS; ++step) {
+            typename E::B b[WIDTH];
+            E::template values<T::CHUNKS>(b, values, step, first, threadIdx.x % 32);
 #pragma unroll
             for (int i = 0; i < T::ROW_TILES; ++i) {
-                E::mma(sums.output[i][2 * n], a[i], b[0]);
-                E::mma(sums.output[i][2 * n + 1], a[i], b[1]);
+#pragma unroll
+                for (int n = 0; n < WIDTH; ++n) E::mma(products[i][n], a[step][i], b[n]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+            for (int n = 0; n < WIDTH; ++n) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    float& output = sums.output[i][first + n][e];
+                    output = fmaf(output, sums.correction[i][e / 2], products[i][n][e]);
+                }
             }
         }
     }

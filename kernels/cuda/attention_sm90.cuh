@@ -26,6 +26,11 @@
 //                        wait for O;   rescale O to the new maximum;   Pⱼ
 //     O += P V of the last step
 //
+// O stays in the accumulators, though tensor cores cut sums off where other arithmetic rounds: O of a step on its own, as
+// attention_sm80.cuh has it, would need HEAD_DIM / 2 registers more. After 16,400 keys and values of one sign the emulator,
+// which cuts off more than Hopper does, finds an error of one unit in the last place of f16, half of it the rounding of
+// the result.
+//
 // P never leaves the registers: the accumulator layout of S is, packed, the layout of an A operand. With TAKE_TURNS the
 // consumers start their products one after the other, so that one's exponentials meet another's products.
 //
@@ -40,6 +45,7 @@
 #include "combine.cuh"
 #include "elements.cuh"
 #include "exp2.cuh"
+#include "rebase.cuh"
 #include "rotation.cuh"
 
 // One launch. Toolkits differ in how far they align a tensor map, so the struct says it.
@@ -322,15 +328,14 @@ __device__ __forceinline__ void sm90_softmax(float (&scores)[T::KEYS / 2], Sm90R
         maximum = ptx::max_or_nan(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
         maximum = ptx::max_or_nan(maximum, __shfl_xor_sync(0xffffffffu, maximum, 2));
         rows.maximum[half] = maximum;
-        // Scores that are all −∞ so far must not make −∞ − −∞.
-        const float base = maximum == -INFINITY ? 0.0f : maximum * scale_log2;
-        rows.correction[half] = ptx::exp2_approx(fmaf(before, scale_log2, -base));
+        const Rebase rebase(before, maximum, scale_log2);
+        rows.correction[half] = rebase.correction;
         float sum = 0.0f;
 #pragma unroll
         for (int i = 2 * half; i < T::KEYS / 2; i += 4) {
 #pragma unroll
             for (int e = i; e < i + 2; ++e) {
-                const float x = fmaf(scores[e], scale_log2, -base);
+                const float x = fmaf(scores[e], scale_log2, -rebase.base);
                 // Elements of a row come in pairs, every fourth index: this counts them.
                 scores[e] = (e / 4 * 2 + e % 2) % 8 < T::POLYNOMIAL ? exp2_polynomial(x) : ptx::exp2_approx(x);
                 sum += scores[e];

@@ -40,6 +40,7 @@ struct HalfElement {
     static constexpr int BYTES = 2;
     static constexpr int CHUNK = 8;      // elements of 16 bytes
     static constexpr int KEY_STEP = 16;  // keys of a step of P V
+    static constexpr int VALUE_TILES = 2;  // channel tiles of one load
 
     struct A { uint32_t r[4]; };
     struct B { uint32_t r[2]; };
@@ -47,6 +48,7 @@ struct HalfElement {
     static __device__ __forceinline__ A a(const uint32_t (&raw)[4]) { return {{raw[0], raw[1], raw[2], raw[3]}}; }
     static __device__ __forceinline__ B b(uint32_t r0, uint32_t r1) { return {{r0, r1}}; }
     static __device__ __forceinline__ void mma(float (&c)[4], const A& a, const B& b) { Pair::mma(c, a.r, b.r); }
+    static __device__ __forceinline__ void mma_rounded(float (&c)[4], const A& a, const B& b) { mma(c, a, b); }
 
     // Accumulator tiles 2k and 2k + 1 of the scores are, packed, the operand A of step k.
     template <int TILES>
@@ -61,13 +63,13 @@ struct HalfElement {
     template <int CHUNKS>
     static __device__ __forceinline__ uint32_t value_swizzle(uint32_t row) { return Swizzle<CHUNKS>::of_row(row); }
 
-    // Operand B of step `step` for channel tiles 2n and 2n + 1.
+    // Operands B of step `step` for channel tiles n and n + 1, n even.
     template <int CHUNKS>
     static __device__ __forceinline__ void values(B (&b)[2], const unsigned char* tile, int step, int n, int lane) {
         const uint32_t row = step * KEY_STEP + (lane & 15);
         uint32_t raw[4];
         ptx::ldmatrix_x4_trans(raw, ptx::shared_address(tile) +
-                                        Swizzle<CHUNKS>::offset(row, 2 * n + (lane >> 4), value_swizzle<CHUNKS>(row)));
+                                        Swizzle<CHUNKS>::offset(row, n + (lane >> 4), value_swizzle<CHUNKS>(row)));
         b[0] = {{raw[0], raw[1]}};
         b[1] = {{raw[2], raw[3]}};
     }
@@ -131,6 +133,7 @@ struct FloatElement {
     static constexpr int BYTES = 4;
     static constexpr int CHUNK = 4;
     static constexpr int KEY_STEP = 8;
+    static constexpr int VALUE_TILES = 1;
 
     template <int WORDS>
     struct Operand {
@@ -170,6 +173,18 @@ struct FloatElement {
         ptx::mma_m16n8k8_tf32(c, a.big, b.big);
     }
 
+    // The same with c added outside of the tensor core, where that makes a difference.
+    static __device__ __forceinline__ void mma_rounded(float (&c)[4], const A& a, const B& b) {
+        if constexpr (COMPENSATED) {
+            float products[4] = {};
+            mma(products, a, b);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) c[i] += products[i];
+        } else {
+            mma(c, a, b);
+        }
+    }
+
     // The instruction wants columns t and t + 4 where the scores have 2t and 2t + 1. The sum over keys may run in any
     // order, so column t stands for key 2t and column t + 4 for key 2t + 1, here and in `values`.
     template <int TILES>
@@ -185,18 +200,16 @@ struct FloatElement {
     template <int CHUNKS>
     static __device__ __forceinline__ uint32_t value_swizzle(uint32_t row) { return Swizzle<CHUNKS>::of_word_row(row); }
 
+    // Operand B of step `step` for channel tile n.
     template <int CHUNKS>
-    static __device__ __forceinline__ void values(B (&b)[2], const unsigned char* tile, int step, int n, int lane) {
+    static __device__ __forceinline__ void values(B (&b)[1], const unsigned char* tile, int step, int n, int lane) {
         const uint32_t row = step * KEY_STEP + 2 * (lane & 3);
         const uint32_t swizzle = value_swizzle<CHUNKS>(row);   // of row + 1, too
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const uint32_t channel = (2 * n + i) * 8 + (lane >> 2);
-            const unsigned char* word =
-                tile + Swizzle<CHUNKS>::offset(row, channel / CHUNK, swizzle) + channel % CHUNK * 4;
-            split(b[i], 0, *reinterpret_cast<const float*>(word));
-            split(b[i], 1, *reinterpret_cast<const float*>(word + CHUNKS * 16));
-        }
+        const uint32_t channel = n * 8 + (lane >> 2);
+        const unsigned char* word =
+            tile + Swizzle<CHUNKS>::offset(row, channel / CHUNK, swizzle) + channel % CHUNK * 4;
+        split(b[0], 0, *reinterpret_cast<const float*>(word));
+        split(b[0], 1, *reinterpret_cast<const float*>(word + CHUNKS * 16));
     }
 
     static __device__ __forceinline__ void unpack(float (&x)[CHUNK], const uint4& raw) {

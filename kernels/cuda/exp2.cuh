@@ -1,7 +1,8 @@
 // 2^x on the FMA pipe, for x ≤ 0, where the special-function unit is the bottleneck.
 //
-// x = n + f with n an integer and f in [−½, ½]; 2^f by a polynomial of degree 3, 2^n by adding n to the exponent. The
-// polynomial is the best in relative error on that interval: 7.5·10⁻⁵, a sixth of what rounding to f16 may cost.
+// x = n + f with n an integer and f in [−½, ½]; 2^f by a polynomial of degree 3, 2^n by adding n to the exponent. Of the
+// polynomials that are exact at 0 this one is the best in relative error on that interval: 1.02·10⁻⁴, a fifth of what
+// rounding to f16 may cost.
 #pragma once
 
 #include <ptx.cuh>
@@ -13,8 +14,8 @@ __device__ __forceinline__ float exp2_polynomial(float x) {
     const float clamped = fmaxf(x, -126.0f);
     const float shifted = clamped + SHIFT;
     const float f = clamped - (shifted - SHIFT);
-    float p = fmaf(0.0551716909f, f, 0.24261117f);
-    p = fmaf(p, f, 0.693260968f);
-    p = fmaf(p, f, 0.999928057f);
+    float p = fmaf(0.0550089329f, f, 0.24221097f);
+    p = fmaf(p, f, 0.693282902f);
+    p = fmaf(p, f, 1.0f);
     return __uint_as_float(__float_as_uint(p) + (__float_as_uint(shifted) << 23));
 }

@@ -87,8 +87,9 @@ struct Scores {
 // row tile.
 struct Rows {
     Sums output[ROW_TILES][CHANNEL_TILES];
-    float maximum[ROW_TILES];  // of the raw scores, the same in the four lanes of a row
-    float sum[ROW_TILES];      // of this lane's columns only
+    float maximum[ROW_TILES];     // of the raw scores, the same in the four lanes of a row
+    float sum[ROW_TILES];         // of this lane's columns only
+    float correction[ROW_TILES];  // what the last step multiplies older output with
 };
 
 // The keys and values of a step.
@@ -153,7 +154,7 @@ inline void multiply_keys(thread Scores& scores, thread Queries& queries, const 
     }
 }
 
-// The online softmax: turns scores into weights relative to the new maximum and rescales what was summed so far.
+// The online softmax: turns scores into weights relative to the new maximum; leaves the factor for older output.
 template <bool ALL_VISIBLE>
 inline void soften(thread Scores& scores, thread Rows& rows, uint visible, float scale_log2, uint lane) {
     const uint mine = visible >> matrix_column(lane);
@@ -169,7 +170,9 @@ inline void soften(thread Scores& scores, thread Rows& rows, uint visible, float
         maximum = row_max(maximum);
         // Without a visible key so far nothing has been summed; 0 keeps the exponents below finite.
         const float base = maximum == -FLT_MAX ? 0.0f : maximum * scale_log2;
-        const float correction = fast::exp2(fma(rows.maximum[i], scale_log2, -base));
+        // Exactly 1 for an unchanged maximum, or every step would multiply a rounding error in once more.
+        const float before = rows.maximum[i];
+        const float correction = before == maximum ? 1.0f : fast::exp2((before - maximum) * scale_log2);
         rows.maximum[i] = maximum;
         float sum = 0.0f;
         UNROLL
@@ -183,30 +186,38 @@ inline void soften(thread Scores& scores, thread Rows& rows, uint visible, float
             sum += weight.x + weight.y;
         }
         rows.sum[i] = fma(rows.sum[i], correction, sum);
-        UNROLL
-        for (uint c = 0; c < CHANNEL_TILES; ++c) {
-            set_elements(rows.output[i][c], elements(rows.output[i][c]) * correction);
-        }
+        rows.correction[i] = correction;
     }
 }
 
-// O += P V
+// O = correction · O + P V, where P V of this step is summed on its own: many short sums lose less than a long one.
 inline void multiply_values(thread Rows& rows, thread Scores& weights, const threadgroup Stored* values, uint lane) {
+    Operand left[KEY_TILES][ROW_TILES];
     UNROLL
     for (uint n = 0; n < KEY_TILES; ++n) {
-        Operand left[ROW_TILES];
         UNROLL
-        for (uint i = 0; i < ROW_TILES; ++i) {
-            set_elements(left[i], elements(weights.tiles[i][n]));
-        }
+        for (uint i = 0; i < ROW_TILES; ++i) set_elements(left[n][i], elements(weights.tiles[i][n]));
+    }
+    UNROLL
+    for (uint c = 0; c < CHANNEL_TILES; ++c) {
+        Sums fresh[ROW_TILES];
         UNROLL
-        for (uint c = 0; c < CHANNEL_TILES; ++c) {
+        for (uint i = 0; i < ROW_TILES; ++i) fresh[i] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+        UNROLL
+        for (uint n = 0; n < KEY_TILES; ++n) {
             Operand right;
             Element::load(right, values + n * 8 * ROW + c * 8, ROW, false, lane);
             UNROLL
             for (uint i = 0; i < ROW_TILES; ++i) {
-                simdgroup_multiply_accumulate(rows.output[i][c], left[i], right, rows.output[i][c]);
+                simdgroup_multiply_accumulate(fresh[i], left[n][i], right, fresh[i]);
             }
+        }
+        UNROLL
+        for (uint i = 0; i < ROW_TILES; ++i) {
+            const float2 older = elements(rows.output[i][c]), added = elements(fresh[i]);
+            const float correction = rows.correction[i];
+            set_elements(rows.output[i][c],
+                         float2(fma(older.x, correction, added.x), fma(older.y, correction, added.y)));
         }
     }
 }
@@ -264,21 +275,23 @@ inline void store_partial(thread Rows& rows, device float* slot, uint first_row,
     }
 }
 
-kernel void mixed_attention(const device Stored* queries [[buffer(0)]],
-                            const device Stored* input_keys [[buffer(1)]],
-                            const device Stored* input_values [[buffer(2)]],
-                            const device Stored* cache_keys [[buffer(3), function_constant(has_cache)]],
-                            const device Stored* cache_values [[buffer(4), function_constant(has_cache)]],
-                            const device float* angles [[buffer(5), function_constant(has_rotation)]],
-                            device Stored* output [[buffer(6)]],
-                            device float* partials [[buffer(7), function_constant(has_split_keys)]],
-                            const device StepItem* items [[buffer(8)]],
-                            const device KeyStep* steps [[buffer(9)]],
-                            constant AttentionArguments& arguments [[buffer(10)]],
-                            uint group [[threadgroup_position_in_grid]],
-                            uint thread_index [[thread_index_in_threadgroup]],
-                            uint simdgroup [[simdgroup_index_in_threadgroup]],
-                            uint lane [[thread_index_in_simdgroup]]) {
+// Told how many threads there are, the compiler may use all the registers that so many leave each.
+[[kernel, max_total_threads_per_threadgroup(THREADS)]] void mixed_attention(
+    const device Stored* queries [[buffer(0)]],
+    const device Stored* input_keys [[buffer(1)]],
+    const device Stored* input_values [[buffer(2)]],
+    const device Stored* cache_keys [[buffer(3), function_constant(has_cache)]],
+    const device Stored* cache_values [[buffer(4), function_constant(has_cache)]],
+    const device float* angles [[buffer(5), function_constant(has_rotation)]],
+    device Stored* output [[buffer(6)]],
+    device float* partials [[buffer(7), function_constant(has_split_keys)]],
+    const device StepItem* items [[buffer(8)]],
+    const device KeyStep* steps [[buffer(9)]],
+    constant AttentionArguments& arguments [[buffer(10)]],
+    uint group [[threadgroup_position_in_grid]],
+    uint thread_index [[thread_index_in_threadgroup]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]]) {
     threadgroup uint4 keys[STAGES * STAGE_CHUNKS];
     threadgroup uint4 values[STAGES * STAGE_CHUNKS];
 

@@ -28,6 +28,8 @@ pub struct Case {
     pub workers: usize,
     /// Whether a different tile size could break it.
     pub brief: bool,
+    /// What the cached values scatter around, by the place in the cache from 0 to 1.
+    cached_mean: Option<fn(f64) -> f64>,
 }
 
 const PLAIN: Case = Case {
@@ -42,6 +44,7 @@ const PLAIN: Case = Case {
     rope: false,
     workers: 1,
     brief: false,
+    cached_mean: None,
 };
 
 const TWO_DOMAINS: &[(&str, usize)] = &[("a_anchors", 70), ("a_queries", 21), ("b_anchors", 133), ("b_queries", 9)];
@@ -201,6 +204,26 @@ pub const CASES: &[Case] = &[
     },
 ];
 
+fn drifting(place: f64) -> f64 {
+    1.0 + place
+}
+
+/// A tile of queries that see so many keys that small errors of each step add up. The values have one sign, so that
+/// errors do not cancel, and drift, so that normalising does not take them back.
+pub static MANY_KEYS: Case = Case {
+    name: "many_keys",
+    groups: &[("queries", 16)],
+    cached: &[("anchors", 16_400)],
+    patterns: &[(&["queries"], &["anchors"])],
+    cached_mean: Some(drifting),
+    ..PLAIN
+};
+
+/// The case of this name.
+pub fn find(name: &str) -> Option<&'static Case> {
+    CASES.iter().chain([&MANY_KEYS]).find(|case| case.name == name)
+}
+
 /// A case with numbers.
 ///
 /// The input tensors are views of one fused projection `[batch, tokens, 3, heads, head_dim]`. Rows that no query may see
@@ -261,8 +284,22 @@ impl<T: Number> Problem<T> {
             cache_padding: bits(cache_tokens, case.cache_padding),
             resolved,
         };
+        if let Some(mean) = case.cached_mean {
+            problem.shift_cached_values(mean);
+        }
         problem.poison();
         Ok(problem)
+    }
+
+    /// Adds `mean` of its place to every cached value.
+    fn shift_cached_values(&mut self, mean: fn(f64) -> f64) {
+        let cache_tokens = self.resolved.ranges().cache_tokens();
+        for (row, channels) in self.cached_values.chunks_exact_mut(self.head_dim).enumerate() {
+            let mean = mean((row % cache_tokens) as f64 / cache_tokens as f64);
+            for channel in channels {
+                *channel = T::from_f64(channel.to_f64() + mean);
+            }
+        }
     }
 
     /// Where a row of the fused projection starts; `part` is 0 for queries, 1 for keys, 2 for values.
@@ -367,12 +404,26 @@ fn attend<F: Float>(query: &[F], keys: &[(Vec<F>, Vec<F>)], scale: F, output: &m
     let scores: Vec<F> = keys.iter().map(|(key, _)| dot(key)).collect();
     let maximum = scores.iter().fold(F::of(f64::NEG_INFINITY), |max, &score| if score > max { score } else { max });
     let weights: Vec<F> = scores.iter().map(|&score| (score - maximum).exp()).collect();
-    let sum = weights.iter().fold(F::of(0.0), |sum, &weight| sum + weight);
+    let sum = blocked_sum(weights.iter().copied());
     for (channel, output) in output.iter_mut().enumerate() {
-        let weighted =
-            keys.iter().zip(&weights).fold(F::of(0.0), |sum, ((_, value), &weight)| sum + weight * value[channel]);
+        let weighted = blocked_sum(keys.iter().zip(&weights).map(|((_, value), &weight)| weight * value[channel]));
         *output = if keys.is_empty() { 0.0 } else { (weighted / sum).into() };
     }
+}
+
+/// A sum by blocks, as every tiled implementation has it: one running sum of many thousand keys would make the error of
+/// plain arithmetic, which bounds that of kernels, an easy one.
+fn blocked_sum<F: Float>(terms: impl Iterator<Item = F>) -> F {
+    const BLOCK: usize = 64;
+    let (mut sum, mut block) = (F::of(0.0), F::of(0.0));
+    for (i, term) in terms.enumerate() {
+        block = block + term;
+        if i % BLOCK == BLOCK - 1 {
+            sum = sum + block;
+            block = F::of(0.0);
+        }
+    }
+    sum + block
 }
 
 /// f32 or f64 arithmetic.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
 use crate::emulator::Compiler;
-use case::{CASES, Case, Problem};
+use case::{CASES, Case, MANY_KEYS, Problem};
 use numbers::{Number, worst_error};
 
 /// One test per kernel, head_dim and case.
@@ -25,9 +25,13 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
 /// Thread orders: ascending, random, descending.
 const ORDERS: [u64; 3] = [0, 17, 1];
 
-/// How many of them a case runs in: all where a different tile size could break it.
+/// How many of them a case runs in: all where a different tile size could break it, one where only numbers could go wrong.
 fn orders_for(case: &Case) -> &'static [u64] {
-    if case.brief { &ORDERS } else { &ORDERS[..2] }
+    match case.brief {
+        _ if case.name == MANY_KEYS.name => &ORDERS[..1],
+        true => &ORDERS,
+        false => &ORDERS[..2],
+    }
 }
 
 /// head_dims to run: those of the tuned rows, and ones that are padded inside.
@@ -36,10 +40,14 @@ const HEAD_DIMS: [usize; 9] = [8, 32, 40, 64, 96, 128, 136, 192, 256];
 /// head_dims for which the cases that a tile size can break are enough: the rest of the code is that of the others.
 const BRIEF_HEAD_DIMS: [usize; 4] = [8, 136, 192, 256];
 
+/// The head_dim for so many keys: the least that all kernels take.
+const MANY_KEYS_HEAD_DIM: usize = 40;
+
 /// The cases to run with a head_dim.
 fn cases_for(head_dim: usize) -> impl Iterator<Item = &'static Case> {
     let brief = BRIEF_HEAD_DIMS.contains(&head_dim);
-    CASES.iter().filter(move |case| case.brief || !brief)
+    let many_keys = (head_dim == MANY_KEYS_HEAD_DIM).then_some(&MANY_KEYS);
+    CASES.iter().filter(move |case| case.brief || !brief).chain(many_keys)
 }
 
 /// How a kernel rounds the operands of its products.

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use super::case::{CASES, Case};
+use super::case::{self, Case};
 use crate::emulator::{Finding, FindingKind};
 
 /// One piece of text of a kernel's source, which is there exactly once, replaced by a wrong one.
@@ -49,7 +49,7 @@ impl Mutation {
 
     /// The case that shows it.
     pub fn case(&self) -> Result<&'static Case> {
-        CASES.iter().find(|case| case.name == self.case).with_context(|| format!("no case '{}'", self.case))
+        case::find(self.case).with_context(|| format!("no case '{}'", self.case))
     }
 
     /// Checks that the case failed on the copy, and how.

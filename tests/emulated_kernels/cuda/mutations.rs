@@ -13,7 +13,7 @@ use libtest_mimic::Trial;
 use super::recipes::{self, Recipe};
 use super::tuning::{Element, Row, SM80_ROWS, SM90_ROWS};
 use super::{FOLDER, launch};
-use crate::emulated_kernels::case::{CASES, Problem};
+use crate::emulated_kernels::case::{self, Problem};
 use crate::emulated_kernels::numbers::Number;
 use crate::emulated_kernels::{Operands, check};
 use crate::emulator::FindingKind::{self, *};
@@ -47,7 +47,7 @@ const SM90: (Row, Element) = (Row::Sm90(&SM90_ROWS[0]), Element::F16);
 const ATTENTION_SM80: &str = "attention_sm80.cuh";
 const ATTENTION_SM90: &str = "attention_sm90.cuh";
 
-const MUTATIONS: [Mutation; 21] = [
+const MUTATIONS: [Mutation; 24] = [
     Mutation {
         name: "copies_are_not_awaited",
         kernel: SM80,
@@ -89,8 +89,8 @@ const MUTATIONS: [Mutation; 21] = [
         name: "older_sums_keep_their_scale",
         kernel: SM80,
         file: ATTENTION_SM80,
-        from: "sums.output[i][n][2 * half] *= correction;",
-        to: "",
+        from: "fmaf(output, sums.correction[i][e / 2], products[i][n][e])",
+        to: "output + products[i][n][e]",
         case: "cache",
         shows_as: WRONG_NUMBERS,
     },
@@ -238,6 +238,35 @@ const MUTATIONS: [Mutation; 21] = [
         case: "padding",
         shows_as: WRONG_NUMBERS,
     },
+    Mutation {
+        name: "unchanged_maximum_leaves_a_rounding_error",
+        kernel: SM80_F32,
+        file: "rebase.cuh",
+        from: "(before - finite) * scale_log2",
+        to: "fmaf(before, scale_log2, -base)",
+        case: "many_keys",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "output_grows_in_the_tensor_core",
+        kernel: SM80_F32,
+        file: ATTENTION_SM80,
+        from: "products[T::ROW_TILES][WIDTH][4] = {};",
+        to: "products[T::ROW_TILES][WIDTH][4];\n        for (int i = 0; i < T::ROW_TILES; ++i) for (int n = 0; n < WIDTH; ++n) \
+             for (int e = 0; e < 4; ++e) { products[i][n][e] = sums.output[i][first + n][e] * sums.correction[i][e / 2]; \
+             sums.output[i][first + n][e] = 0.0f; }",
+        case: "many_keys",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "scores_grow_in_the_tensor_core",
+        kernel: SM80_F32,
+        file: ATTENTION_SM80,
+        from: "E::mma_rounded(scores[i][2 * n], a[i], left);",
+        to: "E::mma(scores[i][2 * n], a[i], left);",
+        case: "tails",
+        shows_as: WRONG_NUMBERS,
+    },
 ];
 
 /// One test per mutation.
@@ -272,7 +301,7 @@ impl Mutation {
         let (row, element) = self.kernel;
         let folder = self.write()?;
         let attend = compile(compiler, &folder, &recipes::attention(row, element))?;
-        let case = CASES.iter().find(|case| case.name == self.case).context("a case of this name")?;
+        let case = case::find(self.case).context("a case of this name")?;
         let rotate = match case.rope {
             true => compile(compiler, &folder, &recipes::rotate_keys(element))?,
             false => attend.clone(),

@@ -74,8 +74,8 @@ const MUTATIONS: [Mutation; 13] = [
     Mutation {
         name: "sums_are_not_rescaled",
         file: ATTENTION,
-        from: "elements(rows.output[i][c]) * correction",
-        to: "elements(rows.output[i][c])",
+        from: "float2(fma(older.x, correction, added.x), fma(older.y, correction, added.y))",
+        to: "older + added",
         case: "self",
         shows_as: WRONG_NUMBERS,
     },

@@ -1,6 +1,7 @@
 // ldmatrix and mma.sync: warp-wide instructions on fragments spread over the lanes.
 #pragma once
 
+#include "../engine/tensor_core.h"
 #include "half.h"
 #include "intrinsics.h"
 
@@ -54,11 +55,11 @@ inline EMULATOR_UNCHECKED float decode_bf16(uint32_t bits, int half) {
 // The hardware ignores the 13 low bits.
 inline EMULATOR_UNCHECKED float decode_tf32(uint32_t bits, int) { return std::bit_cast<float>(bits & 0xffffe000); }
 
-// d [16, 8] += a [16, DEPTH] · b [DEPTH, 8]. A register holds `PER_REGISTER` neighbouring elements along the depth; a
-// lane's registers cover the depth in two halves.
+// d [16, 8] += a [16, DEPTH] · b [DEPTH, 8], half of the depth at a time, as Ampere adds it. A register holds
+// `PER_REGISTER` neighbouring elements along the depth; a lane's registers cover the depth in two halves.
 template <int DEPTH, int PER_REGISTER, float (*DECODE)(uint32_t, int)>
 EMULATOR_UNCHECKED void multiply_add(void* const* lanes, unsigned) {
-    float a[16][DEPTH], b[DEPTH][8];
+    float a[16][DEPTH], b[8][DEPTH];
     for (int lane = 0; lane < 32; ++lane) {
         const auto& mine = *static_cast<const MultiplyAdd*>(lanes[lane]);
         const int group = lane / 4, first = lane % 4 * PER_REGISTER;
@@ -67,7 +68,7 @@ EMULATOR_UNCHECKED void multiply_add(void* const* lanes, unsigned) {
                 const int k = first + i + upper * DEPTH / 2;
                 a[group][k] = DECODE(mine.a[upper * 2], i);
                 a[group + 8][k] = DECODE(mine.a[upper * 2 + 1], i);
-                b[k][group] = DECODE(mine.b[upper], i);
+                b[group][k] = DECODE(mine.b[upper], i);
             }
         }
     }
@@ -75,7 +76,7 @@ EMULATOR_UNCHECKED void multiply_add(void* const* lanes, unsigned) {
         float* d = static_cast<const MultiplyAdd*>(lanes[lane])->d;
         for (int i = 0; i < 4; ++i) {
             const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-            for (int k = 0; k < DEPTH; ++k) d[i] += a[row][k] * b[k][column];
+            d[i] = tensor_core_add(d[i], a[row], b[column], DEPTH, DEPTH / 2);
         }
     }
 }

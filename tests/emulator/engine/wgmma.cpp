@@ -5,6 +5,7 @@
 
 #include "launch.h"
 #include "swizzle.h"
+#include "tensor_core.h"
 
 namespace emulator {
 namespace {
@@ -120,9 +121,7 @@ void execute(const WgmmaInstruction& instruction, Warpgroup& group) {
         for (unsigned i = 0; i < shape.columns / 2; ++i) {
             const float* row = a[row_of(thread, i)];
             const float* column = b[column_of(thread, i)];
-            float sum = instruction.accumulate ? d[i] : 0.0f;
-            for (unsigned k = 0; k < DEPTH; ++k) sum += row[k] * column[k];
-            d[i] = sum;
+            d[i] = tensor_core_add(instruction.accumulate ? d[i] : 0.0f, row, column, DEPTH, DEPTH);
         }
     }
 }
