@@ -158,7 +158,8 @@ fn numbers_that_no_weight_has_are_listed() -> Result<()> {
         numbers[at] = value;
         Ok(Tensor::from_vec(numbers, tensor.shape(), &Device::Cpu)?)
     };
-    let table: Vec<(&str, DType, Vec<(&str, Tensor)>, Vec<String>)> = vec![
+    type Changed = Vec<(&'static str, Tensor)>;
+    let table: Vec<(&str, DType, Changed, Vec<String>)> = vec![
         (
             "whole numbers",
             DType::F32,

@@ -132,7 +132,10 @@ fn the_demo_is_predicted_by_the_network() {
 #[test]
 fn anchors_outside_the_trained_range_are_warned_of() {
     assert_eq!(warning(512), None);
-    assert_eq!(warning(2048).unwrap(), "2048 anchors are outside the trained range 256 to 1024");
+    assert_eq!(warning(100).unwrap(), "100 anchors are outside the trained range 256 to 1024");
+    let cost = "attention costs 256 times as much as with 1024 while the body is read, 16 times at each point";
+    let expected = format!("16384 anchors are outside the trained range 256 to 1024, and {cost}");
+    assert_eq!(warning(16384).unwrap(), expected);
 }
 
 #[test]

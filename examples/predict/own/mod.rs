@@ -8,6 +8,7 @@ mod domains;
 mod pictures;
 mod scan;
 mod setup;
+mod statistics;
 mod summary;
 #[cfg(test)]
 mod tests;

@@ -42,6 +42,7 @@ fn options_that_do_not_fit_the_network_are_named() {
         (&["--stats", "{}/nothing.json"], "nothing.json"),
         (&["--geometry", "{}/nothing.stl"], "--geometry: cannot open"),
         (&["--volume", "{}/body.obj"], "--volume: {}/body.obj: expected a file named *.stl, *.npy or *.safetensors"),
+        (&["--square-banks", "plain"], "--square-banks: the network has no untied blocks"),
         (&["--device", "metal"], "--device metal: not available"),
     ];
     for (more, expected) in cases {
@@ -228,6 +229,35 @@ fn a_dry_run_finds_what_a_run_would() {
         let error = format!("{:#}", run(&line).expect_err("the dry run should be refused"));
         assert!(error.contains(expected), "expected '{expected}', got '{error}'");
         assert_eq!(workplace.files("out"), before);
+    }
+}
+
+#[test]
+fn flat_statistics_are_checked() {
+    let workplace = Workplace::new();
+    let whole = "raw_pos_min: -3\nraw_pos_max: [3, 3, 3]\nsurface_p_mean: 0.5\nsurface_p_std: 2\nvolume_u_mean: [0.5, \
+                 0.5, 0.5]\nvolume_u_std: [2, 2, 2]\nvolume_p_mean: [0.5]\nvolume_p_std: [2]\nwake_k_mean: 0.5\n\
+                 wake_k_std: 2\n";
+    let cases = [
+        ("raw_pos_max: [3, 3, 3]\n", "", "raw_pos_max must be a number or a list of numbers, got nothing"),
+        ("raw_pos_max: [3, 3, 3]", "raw_pos_max: [3, -3, 3]", "the box of the positions must be min < max"),
+        ("wake_k_std: 2", "wake_k_std: wide", "wake_k_std must be a number or a list of numbers, got \"wide\""),
+        ("wake_k_std: 2", "wake_k_std: -2", "std of field 'wake_k'"),
+        ("wake_k_std: 2", "wake_k_std: .nan", "wake_k_std must be"),
+        ("[0.5, 0.5, 0.5]", "0.5", "std of field 'volume_u'"),
+        ("raw_pos_min: -3", "raw_pos_min: -3: -4", "is no YAML of plain keys"),
+        (whole, "- 1\n- 2", "is no YAML of plain keys"),
+    ];
+    let line = workplace.line(&["--stats", "{}/stats.yaml", "--dry-run"]);
+    let write = |text: &str| std::fs::write(workplace.path("stats.yaml"), text).unwrap();
+    write(whole);
+    run(&line).unwrap();
+    for (from, to, expected) in cases {
+        assert!(whole.contains(from), "{from}");
+        write(&whole.replacen(from, to, 1));
+        let error = workplace.refusal(&line);
+        assert!(error.contains("--stats: ") && error.contains(expected), "expected '{expected}', got '{error}'");
+        assert!(error.contains("stats.yaml"), "{error}");
     }
 }
 

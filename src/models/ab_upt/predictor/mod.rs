@@ -9,6 +9,7 @@ mod body;
 mod chunks;
 mod error;
 mod fields;
+mod flat;
 mod input;
 mod sampling;
 
