@@ -44,12 +44,12 @@ count() { grep -cE "$1" "$work/sass" || true; }
 
 # check KERNEL TARGET CUBIN SHARED_BYTES
 check() {
-  local kernel=$1 target=$2 cubin=$3 shared=$4 usage registers stack local pattern
+  local kernel=$1 target=$2 cubin=$3 shared=$4 usage registers stack local_bytes pattern
   local name="$kernel ($target)"
   cuobjdump --dump-sass "$cubin" >"$work/sass"
   usage=$(cuobjdump --dump-resource-usage "$cubin" | grep -oE 'REG:[0-9]+ STACK:[0-9]+ SHARED:[0-9]+ LOCAL:[0-9]+')
-  read -r registers stack _ local < <(sed 's/[A-Z]*://g' <<<"$usage")
-  [ "$stack" = 0 ] && [ "$local" = 0 ] || fail "$name: stack $stack, local $local"
+  read -r registers stack _ local_bytes < <(sed 's/[A-Z]*://g' <<<"$usage")
+  [ "$stack" = 0 ] && [ "$local_bytes" = 0 ] || fail "$name: stack $stack, local $local_bytes"
   if grep -qE '\b(LDL|STL)\b' "$work/sass"; then fail "$name: accesses local memory"; fi
   case $kernel in
     *_sm90_*) require "$name" HGMMA UTMALDG SYNCS USETMAXREG LDGSTS MUFU.EX2 ;;

@@ -1,71 +1,230 @@
 #!/usr/bin/env bash
-# Everything that only a machine with an NVIDIA GPU can tell, in one command: tests, compute-sanitizer, benches, and
-# PyTorch on the same workloads. Needs the CUDA toolkit (nvcc, and compute-sanitizer for its part), and PyTorch for the
-# last table. Logs go to target/gpu-check.
+# Everything that only a machine with an NVIDIA GPU can tell: tests, compute-sanitizer, benches, and PyTorch on the same
+# workloads. A part that fails does not keep the others from running; a summary ends the output.
 #
-#   scripts/gpu-check.sh                        # all of it
-#   scripts/gpu-check.sh tests bench            # some of: tests sanitizer bench peers
-set -euo pipefail
-cd "$(dirname "$0")/.."
+#   scripts/gpu-check.sh                        # all parts: tests sanitizer bench peers
+#   scripts/gpu-check.sh tests bench            # some of them
+#
+# Built are the executables here, which needs Rust and the CUDA toolkit (scripts/cuda-toolkit.sh installs one). For a GPU
+# machine without them, they are packed where they are; the folder goes beside a copy of the repository:
+#
+#   scripts/gpu-check.sh pack FOLDER
+#   GPU_CHECK_BINARIES=FOLDER scripts/gpu-check.sh
+#
+# Libraries of CUDA that the machine lacks are looked for in PyTorch's packages (nvidia.cu13). compute-sanitizer is taken
+# from PATH or from these packages: pip install 'nvidia-cuda-sanitizer-api==13.0.*'. The last part needs PyTorch.
+#
+#   GPU_CHECK_BENCH='cuda/f16 --measurement-time 5'     # arguments of the bench, instead of all of it in minutes
+#   GPU_CHECK_PEERS='--dtypes f16 --workloads A,C'      # arguments of benches/peers/torch_attention.py
+#
+# Logs go to target/gpu-check. Exit status: 0 all is well, 1 something failed, 2 wrong usage, 3 something was skipped.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
 
-parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(tests sanitizer bench peers)
-logs=target/gpu-check
-mkdir -p "$logs"
-failed=()
+logs=${CARGO_TARGET_DIR:-target}/gpu-check
+names=(golden properties gpu attention)
+# Small calls for the memory checker: every kind of mask, cache, rotation and group; rows that are copied; split keys.
+sanitized=(cuda::rows_at_odd_addresses_are_read cuda::split_keys_rope_padding_and_cache)
+declare -A executables=()
+libraries=
+summary=()
+failed=0
+skipped=0
 
-# run NAME COMMAND...: keeps the log, goes on after a failure.
+note() {
+  summary+=("$(printf '%-52s %s' "$1" "$2")")
+  printf '== %s: %s\n' "$1" "$2"
+}
+
+fail() {
+  failed=1
+  note "$1" "FAILED: $2"
+}
+
+skip() {
+  skipped=1
+  note "$1" "skipped: $2"
+}
+
+# run NAME COMMAND...: with CUDA's libraries; keeps the log.
 run() {
-  local name=$1
+  local name=$1 before=$SECONDS
   shift
   printf '\n== %s: %s\n' "$name" "$*"
-  "$@" 2>&1 | tee "$logs/$name.log" || failed+=("$name")
+  if LD_LIBRARY_PATH=$libraries "$@" 2>&1 | tee "$logs/$name.log"; then
+    note "$name" "passed in $((SECONDS - before)) s"
+  else
+    fail "$name" "see $logs/$name.log"
+  fi
+}
+
+# Where a cargo command left its executables: lines of name and path.
+built() {
+  cargo "$@" --features cuda --message-format=json |
+    sed -n 's/.*"target":{[^}]*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p'
+}
+
+build() {
+  local name path lines
+  lines=$(built test --release --test golden --test properties --test gpu --no-run) &&
+    lines+=$'\n'$(built bench --bench attention --no-run) || return
+  while read -r name path; do executables[$name]=$path; done <<<"$lines"
+}
+
+decompress() {
+  if command -v xz >/dev/null; then
+    xz --decompress --stdout "$1"
+  else
+    python3 -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$1"
+  fi
+}
+
+unpack() {
+  local name
+  for name in "${names[@]}"; do
+    decompress "$GPU_CHECK_BINARIES/$name.xz" >"$work/$name" || return
+    chmod +x "$work/$name"
+    executables[$name]=$work/$name
+  done
+}
+
+pack() {
+  local folder=$1 name
+  mkdir -p "$folder" || return
+  for name in "${names[@]}"; do
+    strip -o "$work/$name" "${executables[$name]}" || return
+    xz --threads=0 --stdout "$work/$name" >"$folder/$name.xz" || return
+  done
+  du -h "$folder"/*.xz
+}
+
+# The folder of a toolkit made of Python packages, as PyTorch brings them.
+python_toolkit() {
+  python3 -c 'import nvidia.cu13; print(list(nvidia.cu13.__path__)[0])' 2>/dev/null
+}
+
+# not_found: libraries that the executables need and the loader does not find.
+not_found() {
+  LD_LIBRARY_PATH=$libraries ldd "${executables[gpu]}" | awk '/not found/ { print $1 }' | sort -u | paste -sd ' '
+}
+
+find_libraries() {
+  libraries=${LD_LIBRARY_PATH:-}
+  local missing toolkit
+  missing=$(not_found)
+  [ -n "$missing" ] || return 0
+  printf 'not on the usual paths: %s\n' "$missing"
+  if toolkit=$(python_toolkit); then libraries=$toolkit/lib${libraries:+:$libraries}; fi
+  missing=$(not_found)
+  [ -z "$missing" ] || fail libraries "not found: $missing"
+  [ -z "$missing" ]
+}
+
+# Why the tests would find no device, or nothing.
+no_device() {
+  LD_LIBRARY_PATH=$libraries "${executables[gpu]}" --list 2>/dev/null | sed -n 's/^cuda::[a-z_0-9]* (\(.*\)): test$/\1/p' |
+    head -1
 }
 
 tests() {
-  run golden cargo test --release --features cuda --test golden -- cuda
-  PROPTEST_CASES=${PROPTEST_CASES:-400} run properties cargo test --release --features cuda --test properties
+  run golden "${executables[golden]}" cuda
+  PROPTEST_CASES=${PROPTEST_CASES:-400} run properties "${executables[properties]}"
   # One after the other: two of them need most of the device's memory.
-  run gpu cargo test --release --features cuda --test gpu -- --test-threads 1
-}
-
-# The path of a test binary.
-binary() {
-  cargo test --release --features cuda --test "$1" --no-run --message-format=json 2>/dev/null |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
+  run gpu "${executables[gpu]}" --test-threads 1 cuda::
 }
 
 sanitizer() {
-  local golden gpu tool
-  golden=$(binary golden)
-  gpu=$(binary gpu)
+  local checker tool name toolkit
+  if ! checker=$(command -v compute-sanitizer); then
+    toolkit=$(python_toolkit)
+    checker=$toolkit/bin/compute-sanitizer
+    [ -f "$checker" ] || { skip sanitizer "no compute-sanitizer"; return; }
+    chmod +x "$checker" "$toolkit"/compute-sanitizer/* 2>/dev/null
+  fi
   for tool in memcheck racecheck synccheck; do
-    run "$tool-golden" compute-sanitizer --tool "$tool" --error-exitcode 1 "$golden" --test-threads 1 'mixed/' \
-      --skip reference --skip fused
-    run "$tool-gpu" compute-sanitizer --tool "$tool" --error-exitcode 1 "$gpu" --test-threads 1 \
-      --exact cuda::rows_at_odd_addresses_are_read
+    local checked=("$checker" --tool "$tool" --error-exitcode 1)
+    run "$tool-golden" "${checked[@]}" "${executables[golden]}" --test-threads 1 'mixed/' --skip reference --skip fused
+    for name in "${sanitized[@]}"; do
+      run "$tool-${name#cuda::}" "${checked[@]}" "${executables[gpu]}" --test-threads 1 --exact "$name"
+    done
   done
 }
 
 bench() {
-  run bench cargo bench --features cuda --bench attention -- cuda/
+  local arguments
+  read -ra arguments <<<"${GPU_CHECK_BENCH:-cuda/ --warm-up-time 0.5 --measurement-time 2 --noplot}"
+  run bench "${executables[attention]}" --bench "${arguments[@]}"
 }
 
 peers() {
-  run peers python3 benches/peers/torch_attention.py --device cuda --ours target/criterion
+  local arguments
+  if ! python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+    skip peers "no PyTorch that sees a GPU"
+    return
+  fi
+  read -ra arguments <<<"${GPU_CHECK_PEERS:---seconds 0.3}"
+  run peers env PYTHONUNBUFFERED=1 LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" python3 benches/peers/torch_attention.py \
+    --device cuda --ours "$logs/bench.log" "${arguments[@]}"
 }
 
-run device nvidia-smi --query-gpu=name,driver_version,compute_cap,clocks.max.sm,power.limit --format=csv
-for part in "${parts[@]}"; do
-  case $part in
-    tests | sanitizer | bench | peers) "$part" ;;
-    *)
-      echo "unknown part '$part': tests, sanitizer, bench or peers" >&2
-      exit 2
-      ;;
-  esac
-done
-if [ ${#failed[@]} -gt 0 ]; then
-  printf '\nfailed: %s; logs in %s\n' "${failed[*]}" "$logs" >&2
-  exit 1
+command=check
+parts=("$@")
+if [ "${1:-}" = pack ]; then
+  command=pack
+  [ $# -eq 2 ] || { echo 'usage: scripts/gpu-check.sh pack FOLDER' >&2; exit 2; }
+else
+  [ $# -gt 0 ] || parts=(tests sanitizer bench peers)
+  for part in "${parts[@]}"; do
+    case $part in
+      tests | sanitizer | bench | peers) ;;
+      *)
+        echo "unknown part '$part': tests, sanitizer, bench, peers, or pack FOLDER" >&2
+        exit 2
+        ;;
+    esac
+  done
 fi
+mkdir -p "$logs" || exit
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Paths that were compiled into the executables are those of the machine that built them.
+export MIXED_ATTENTION_GOLDEN=${MIXED_ATTENTION_GOLDEN:-$PWD/tests/golden}
+export CRITERION_HOME=${CRITERION_HOME:-${CARGO_TARGET_DIR:-$PWD/target}/criterion}
+
+# Whether our executables are there and can be started.
+ready=
+if [ "$command" = pack ]; then
+  if ! build; then fail build 'cargo cannot build the tests and benches'
+  elif ! pack "$2"; then fail pack "cannot write to $2"
+  fi
+elif [ "${parts[*]}" = peers ]; then
+  ready=not-needed
+elif [ -n "${GPU_CHECK_BINARIES:-}" ]; then
+  if unpack; then find_libraries && ready=yes; else fail unpack "$GPU_CHECK_BINARIES lacks ${names[*]/%/.xz}"; fi
+elif build; then
+  find_libraries && ready=yes
+else
+  fail build 'cargo cannot build the tests and benches'
+fi
+
+if [ "$command" = check ]; then
+  nvidia-smi --query-gpu=name,driver_version,compute_cap,clocks.max.sm,power.limit --format=csv 2>/dev/null |
+    tee "$logs/device.log"
+  reason=
+  [ "$ready" != yes ] || reason=$(no_device)
+  for part in "${parts[@]}"; do
+    if [ "$part" = peers ]; then peers
+    elif [ -z "$ready" ]; then skip "$part" 'no executables'
+    elif [ -n "$reason" ]; then skip "$part" "no device: $reason"
+    else "$part"
+    fi
+  done
+fi
+
+if [ ${#summary[@]} -gt 0 ]; then
+  printf '\n'
+  printf '%s\n' "${summary[@]}"
+fi
+[ "$failed" = 0 ] || exit 1
+[ "$skipped" = 0 ] || exit 3

@@ -82,6 +82,14 @@ impl KvCache {
                 let (other_batch, other_heads, _, other_dim) = dims4("cache keys", other)?;
                 Ok::<_, AttentionError>((batch, heads, head_dim) == (other_batch, other_heads, other_dim))
             };
+            if !key.dtype().is_float() {
+                let (expected, got) = ("a float dtype".to_string(), key.dtype());
+                return Err(AttentionError::DType { argument: "cache keys", expected, got }.into());
+            }
+            if heads == 0 || head_dim == 0 {
+                let expected = "[batch, heads ≥ 1, tokens, head_dim ≥ 1]".to_string();
+                return Err(AttentionError::Shape { argument: "cache keys", expected, got: key.dims().to_vec() }.into());
+            }
             let reference = keys.first().unwrap_or(&key);
             if value.dims() != key.dims() || !same(reference)? {
                 let expected = format!("{:?} up to the number of tokens, keys and values alike", reference.dims());
@@ -89,7 +97,7 @@ impl KvCache {
                 return Err(AttentionError::Shape { argument: "cache groups", expected, got }.into());
             }
             for tensor in [&key, &value] {
-                check_same("cache groups", reference, tensor)?;
+                check_same("cache groups", ("first group", reference), tensor)?;
             }
             sizes.push((name.into(), tokens));
             keys.push(key);
@@ -186,7 +194,7 @@ impl KvCache {
         if self.batch() != batch && self.batch() != 1 {
             return Err(AttentionError::Batch { argument: "cache", expected: batch, got: self.batch() });
         }
-        check_same("cache", queries, &self.keys)
+        check_same("cache", ("input", queries), &self.keys)
     }
 
     /// Moves the cache to another device.
@@ -260,14 +268,14 @@ fn dims4(argument: &'static str, tensor: &Tensor) -> std::result::Result<(usize,
     })
 }
 
-/// Checks that two tensors share dtype and device.
+/// Checks that a tensor shares dtype and device with another one, whose name is for the error.
 pub(crate) fn check_same(
     argument: &'static str,
-    expected: &Tensor,
+    (name, expected): (&'static str, &Tensor),
     got: &Tensor,
 ) -> std::result::Result<(), AttentionError> {
     if expected.dtype() != got.dtype() {
-        let expected = format!("{:?}, the dtype of the input", expected.dtype());
+        let expected = format!("{:?}, the dtype of the {name}", expected.dtype());
         return Err(AttentionError::DType { argument, expected, got: got.dtype() });
     }
     if !expected.device().same_device(got.device()) {

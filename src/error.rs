@@ -24,6 +24,25 @@ pub enum PlanError {
         /// The group whose size made the sum overflow.
         group: String,
     },
+    /// The patterns make more pairs than can be counted.
+    #[error("the patterns make more than {limit} pairs of a query and a key", limit = u64::MAX)]
+    TooManyPairs,
+    /// A dense mask does not fit into memory.
+    #[error("a dense mask of {queries} queries and {keys} keys does not fit into memory")]
+    DenseMask {
+        /// Rows of the mask.
+        queries: usize,
+        /// Columns of the mask.
+        keys: usize,
+    },
+    /// A call names a group that the plan does not have.
+    #[error("the plan has no such group '{group}'; expected one of {known:?}")]
+    NoSuchGroup {
+        /// The unknown name.
+        group: String,
+        /// The names that would do.
+        known: Vec<String>,
+    },
     /// A pattern names a group that no token spec defines.
     #[error("pattern {pattern} names group '{group}' among its {role}, but the token groups are {known:?}")]
     UnknownGroup {
@@ -192,12 +211,12 @@ pub enum AttentionError {
         /// The shape that came.
         got: Vec<usize>,
     },
-    /// The token axis does not match the plan.
-    #[error("{argument} has {got} tokens, but the groups of the plan hold {expected}: {groups}")]
+    /// The token axis does not match the groups.
+    #[error("{argument} has {got} tokens, expected {expected}: {groups}")]
     TokenCount {
         /// The argument.
         argument: &'static str,
-        /// Tokens of the plan's input groups.
+        /// Tokens of the groups.
         expected: usize,
         /// Tokens of the argument.
         got: usize,
@@ -214,7 +233,7 @@ pub enum AttentionError {
         /// Batch size of the argument.
         got: usize,
     },
-    /// Two arguments differ in dtype.
+    /// A tensor has another dtype than it must have.
     #[error("{argument} has dtype {got:?}, expected {expected}")]
     DType {
         /// The argument.
@@ -224,12 +243,12 @@ pub enum AttentionError {
         /// The dtype that came.
         got: DType,
     },
-    /// Two arguments live on different devices.
-    #[error("{argument} is on {got:?}, but the input is on {expected:?}")]
+    /// A tensor lives on another device than the rest.
+    #[error("{argument} is on {got:?}, expected {expected:?}")]
     Device {
         /// The argument.
         argument: &'static str,
-        /// Device of the input.
+        /// Device of the rest.
         expected: DeviceLocation,
         /// Device of the argument.
         got: DeviceLocation,
@@ -283,14 +302,6 @@ pub enum AttentionError {
     /// `Backend::Fused` was asked for where it does not run.
     #[error("the fused backend cannot run here: {0}")]
     Unsupported(#[from] Unsupported),
-    /// A layer's weights have another shape, or some are missing.
-    #[error("weights under '{prefix}': {reason}")]
-    Weights {
-        /// The prefix in the checkpoint.
-        prefix: String,
-        /// What is wrong with them.
-        reason: String,
-    },
 }
 
 /// Why the fused backend does not serve a device, dtype and head_dim.

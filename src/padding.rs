@@ -50,11 +50,17 @@ impl KeyPadding {
     /// The first `lengths[row]` of `tokens` tokens of each row are real.
     ///
     /// # Errors
-    /// A length exceeds `tokens`.
+    /// A length exceeds `tokens`; the mask does not fit into memory.
     pub fn from_lengths(lengths: &[usize], tokens: usize) -> Result<Self> {
         if let Some(length) = lengths.iter().find(|&&length| length > tokens) {
             let (expected, got) = ("at most the number of tokens", format!("{length} of {tokens}"));
             return Err(AttentionError::Value { argument: "key_padding length", expected, got }.into());
+        }
+        let words = lengths.len().checked_mul(tokens.div_ceil(64));
+        if words.is_none_or(|words| Vec::<u64>::new().try_reserve_exact(words).is_err()) {
+            let (expected, got) =
+                ("a mask that fits into memory", format!("{} rows of {tokens} tokens", lengths.len()));
+            return Err(AttentionError::Value { argument: "key_padding", expected, got }.into());
         }
         Ok(Self { bits: Arc::new(PaddingBits::new(lengths.len(), tokens, |row, token| token < lengths[row])) })
     }

@@ -68,7 +68,12 @@ pub fn wave_numbers(
         return Err(AttentionError::Value { argument: "max_wavelength", expected, got });
     }
     let wave_number = |j: usize| max_wavelength.powf(-((2 * j) as f64) / per_axis as f64) as f32;
-    Ok((0..per_axis / 2).map(wave_number).collect())
+    let waves: Vec<f32> = (0..per_axis / 2).map(wave_number).collect();
+    if waves.iter().any(|wave| !wave.is_finite()) {
+        let expected = "long enough for finite wave numbers in f32";
+        return Err(AttentionError::Value { argument: "max_wavelength", expected, got: max_wavelength.to_string() });
+    }
+    Ok(waves)
 }
 
 /// Turns positions into [`RopeFrequencies`].
@@ -93,7 +98,7 @@ impl Rope {
     /// Computes the wave numbers.
     ///
     /// # Errors
-    /// An odd head_dim, or one too small for the coordinates.
+    /// An odd head_dim, or one too small for the coordinates; a longest wavelength as in [`wave_numbers`].
     pub fn new(config: &RopeConfig, device: &Device) -> Result<Self> {
         check_even(config.head_dim)?;
         let omega = wave_numbers(config.head_dim, config.position_dim, config.max_wavelength)?;
@@ -173,7 +178,7 @@ fn check_even(head_dim: usize) -> std::result::Result<(), AttentionError> {
 /// Cosines and sines that rotate the queries and keys of one sequence of tokens. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RopeFrequencies {
-    /// `[batch, tokens, head_dim / 2, 2]` of (cos, sin), f32, contiguous.
+    /// `[batch, tokens, head_dim / 2, 2]` of (cos, sin), f32.
     table: Tensor,
 }
 

@@ -7,11 +7,13 @@ mod support;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_mixed_attention::{
-    AnchorAttention, AnchorAttentionConfig, AnchorKind, AttentionOptions, AttentionPattern, AttentionPlan,
-    DotProductAttention, DotProductAttentionConfig, KeyPadding, KvCache, MixedAttention, MixedAttentionConfig,
-    PerceiverAttention, PerceiverAttentionConfig, Rope, RopeConfig, RopeFrequencies, TokenSpec,
+    AnchorAttention, AnchorAttentionConfig, AnchorKind, AttentionOptions, AttentionPattern, AttentionPlan, Backend,
+    DomainRuns, DotProductAttention, DotProductAttentionConfig, KeyPadding, KvCache, MixedAttention,
+    MixedAttentionConfig, PerceiverAttention, PerceiverAttentionConfig, Rope, RopeConfig, RopeFrequencies, SimdLevel,
+    TokenSpec, mixed_attention,
 };
 use candle_nn::{VarBuilder, VarMap};
+use support::backends::runners;
 use support::compare::{check_close, numbers};
 use support::refusal::refused;
 
@@ -126,6 +128,8 @@ fn calls_that_do_not_fit_are_refused() -> Result<()> {
         &["[batch, tokens, head_dim / 2]"],
     );
 
+    let wide = x.to_dtype(DType::F64)?;
+    refused("x of another dtype", plain.forward(&wide, &plan, &none()), &["x has dtype F64", "F32", "weights"]);
     let ones = Tensor::ones((1, 7), DType::F32, &Device::Cpu)?;
     refused("a float mask", KeyPadding::from_mask(&ones), &["F32", "u8"]);
     let ones = Tensor::ones((1, 1, 7), DType::U8, &Device::Cpu)?;
@@ -218,6 +222,75 @@ fn sizes_of_zero_work_everywhere() -> Result<()> {
         let y = layer.forward(&random(&[0, 6, WIDTH])?, &equal, &options(0, 6)?)?;
         assert_eq!(y.dims(), [0, 6, WIDTH], "batch 0, two patterns, RoPE {use_rope}");
     }
+    for runner in runners() {
+        for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+            let options = match (dtype, runner.backend) {
+                (DType::F64, Backend::Fused) => continue,
+                _ => runner.options(),
+            };
+            for (batch, sizes) in [(0, [3, 4]), (2, [0, 4]), (2, [0, 0]), (0, [0, 0])] {
+                let plan = plan(&[("a", sizes[0]), ("b", sizes[1])], &["a b -> a"]);
+                let operand = Tensor::ones((batch, HEADS, plan.len(), HEAD_DIM), dtype, &runner.device)?;
+                let y = mixed_attention(&operand, &operand, &operand, &plan, &options)?;
+                assert_eq!((y.dims(), y.dtype()), (operand.dims(), dtype), "{}, batch {batch}, {sizes:?}", runner.name);
+                assert!(numbers(&y)?.iter().all(|number| *number == 0.0), "{}, nothing to see", runner.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Scores of −∞ have no weight, wherever they stand among others; a key without weight adds nothing.
+#[test]
+fn keys_without_weight_add_nothing() -> Result<()> {
+    // More keys than any kernel takes at a time, so that tiles without a finite score come first, last and in between.
+    let count = 700;
+    let plan = plan(&[("q", 1), ("k", count)], &["q k -> k"]);
+    let head_dim = 8;
+    let row = |number: f32| vec![number; head_dim];
+    for runner in runners() {
+        for visible in [0, 350, count - 1] {
+            for score in [f32::NEG_INFINITY, -1e30] {
+                let value = |key: usize| if key == visible { 1.0 } else { 1e30 };
+                let keys: Vec<f32> = (0..count).flat_map(|key| row(if key == visible { 1.0 } else { score })).collect();
+                let values: Vec<f32> = (0..count).flat_map(|key| row(value(key))).collect();
+                let tensor = |numbers: Vec<f32>| {
+                    let numbers = [row(1.0), numbers].concat();
+                    Tensor::from_vec(numbers, (1, 1, count + 1, head_dim), &runner.device)
+                };
+                let (keys, values) = (tensor(keys)?, tensor(values)?);
+                let y = mixed_attention(&keys.ones_like()?, &keys, &values, &plan, &runner.options())?;
+                let first = numbers(&y.narrow(2, 0, 1)?)?;
+                assert!(first.iter().all(|y| *y == 1.0), "{}, key {visible}, {score}: {first:?}", runner.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn sizes_that_no_machine_holds_are_refused() {
+    let huge = |groups: &[(&str, usize)]| AttentionPlan::new(tokens(groups), [pattern("a b -> a")]);
+    refused("too many tokens", huge(&[("a", usize::MAX), ("b", 1)]), &["'b'", "tokens"]);
+    refused("too many pairs", huge(&[("a", 1 << 33), ("b", 0)]), &["pairs", "18446744073709551615"]);
+    let large = huge(&[("a", 1 << 31), ("b", 5)]).expect("countable pairs");
+    assert_eq!(large.visible_pairs(), Ok(((1 << 31) + 5) * (1 << 31)));
+    let large = huge(&[("a", 1), ("b", 1 << 62)]).expect("countable pairs");
+    refused("a dense mask", large.to_dense_mask(), &["memory", "4611686018427387905"]);
+    refused("a long mask", KeyPadding::from_lengths(&[5], 1 << 62), &["key_padding", "memory"]);
+    let runs = DomainRuns::from_sizes(&[usize::MAX]);
+    assert_eq!(runs.tokens(), usize::MAX);
+}
+
+#[test]
+fn only_the_kernel_of_the_cpu_asks_for_its_instructions() -> Result<()> {
+    let all = [SimdLevel::Scalar, SimdLevel::Neon, SimdLevel::Avx2, SimdLevel::Avx512, SimdLevel::Avx512Bf16];
+    let absent = *all.iter().find(|level| !SimdLevel::available().contains(level)).expect("no CPU has all");
+    let (layer, x, plan) = (layer(false)?, random(&[1, 7, WIDTH])?, small_plan());
+    let options = AttentionOptions::default().simd(absent);
+    let words = ["SIMD level", &absent.to_string(), "scalar"];
+    refused("instructions of another CPU", layer.forward(&x, &plan, &options.clone().backend(Backend::Fused)), &words);
+    layer.forward(&x, &plan, &options.backend(Backend::Reference))?;
     Ok(())
 }
 

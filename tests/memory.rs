@@ -1,7 +1,11 @@
 //! Small calls through every path of the fused CPU kernel, for a memory checker.
 //!
-//! `cargo +nightly miri test --test memory` looks at each load and store of the scalar level; without Miri the same
-//! calls run on every level that the CPU has.
+//! Miri looks at each load and store of the scalar level (Tree Borrows, because rayon's queues are not made for Stacked
+//! Borrows; rayon's threads never end); without Miri the same calls run on every level that the CPU has.
+//!
+//! ```text
+//! MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-ignore-leaks" cargo +nightly miri test --test memory
+//! ```
 
 mod support;
 
@@ -76,9 +80,10 @@ fn dtypes() -> [DType; 3] {
 #[test]
 fn tiles_and_their_tails() -> Result<()> {
     // More keys and more queries than a tile has; no size is a multiple of any number of lanes.
-    for (anchors, others, head_dim) in [(5, 3, 10), (139, 2, 3), (3, 197, 5)] {
+    for (anchors, others, head_dim) in [(5, 3, 10), (139, 2, 3), (3, 197, 1)] {
         let plan = all_attend_to("anchors", vec![TokenSpec::new("anchors", anchors), TokenSpec::new("others", others)]);
-        for dtype in dtypes() {
+        // Under Miri minutes for each; the other tests show how rows of each dtype are read.
+        for dtype in dtypes().into_iter().take(if cfg!(miri) { 1 } else { 3 }) {
             let [queries, keys, values] = projection(anchors + others, head_dim, dtype)?;
             let want = textbook(&queries, &keys, &values, |key| key < anchors)?;
             check("tails", &want, dtype, |options| mixed_attention(&queries, &keys, &values, &plan, options));

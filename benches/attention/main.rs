@@ -10,11 +10,17 @@
 //! contestant with its best CPU time (robust where other work runs beside), GFLOP/s of the two products over visible
 //! pairs, and their fraction of the peak: a loop of the kernel's multiply-adds, measured beside each workload.
 //!
+//! With `ATTENTION_EXPORT=FOLDER` nothing is measured: layers, inputs and results are written for
+//! `benches/peers/torch_attention.py`, which runs the same in PyTorch.
+//!
 //! With the feature `cuda` or `metal`, and `-- cuda/` or `-- metal/` to run nothing else, the groups of [`gpu`] measure
 //! the first such GPU.
 
 mod clock;
 mod contest;
+#[cfg(any(feature = "cuda", feature = "metal"))]
+mod device_clock;
+mod export;
 #[cfg(any(feature = "cuda", feature = "metal"))]
 mod gpu;
 mod operands;
@@ -24,12 +30,13 @@ mod workloads;
 
 use std::cell::LazyCell;
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_mixed_attention::plan::TileShape;
 use candle_mixed_attention::{AttentionOptions, AttentionPattern, AttentionPlan, Backend, TokenSpec};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use contest::{Contest, Contestant};
@@ -134,4 +141,12 @@ fn plan(criterion: &mut Criterion) {
 criterion_group!(benches, plan, core, module, gpu::launches);
 #[cfg(not(any(feature = "cuda", feature = "metal")))]
 criterion_group!(benches, plan, core, module);
-criterion_main!(benches);
+
+fn main() -> Result<()> {
+    if let Some(folder) = std::env::var_os("ATTENTION_EXPORT") {
+        return export::layers(Path::new(&folder));
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    Ok(())
+}

@@ -1,8 +1,10 @@
 //! What a workload runs on: random tensors for the attention alone, random weights and input for the whole layer.
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Device, Error, Module, Result, Tensor};
 use candle_mixed_attention::{
-    AttentionOptions, AttentionPlan, KvCache, MixedAttention, MixedAttentionConfig, mixed_attention,
+    AttentionOptions, AttentionPlan, Backend, KvCache, MixedAttention, MixedAttentionConfig, mixed_attention,
     mixed_attention_cached,
 };
 use candle_nn::{Linear, VarBuilder, VarMap};
@@ -96,6 +98,25 @@ impl Layer {
             None => self.ours.forward(&self.x, &workload.plan, options),
             Some(cache) => self.ours.forward_cached(&self.x, &workload.plan, cache, options),
         }
+    }
+
+    /// Weights, input, keys and values of cached groups, and the output of the fused kernel.
+    pub fn tensors(&self, workload: &Workload) -> Result<HashMap<String, Tensor>> {
+        let fused = AttentionOptions::default().backend(Backend::Fused);
+        let mut tensors = HashMap::from([
+            ("x".to_string(), self.x.clone()),
+            ("output".to_string(), self.forward(workload, &fused)?.contiguous()?),
+        ]);
+        for (name, layer) in [("input", &self.input_projection), ("proj", &self.output_projection)] {
+            tensors.insert(format!("{name}.weight"), layer.weight().clone());
+            tensors.extend(layer.bias().map(|bias| (format!("{name}.bias"), bias.clone())));
+        }
+        for (name, _) in &workload.cached {
+            let (keys, values) = self.cache.as_ref().map(|cache| cache.group(name)).transpose()?.unzip();
+            tensors.extend(keys.map(|keys| (format!("cache.{name}.keys"), keys)));
+            tensors.extend(values.map(|values| (format!("cache.{name}.values"), values)));
+        }
+        Ok(tensors)
     }
 
     /// The layer in candle's linear layers around another attention.

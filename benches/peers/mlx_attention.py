@@ -1,25 +1,28 @@
 #!/usr/bin/env python3
-"""The workloads of benches/attention in MLX, on the GPU of a Mac.
+"""The workloads of benches/attention in MLX, on the GPU of a Mac, beside ours.
 
     pip install mlx
-    python3 benches/peers/mlx_attention.py [--dtype float16] [--ours target/criterion]
+    python3 benches/peers/mlx_attention.py                  # our bench, then MLX: f16, bf16, f32
+    python3 benches/peers/mlx_attention.py --ours LOG       # MLX; ours from a file with what our bench printed
 
 One mx.fast.scaled_dot_product_attention per pattern between split and concatenate, as it is and compiled. Median time
-until the device is idle, with cold caches. --ours puts the medians of
+until the device is idle, with cold caches. Our bench is
 
     cargo bench --features metal --bench attention -- metal/
 
-beside them: run both in one sitting. GFLOP/s count visible pairs. Every result is compared with f64 before it is timed.
+and its lines stay in target/metal-bench.log. GFLOP/s count visible pairs. Every result is compared with f64 before it is
+timed.
 """
 import argparse
-import json
 import pathlib
 import statistics
+import subprocess
 import time
 
 import mlx.core as mx
 import numpy as np
 
+import ours
 from workloads import gpu_workloads
 
 # More than any last cache.
@@ -101,34 +104,61 @@ def median_time(run, flush, seconds=2.0):
     return statistics.median(times)
 
 
-def ours(folder, dtype, workload):
-    """The median of our bench in seconds, or nothing if it was not run."""
-    name = f"metal/{ {'float32': 'f32', 'float16': 'f16', 'bfloat16': 'bf16'}[dtype] }/{workload.name}"
-    path = pathlib.Path(folder) / name.replace("/", "_") / "fused" / "new" / "estimates.json"
-    return json.loads(path.read_text())["median"]["point_estimate"] * 1e-9 if path.exists() else None
+def run_our_bench():
+    """Prints and keeps what our bench prints; returns the file."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    log = root / "target" / "metal-bench.log"
+    log.parent.mkdir(exist_ok=True)
+    command = ["cargo", "bench", "--features", "metal", "--bench", "attention", "--", "metal/"]
+    with log.open("w", encoding="utf-8") as file:
+        bench = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+        for line in bench.stdout:
+            print(line, end="", flush=True)
+            file.write(line)
+    if bench.wait() != 0:
+        print("our bench failed: what it measured before is compared")
+    return log
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
-    parser.add_argument("--ours", default="target/criterion")
-    arguments = parser.parse_args()
-    mx.random.seed(0)
-    dtype, tolerance = getattr(mx, arguments.dtype), 1e-4 if arguments.dtype == "float32" else 3e-2
-    flush = mx.zeros((FLUSH_BYTES // 4,))
-    print(f"mlx {mx.__version__}, {mx.device_info()['device_name']}, {arguments.dtype}")
-    print(f"{'':16} {'per pattern':>24} {'compiled':>24} {'ours':>24}  ratio to the faster one")
+def measure(name, dtype, results, flush):
+    """The table of one dtype."""
+    tolerance = 1e-4 if dtype == mx.float32 else 3e-2
+    columns = "".join(f" {title:>33}" for title in ("per pattern", "compiled", "ours"))
+    print(f"\n{name:16}{columns}  faster one / ours")
     for workload in gpu_workloads():
         q, k, v, cache = operands(workload, dtype)
         masks = padding_masks(workload)
         run = lambda: attend(q, k, v, workload, cache, masks)  # noqa: E731, B023
         worst = worst_error(run(), q, k, v, workload, cache)
         assert worst <= tolerance, (workload.name, worst)
-        peers = [median_time(run, flush), median_time(mx.compile(run), flush)]
-        own = ours(arguments.ours, arguments.dtype, workload)
-        cell = lambda t: f"{t * 1e3:9.3f} ms {workload.flops() / t / 1e9:7.0f} GF/s" if t else f"{'-':>24}"  # noqa: E731
-        ratio = f"{min(peers) / own:6.2f}" if own else ""
-        print(f"{workload.name:16} {cell(peers[0])} {cell(peers[1])} {cell(own)}  {ratio}", flush=True)
+        peers = [(median_time(peer, flush), worst) for peer in (run, mx.compile(run))]
+        mine = results.get((f"metal/{name}/{workload.name}", "fused"))
+        cells = [*peers, (mine.seconds, mine.error) if mine else None]
+        text = " ".join(cell(entry, workload) for entry in cells)
+        ratio = f"{min(seconds for seconds, _ in peers) / mine.seconds:6.2f}" if mine else ""
+        print(f"{workload.name:16} {text}  {ratio}", flush=True)
+
+
+def cell(entry, workload):
+    """Time, rate and error."""
+    if entry is None:
+        return f"{'-':>33}"
+    seconds, error = entry
+    return f"{seconds * 1e3:9.3f} ms {workload.flops() / seconds / 1e9:6.0f} GF/s ±{error:.0e}".rjust(33)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtypes", default="f16,bf16,f32")
+    parser.add_argument("--ours", help="what our bench printed; without it, the bench is run first")
+    arguments = parser.parse_args()
+    results = ours.read(arguments.ours or run_our_bench())
+    mx.random.seed(0)
+    flush = mx.zeros((FLUSH_BYTES // 4,))
+    print(f"mlx {mx.__version__}, {mx.device_info()['device_name']}")
+    dtypes = {"f16": mx.float16, "bf16": mx.bfloat16, "f32": mx.float32}
+    for name in arguments.dtypes.split(","):
+        measure(name, dtypes[name], results, flush)
 
 
 if __name__ == "__main__":

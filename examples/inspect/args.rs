@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use candle_mixed_attention::SquareBanks;
 use candle_mixed_attention::candle_core::DType;
 use clap::Parser;
 
@@ -16,6 +17,14 @@ pub struct Arguments {
     /// Configuration of an AB-UPT as JSON [default: the model_config in FILE, if it has one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Which way round untied square weights are stored: plain (x W) or transposed (x Wᵀ) [default: what the configuration
+    /// says; plain for a .th file, which does not say it]
+    #[arg(long, value_name = "KIND", value_parser = square_banks)]
+    pub square_banks: Option<SquareBanks>,
+    /// Write the configuration as JSON, with statistics to fill in: a --config for examples/predict, in the form of
+    /// examples/data/ellipsoid.json
+    #[arg(long, value_name = "FILE")]
+    pub write_config: Option<PathBuf>,
     /// Say how much memory a prediction at this many points takes
     #[arg(long, value_name = "N")]
     pub points: Option<u64>,
@@ -38,6 +47,14 @@ pub struct Sizes {
     /// f32, f16 or bf16
     #[arg(long, default_value = "f32", value_parser = dtype, requires = "points")]
     pub dtype: DType,
+}
+
+fn square_banks(text: &str) -> Result<SquareBanks, String> {
+    match text {
+        "plain" => Ok(SquareBanks::Plain),
+        "transposed" => Ok(SquareBanks::Transposed),
+        _ => Err("expected plain or transposed".to_string()),
+    }
 }
 
 fn dtype(text: &str) -> Result<DType, String> {

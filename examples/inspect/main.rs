@@ -14,6 +14,7 @@
 //! | `outline.rs` | what the names tell about an AB-UPT without a configuration |
 //! | `layer.rs` | attention layers in a file that is no AB-UPT |
 //! | `memory.rs` | weights, cache and activations in bytes |
+//! | `template.rs` | a description to fill in |
 //! | `units.rs` | numbers for people |
 
 mod args;
@@ -22,13 +23,14 @@ mod layer;
 mod listing;
 mod memory;
 mod outline;
+mod template;
 #[cfg(test)]
 mod tests;
 mod units;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint};
 use clap::Parser;
 
@@ -57,12 +59,14 @@ fn inspect(arguments: &Arguments) -> Result<(String, bool)> {
     let mut report = Listing::new(&checkpoint).to_string();
     let mut section = |title: &str, text: String| report.push_str(&format!("\n== {title}\n{}\n", text.trim_end()));
 
-    let given = arguments.config.as_ref().map(AbUptConfig::read).transpose()?;
-    let own = match &given {
-        Some(_) => None,
+    let config = match &arguments.config {
+        Some(path) => Some(AbUptConfig::read(path).context("--config")?),
         None => checkpoint.config()?,
     };
-    let Some(config) = given.as_ref().or(own.as_ref()) else {
+    let Some(mut config) = config else {
+        let needs = "needs a configuration: the file has no model_config, and --config is missing";
+        ensure!(arguments.write_config.is_none(), "--write-config: {needs}; examples/data/ellipsoid.json shows one");
+        ensure!(arguments.square_banks.is_none(), "--square-banks: {needs}");
         match Outline::of(&checkpoint) {
             Some(outline) => section("AB-UPT, by its names", outline.to_string()),
             None => section("attention layers, by their names", layer::describe(&checkpoint)),
@@ -73,10 +77,22 @@ fn inspect(arguments: &Arguments) -> Result<(String, bool)> {
         return Ok((report, true));
     };
 
-    let fit = Fit::new(&checkpoint, config)?;
-    section(if given.is_some() { "AB-UPT of --config" } else { "AB-UPT of the file's model_config" }, fit.to_string());
+    if arguments.square_banks.is_some() {
+        ensure!(config.untied_square_banks.is_some(), "--square-banks: the network has no untied blocks");
+        config.untied_square_banks = arguments.square_banks;
+    }
+    let fit = Fit::new(&checkpoint, &config)?;
+    section(
+        if arguments.config.is_some() { "AB-UPT of --config" } else { "AB-UPT of the file's model_config" },
+        fit.to_string(),
+    );
     if let Some(points) = arguments.points {
-        section("memory", Memory::new(&checkpoint, config, &arguments.sizes, points).to_string());
+        section("memory", Memory::new(&checkpoint, &config, &arguments.sizes, points).to_string());
+    }
+    if let Some(path) = &arguments.write_config {
+        template::write(&config, path)?;
+        let what = "the configuration, with null for the statistics that only you know";
+        section("description", format!("{}: {what}", path.display()));
     }
     Ok((report, fit.fits()))
 }

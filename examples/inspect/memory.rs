@@ -5,14 +5,21 @@
 //!              the geometry and the output layers
 //! cache        2 e C × (tokens that each block keeps)        anchors of all domains in a physics block, supernodes in a
 //!                                                            perceiver block, anchors of its domain in a decoder block
-//! activations  p × (8 C + 4 e C + h M + 4 head_dim + 8 n)     of a chunk of p points
+//! activations  the larger of
+//!                p × (8 C + 4 e C + h M + 4 head_dim + 8 n)  for p points of a chunk, or all anchors and supernodes
+//!                4 × edges × 5 P                             for the messages from the geometry to its supernodes
+//! program      75 MB                                      code, allocator, threads of the kernels
 //! fields       4 × components × points                       if all of them are kept
 //! ```
 //!
-//! with e bytes of the dtype, C the width of the tokens, M that of the feed-forward layers, n coordinates, and h = 8 in
-//! f32, 12 in f16 and bf16. The activations are at most the tensors of the widest moment, the feed-forward layer of a block:
+//! with e bytes of the dtype, C the width of the tokens, M that of the feed-forward layers, P that of the pooling, n
+//! coordinates, and edges the most neighbours that all supernodes can have. Blocks are widest in the feed-forward layer:
 //! two sums in f32, four results in the dtype, and the hidden values before and after the GELU, which f16 and bf16 take in
-//! f32. What the allocator and the threads of the kernels keep comes on top: 75 MB with the demo network on two cores.
+//! f32. The pooling is widest with both ends of all edges, the same side by side, and what becomes of them.
+//!
+//! h = 8 in f32, 16 in bf16 and 20 in f16, and the size of the program, are set so that the sum is at most what
+//! `examples/predict` was seen to take with the demo network on two cores, in 22 runs with 64 to 16,384 anchors, chunks of
+//! 1,024 to 200,000 points and 16 to 16,384 supernodes: see the table in `tests.rs`.
 
 use std::fmt;
 
@@ -25,6 +32,9 @@ use crate::units::{bytes, grouped};
 
 /// Bytes of an f32.
 const WIDE: u64 = 4;
+
+/// Bytes of the program itself.
+const PROGRAM: u64 = 75_000_000;
 
 /// Bytes of a prediction at many points.
 pub struct Memory {
@@ -47,14 +57,14 @@ impl Memory {
             dtype: sizes.dtype,
             weights: weights(checkpoint, sizes.dtype),
             cache: cache(config, sizes),
-            activations: chunk.saturating_mul(activations_per_point(config, sizes.dtype)),
+            activations: activations(config, sizes, chunk),
             fields: points.saturating_mul(WIDE * components),
         }
     }
 
     /// What must fit while a chunk is predicted and its fields are passed on.
     pub fn peak(&self) -> u64 {
-        [self.cache, self.activations].iter().fold(self.weights, |sum, part| sum.saturating_add(*part))
+        [self.cache, self.activations, PROGRAM].iter().fold(self.weights, |sum, part| sum.saturating_add(*part))
     }
 }
 
@@ -81,10 +91,26 @@ fn cache(config: &AbUptConfig, sizes: &Sizes) -> u64 {
     tokens.saturating_mul(2 * config.hidden_dim as u64 * sizes.dtype.size_in_bytes() as u64)
 }
 
+/// What the widest moment takes: a chunk, the first pass, or the pooling before it.
+fn activations(config: &AbUptConfig, sizes: &Sizes, chunk: u64) -> u64 {
+    let supernodes = if config.uses_geometry() { sizes.supernodes } else { 0 };
+    let first_pass = sizes.anchors.saturating_mul(config.domains.len() as u64).saturating_add(supernodes);
+    let tokens = chunk.max(first_pass).saturating_mul(activations_per_point(config, sizes.dtype));
+    let messages = config.supernode_pooling.as_ref().map_or(0, |pooling| {
+        let neighbours = pooling.k.unwrap_or(pooling.max_degree) as u64;
+        supernodes.saturating_mul(neighbours).saturating_mul(WIDE * 5 * pooling.hidden_dim as u64)
+    });
+    tokens.max(messages)
+}
+
 fn activations_per_point(config: &AbUptConfig, dtype: DType) -> u64 {
     let (width, hidden) = (config.hidden_dim as u64, config.mlp_hidden_dim as u64);
     let size = dtype.size_in_bytes() as u64;
-    let of_hidden = if dtype == DType::F32 { 8 } else { 12 };
+    let of_hidden = match dtype {
+        DType::F32 => 8,
+        DType::BF16 => 16,
+        _ => 20,
+    };
     let positions = WIDE * config.head_dim() as u64 + 2 * WIDE * config.position_dim as u64;
     (2 * WIDE + 4 * size) * width + of_hidden * hidden + positions
 }
@@ -96,7 +122,12 @@ impl fmt::Display for Memory {
         writeln!(f, "weights      {:>8}", bytes(self.weights))?;
         writeln!(f, "cache        {:>8}", bytes(self.cache))?;
         writeln!(f, "activations  {:>8}", bytes(self.activations))?;
-        writeln!(f, "together     {:>8}", bytes(self.peak()))?;
+        writeln!(f, "program      {:>8}", bytes(PROGRAM))?;
+        writeln!(
+            f,
+            "together     {:>8}, at most by measurements with the demo network on 2 cores",
+            bytes(self.peak())
+        )?;
         writeln!(f, "All fields, if they are kept: {}", bytes(self.fields))
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use candle_mixed_attention::SquareBanks;
 use candle_mixed_attention::candle_core::{DType, Device};
 use clap::Parser;
 
@@ -41,12 +42,18 @@ pub struct ModelArguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th file
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// Model description as JSON [default: the one in a .th file]
+    /// Model description as JSON, such as examples/data/ellipsoid.json; `inspect --write-config` writes one to fill in
+    /// [default: the one in a .th file]
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub config: Option<PathBuf>,
-    /// Normalisation statistics as JSON [default: those in --config]
+    /// Normalisation statistics: JSON as the entry "normalisation" of examples/data/ellipsoid.json, or YAML or JSON with
+    /// the keys <domain>_<field>_mean, <domain>_<field>_std, raw_pos_min and raw_pos_max [default: those in --config]
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub stats: Option<PathBuf>,
+    /// Which way round untied square weights are stored: plain (x W) or transposed (x Wᵀ) [default: what the description
+    /// says; plain for a .th file, which does not say it]
+    #[arg(long, value_name = "KIND", requires = "weights")]
+    pub square_banks: Option<SquareBanksName>,
     /// The body: .stl, .npy or .safetensors, the latter with #name for one of several tensors
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub geometry: Option<String>,
@@ -264,6 +271,22 @@ impl fmt::Display for DeviceName {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(index) => write!(f, "cuda:{index}"),
             Self::Metal => f.write_str("metal"),
+        }
+    }
+}
+
+/// Which way round untied square weights are stored, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SquareBanksName(pub SquareBanks);
+
+impl FromStr for SquareBanksName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "plain" => Ok(Self(SquareBanks::Plain)),
+            "transposed" => Ok(Self(SquareBanks::Transposed)),
+            _ => bail!("expected plain or transposed, got '{text}'"),
         }
     }
 }

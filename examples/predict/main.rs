@@ -55,10 +55,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("warning: {warning}; expect larger errors");
     }
     let demo = Demo::new(case, Resolution::FINE);
-    if arguments.output.dry_run {
-        return plan::print(&demo.parts(arguments.output.npz), folder);
-    }
-    let mut network = Network::new(&case, anchors, seed, dtype.0, &device.open()?)?;
+    let device_of_network = device.open()?;
     let inputs = json!({
         "model": "ellipsoid",
         "version": env!("CARGO_PKG_VERSION"),
@@ -74,6 +71,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         npz: arguments.output.npz,
         inputs: inputs.as_object().cloned().unwrap_or_default(),
     };
+    let space = demo.rehearse(&options)?;
+    if arguments.output.dry_run {
+        plan::print(&demo.parts(options.npz), space);
+        return Ok(());
+    }
+    let mut network = Network::new(&case, anchors, seed, dtype.0, &device_of_network)?;
     let metrics = demo.run(&mut network, options)?;
     for (field, error) in metrics {
         println!("{field:18} {error}");

@@ -275,21 +275,23 @@ inline void store_partial(thread Rows& rows, device float* slot, uint first_row,
     }
 }
 
-kernel void mixed_attention(const device Stored* queries [[buffer(0)]],
-                            const device Stored* input_keys [[buffer(1)]],
-                            const device Stored* input_values [[buffer(2)]],
-                            const device Stored* cache_keys [[buffer(3), function_constant(has_cache)]],
-                            const device Stored* cache_values [[buffer(4), function_constant(has_cache)]],
-                            const device float* angles [[buffer(5), function_constant(has_rotation)]],
-                            device Stored* output [[buffer(6)]],
-                            device float* partials [[buffer(7), function_constant(has_split_keys)]],
-                            const device StepItem* items [[buffer(8)]],
-                            const device KeyStep* steps [[buffer(9)]],
-                            constant AttentionArguments& arguments [[buffer(10)]],
-                            uint group [[threadgroup_position_in_grid]],
-                            uint thread_index [[thread_index_in_threadgroup]],
-                            uint simdgroup [[simdgroup_index_in_threadgroup]],
-                            uint lane [[thread_index_in_simdgroup]]) {
+// Told how many threads there are, the compiler may use all the registers that so many leave each.
+[[kernel, max_total_threads_per_threadgroup(THREADS)]] void mixed_attention(
+    const device Stored* queries [[buffer(0)]],
+    const device Stored* input_keys [[buffer(1)]],
+    const device Stored* input_values [[buffer(2)]],
+    const device Stored* cache_keys [[buffer(3), function_constant(has_cache)]],
+    const device Stored* cache_values [[buffer(4), function_constant(has_cache)]],
+    const device float* angles [[buffer(5), function_constant(has_rotation)]],
+    device Stored* output [[buffer(6)]],
+    device float* partials [[buffer(7), function_constant(has_split_keys)]],
+    const device StepItem* items [[buffer(8)]],
+    const device KeyStep* steps [[buffer(9)]],
+    constant AttentionArguments& arguments [[buffer(10)]],
+    uint group [[threadgroup_position_in_grid]],
+    uint thread_index [[thread_index_in_threadgroup]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]]) {
     threadgroup uint4 keys[STAGES * STAGE_CHUNKS];
     threadgroup uint4 values[STAGES * STAGE_CHUNKS];
 

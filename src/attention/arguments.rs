@@ -37,7 +37,8 @@ pub(crate) struct Arguments {
     /// Real tokens of the input.
     pub padding: Option<Arc<PaddingBits>>,
     pub cache: Option<CacheArguments>,
-    pub simd: SimdLevel,
+    /// The instruction set of the CPU kernel, if the caller chose one.
+    pub simd: Option<SimdLevel>,
     /// Whether f32 operands may be rounded to TF32.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only CUDA devices have TF32"))]
     pub tf32: bool,
@@ -68,8 +69,10 @@ impl Arguments {
             let (expected, got, groups) = (plan.len(), tokens, plan.describe_input());
             return Err(AttentionError::TokenCount { argument: "queries", expected, got, groups });
         }
-        if head_dim == 0 || heads == 0 {
-            let expected = "[batch, heads ≥ 1, tokens, head_dim ≥ 1]".to_string();
+        // Schedules number batch rows and heads in 32 bits.
+        let countable = |count: usize| u32::try_from(count).is_ok();
+        if head_dim == 0 || heads == 0 || !countable(batch) || !countable(heads) {
+            let expected = "[batch < 2³², 1 ≤ heads < 2³², tokens, head_dim ≥ 1]".to_string();
             return Err(AttentionError::Shape { argument: "queries", expected, got: queries.dims().to_vec() });
         }
         if !queries.dtype().is_float() {
@@ -84,7 +87,7 @@ impl Arguments {
                     let expected = format!("{:?}, the shape of the queries", queries.dims());
                     return Err(AttentionError::Shape { argument, expected, got: tensor.dims().to_vec() });
                 }
-                check_same(argument, queries, tensor)?;
+                check_same(argument, ("queries", queries), tensor)?;
             }
         } else if resolved.ranges().has_input_keys() {
             let expected = format!("{:?}, because the plan has input tokens as keys", queries.dims());
@@ -112,15 +115,6 @@ impl Arguments {
             let (expected, got) = ("positive and finite", scale.to_string());
             return Err(AttentionError::Value { argument: "scale", expected, got });
         }
-        let simd = match options.simd {
-            Some(level) => level.check(),
-            None => SimdLevel::active(),
-        };
-        let simd = simd.map_err(|error| AttentionError::Value {
-            argument: "SIMD level",
-            expected: "one that this CPU has",
-            got: error.to_string(),
-        })?;
         Ok(Self {
             resolved,
             batch,
@@ -135,7 +129,7 @@ impl Arguments {
                 padding: cache.padding().map(|padding| padding.bits().clone()),
                 broadcast: cache.batch() == 1,
             }),
-            simd,
+            simd: options.simd,
             tf32: options.tf32,
         })
     }

@@ -32,6 +32,8 @@ use crate::{AttentionPlan, KvCache, Unsupported};
 
 /// Whether the fused kernel of a device takes this dtype and head_dim, or the reason why not.
 ///
+/// On Metal, where only trying tells, the first question about a dtype and head_dim compiles the kernels for them.
+///
 /// ```
 /// use candle_core::{DType, Device};
 /// use candle_mixed_attention::supports;
@@ -55,7 +57,7 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => cuda::supports(device, head_dim),
         #[cfg(feature = "metal")]
-        Device::Metal(device) => metal::supports(device, head_dim),
+        Device::Metal(device) => metal::supports(device, dtype, head_dim),
         _ => {
             Err(Unsupported::Device { device: location, reason: "this build has no fused kernels for it".to_string() })
         }

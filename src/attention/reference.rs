@@ -10,6 +10,9 @@ use crate::plan::{KeyRange, KeySource, PaddingBits};
 
 /// Runs the plan and returns `[batch, heads, tokens, head_dim]`.
 pub(super) fn forward(arguments: &Arguments, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+    if queries.elem_count() == 0 {
+        return queries.zeros_like();
+    }
     let wide = wide_dtype(queries.dtype());
     let widen = |tensor: &Tensor| tensor.to_dtype(wide);
     let (mut queries_wide, mut keys) = (widen(queries)?, widen(keys)?);
@@ -44,9 +47,6 @@ pub(super) fn forward(arguments: &Arguments, queries: &Tensor, keys: &Tensor, va
             }
         }
         outputs.push(attend(&queries, &parts, arguments.scale)?);
-    }
-    if outputs.is_empty() {
-        return queries.zeros_like();
     }
     Tensor::cat(&outputs, 2)?.to_dtype(queries.dtype())
 }

@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::last_plan::LastPlan;
 use super::mixed::{MixedAttention, MixedAttentionConfig};
 use crate::{AttentionOptions, AttentionPattern, AttentionPlan, PlanError, TokenSpec};
 
@@ -16,6 +17,7 @@ pub struct DotProductAttentionConfig(pub MixedAttentionConfig);
 #[derive(Debug, Clone)]
 pub struct DotProductAttention {
     attention: MixedAttention,
+    plan: LastPlan,
 }
 
 impl DotProductAttention {
@@ -24,10 +26,10 @@ impl DotProductAttention {
     /// # Errors
     /// As [`MixedAttention::new`].
     pub fn new(config: &DotProductAttentionConfig, vb: VarBuilder) -> Result<Self> {
-        Ok(Self { attention: MixedAttention::new(&config.0, vb)? })
+        Ok(Self { attention: MixedAttention::new(&config.0, vb)?, plan: LastPlan::default() })
     }
 
-    /// The plan for this number of tokens; keep it where the same number comes again.
+    /// The plan for this number of tokens.
     ///
     /// # Errors
     /// None in practice: one group that attends to itself is a valid plan.
@@ -38,12 +40,12 @@ impl DotProductAttention {
         )
     }
 
-    /// `x [batch, tokens, hidden_dim]` to the same shape.
+    /// `x [batch, tokens, hidden_dim]` to the same shape. The plan of the last call is kept for the same number of tokens.
     ///
     /// # Errors
     /// As [`MixedAttention::forward`].
     pub fn forward(&self, x: &Tensor, options: &AttentionOptions) -> Result<Tensor> {
         let tokens = x.dims().get(1).copied().unwrap_or(0);
-        self.attention.forward(x, &Self::plan(tokens)?, options)
+        self.attention.forward(x, &self.plan.of(tokens, Self::plan)?, options)
     }
 }

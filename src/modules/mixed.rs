@@ -194,26 +194,13 @@ impl MixedAttention {
         BoundAttention { attention: self, plan: plan.clone(), options: AttentionOptions::default() }
     }
 
-    fn check(
-        &self,
-        x: &Tensor,
-        plan: &AttentionPlan,
-        options: &AttentionOptions,
-    ) -> std::result::Result<(), AttentionError> {
-        let width = self.config.hidden_dim;
-        let &[_, tokens, got] = x.dims() else {
-            let expected = format!("[batch, tokens, {width}]");
-            return Err(AttentionError::Shape { argument: "x", expected, got: x.dims().to_vec() });
-        };
-        if got != width {
-            let expected = format!("[batch, tokens, {width}]");
-            return Err(AttentionError::Shape { argument: "x", expected, got: x.dims().to_vec() });
-        }
+    fn check(&self, x: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<()> {
+        let tokens = self.projections.check_input("x", x, self.config.hidden_dim)?;
         if tokens != plan.len() {
             let (expected, groups) = (plan.len(), plan.describe_input());
-            return Err(AttentionError::TokenCount { argument: "x", expected, got: tokens, groups });
+            return Err(AttentionError::TokenCount { argument: "x", expected, got: tokens, groups }.into());
         }
-        check_rope(self.config.use_rope, options.rope.as_ref(), "x")
+        Ok(check_rope(self.config.use_rope, options.rope.as_ref(), "x")?)
     }
 
     /// Which weights each input token uses.
@@ -259,12 +246,18 @@ fn cache_of(keys: &Tensor, values: &Tensor, plan: &AttentionPlan, options: &Atte
             kept.map(|token| token.name.clone()).collect()
         }
     };
+    if names.is_empty() {
+        let expected = "at least one input group: named by the options, or with '_anchor' in its name";
+        let got = format!("none of {}", plan.describe_input());
+        return Err(AttentionError::Value { argument: "cache_groups", expected, got }.into());
+    }
     let mut places = Vec::with_capacity(names.len());
     let mut groups = Vec::with_capacity(names.len());
     for name in names {
-        let known = || plan.tokens().iter().map(|token| token.name.clone()).collect();
+        let known =
+            || plan.tokens().iter().filter(|token| !token.is_cached()).map(|token| token.name.clone()).collect();
         let place = plan.input_group(&name);
-        let (start, len) = place.ok_or_else(|| PlanError::NotInCache { group: name.clone(), cached: known() })?;
+        let (start, len) = place.ok_or_else(|| PlanError::NoSuchGroup { group: name.clone(), known: known() })?;
         let mut key = keys.narrow(2, start, len)?;
         if let Some(rope) = &options.rope {
             key = rope.narrow(start, len)?.rotate(&key)?;

@@ -5,6 +5,7 @@
 
 mod anchor;
 mod dot_product;
+mod last_plan;
 mod mixed;
 mod perceiver;
 pub(crate) mod projection;

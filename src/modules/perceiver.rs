@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::last_plan::LastPlan;
 use super::mixed::{check_rope, yes};
 use super::projection::{self, FusedLinear, Projection};
 use super::untied::{DomainRuns, WeightSharing};
@@ -57,6 +58,7 @@ pub struct PerceiverAttention {
     output: Projection,
     /// Of the asking tokens; the source has one set of weights.
     sharing: WeightSharing,
+    plan: LastPlan,
 }
 
 impl PerceiverAttention {
@@ -89,6 +91,7 @@ impl PerceiverAttention {
             )?,
             output: Projection::load((width, width), config.bias, sharing, vb.pp("proj"))?,
             sharing: sharing.clone(),
+            plan: LastPlan::default(),
         })
     }
 
@@ -108,8 +111,8 @@ impl PerceiverAttention {
         padding: Option<KeyPadding>,
     ) -> Result<KvCache> {
         check_rope(self.config.use_rope, frequencies, "the source")?;
-        let (_, tokens) =
-            projection::check_input("source", source, self.config.kv_dim.unwrap_or(self.config.hidden_dim))?;
+        let width = self.config.kv_dim.unwrap_or(self.config.hidden_dim);
+        let tokens = self.key_value.check_input("source", source, width)?;
         let runs = DomainRuns::from_sizes(&[tokens]);
         let mut parts = self.key_value.heads(source, self.config.num_heads, &runs)?;
         let (values, keys) = (parts.remove(1), parts.remove(0));
@@ -117,7 +120,7 @@ impl PerceiverAttention {
         KvCache::from_groups([(SOURCE, keys, values)], padding)
     }
 
-    /// The plan for this number of asking tokens; keep it where the same number comes again.
+    /// The plan for this number of asking tokens.
     ///
     /// # Errors
     /// None in practice: one group that attends to a cached one is a valid plan.
@@ -128,7 +131,8 @@ impl PerceiverAttention {
         )
     }
 
-    /// `x [batch, tokens, hidden_dim]` to the same shape. `options.rope` rotates the queries.
+    /// `x [batch, tokens, hidden_dim]` to the same shape. `options.rope` rotates the queries. The plan of the last call is
+    /// kept for the same number of tokens.
     ///
     /// # Errors
     /// Another width; frequencies that do not agree with `use_rope`; a source that another layer encoded; weights that
@@ -150,7 +154,7 @@ impl PerceiverAttention {
         source: &KvCache,
         options: &AttentionOptions,
     ) -> Result<Tensor> {
-        let (_, len) = projection::check_input("x", x, self.config.hidden_dim)?;
+        let len = self.query.check_input("x", x, self.config.hidden_dim)?;
         check_rope(self.config.use_rope, options.rope.as_ref(), "x")?;
         let runs = self.sharing.runs(tokens)?;
         if runs.tokens() != len {
@@ -160,6 +164,6 @@ impl PerceiverAttention {
         }
         let queries = self.query.heads(x, self.config.num_heads, &runs)?.remove(0);
         let inputs = Inputs { queries: &queries, keys_values: None, cache: Some(source) };
-        self.output.join_heads(&run(inputs, &Self::plan(len)?, options)?, &runs)
+        self.output.join_heads(&run(inputs, &self.plan.of(len, Self::plan)?, options)?, &runs)
     }
 }

@@ -5,6 +5,7 @@ use candle_nn::{Linear, VarBuilder};
 
 use super::untied::{DomainRuns, UntiedLinear, WeightSharing};
 use crate::AttentionError;
+use crate::cache::check_same;
 use crate::layers::{Epilogue, linear};
 
 /// Checks that heads divide the width, and returns head_dim.
@@ -17,7 +18,7 @@ pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
     Ok(hidden_dim / num_heads)
 }
 
-/// Checks the input of a layer, `[batch, tokens, width]`, and returns batch and tokens.
+/// Checks the shape of an input, `[batch, tokens, width]`, and returns batch and tokens.
 pub(crate) fn check_input(argument: &'static str, x: &Tensor, width: usize) -> Result<(usize, usize)> {
     match x.dims() {
         &[batch, tokens, got] if got == width => Ok((batch, tokens)),
@@ -46,6 +47,42 @@ impl Projection {
         }
     }
 
+    /// Whether a gradient may reach the weights.
+    fn is_trained(&self) -> bool {
+        let is_trained = |layer: &Linear| layer.weight().track_op() || layer.bias().is_some_and(Tensor::track_op);
+        self.banks().iter().any(is_trained)
+    }
+
+    /// The weights of each domain, or those of all.
+    fn banks(&self) -> &[Linear] {
+        match self {
+            Self::Shared(layer) => std::slice::from_ref(layer),
+            Self::PerDomain(layers) => layers.banks(),
+        }
+    }
+
+    /// Projections of the same input as one, with their outputs side by side.
+    fn side_by_side(layers: &[Self]) -> Result<Self> {
+        let domains = layers.first().map_or(0, |layer| layer.banks().len());
+        let bank = |domain: usize| side_by_side(&layers.iter().map(|layer| &layer.banks()[domain]).collect::<Vec<_>>());
+        let mut banks = (0..domains).map(bank).collect::<Result<Vec<_>>>()?;
+        match layers {
+            [Self::Shared(_), ..] => Ok(Self::Shared(banks.remove(0))),
+            _ => Ok(Self::PerDomain(UntiedLinear::of_banks(banks))),
+        }
+    }
+
+    /// The outputs `[first, first + count)` alone; shares the weights.
+    fn narrow(&self, first: usize, count: usize) -> Result<Self> {
+        match self {
+            Self::Shared(layer) => Ok(Self::Shared(narrow_outputs(layer, first, count)?)),
+            Self::PerDomain(layers) => {
+                let narrow = |bank: &Linear| narrow_outputs(bank, first, count);
+                Ok(Self::PerDomain(UntiedLinear::of_banks(layers.banks().iter().map(narrow).collect::<Result<_>>()?)))
+            }
+        }
+    }
+
     /// `x [batch, tokens, in_dim]` to `[batch, tokens, out_dim]`.
     pub fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
         self.forward_then(x, runs, Epilogue::None)
@@ -69,10 +106,18 @@ impl Projection {
 /// Several linear layers of one input in one matrix product: their outputs lie side by side.
 #[derive(Debug, Clone)]
 pub(super) struct FusedLinear {
-    all: Projection,
-    parts: usize,
-    /// Outputs of one part.
+    layers: Layers,
+    /// Outputs of one layer.
     out_dim: usize,
+}
+
+/// What a [`FusedLinear`] consists of.
+#[derive(Debug, Clone)]
+enum Layers {
+    /// This number of layers, their weights one under the other.
+    Fused(Projection, usize),
+    /// Layers that are being trained: their weights change after they were loaded, so every pass joins them anew.
+    Trained(Vec<Projection>),
 }
 
 impl FusedLinear {
@@ -85,46 +130,56 @@ impl FusedLinear {
         bias: bool,
         sharing: &WeightSharing,
     ) -> Result<Self> {
-        let parts = names.len();
         if sharing == &WeightSharing::Shared && vb.contains_tensor(&format!("{fused}.weight")) {
-            let all = Projection::load((in_dim, parts * out_dim), bias, sharing, vb.pp(fused))?;
-            return Ok(Self { all, parts, out_dim });
+            let all = Projection::load((in_dim, names.len() * out_dim), bias, sharing, vb.pp(fused))?;
+            return Ok(Self { layers: Layers::Fused(all, names.len()), out_dim });
         }
-        let (mut shared, mut untied) = (Vec::new(), Vec::new());
-        for name in names {
-            match Projection::load((in_dim, out_dim), bias, sharing, vb.pp(*name))? {
-                Projection::Shared(linear) => shared.push(linear),
-                Projection::PerDomain(linear) => untied.push(linear),
-            }
-        }
-        let all = match sharing {
-            WeightSharing::Shared => Projection::Shared(side_by_side(&shared.iter().collect::<Vec<_>>())?),
-            WeightSharing::PerDomain { .. } => Projection::PerDomain(UntiedLinear::side_by_side(&untied)?),
+        let load = |name: &&str| Projection::load((in_dim, out_dim), bias, sharing, vb.pp(*name));
+        let layers = names.iter().map(load).collect::<Result<Vec<_>>>()?;
+        let layers = match layers.iter().any(Projection::is_trained) {
+            true => Layers::Trained(layers),
+            false => Layers::Fused(Projection::side_by_side(&layers)?, names.len()),
         };
-        Ok(Self { all, parts, out_dim })
+        Ok(Self { layers, out_dim })
     }
 
     /// The layers `[first, first + count)` alone; shares their weights.
     pub fn narrow(&self, first: usize, count: usize) -> Result<Self> {
-        let (start, len) = (first * self.out_dim, count * self.out_dim);
-        let all = match &self.all {
-            Projection::Shared(linear) => Projection::Shared(narrow_outputs(linear, start, len)?),
-            Projection::PerDomain(linear) => Projection::PerDomain(linear.narrow(start, len)?),
+        let layers = match &self.layers {
+            Layers::Fused(all, _) => Layers::Fused(all.narrow(first * self.out_dim, count * self.out_dim)?, count),
+            Layers::Trained(layers) => Layers::Trained(layers.iter().skip(first).take(count).cloned().collect()),
         };
-        Ok(Self { all, parts: count, out_dim: self.out_dim })
+        Ok(Self { layers, out_dim: self.out_dim })
+    }
+
+    /// Checks an input `[batch, tokens, width]` of these layers, its dtype and its device; returns the number of tokens.
+    pub fn check_input(&self, argument: &'static str, x: &Tensor, width: usize) -> Result<usize> {
+        let (_, tokens) = check_input(argument, x, width)?;
+        let any = match &self.layers {
+            Layers::Fused(all, _) => Some(all),
+            Layers::Trained(layers) => layers.first(),
+        };
+        if let Some(layer) = any.and_then(|projection| projection.banks().first()) {
+            check_same(argument, ("weights", layer.weight()), x)?;
+        }
+        Ok(tokens)
     }
 
     /// `x [batch, tokens, in_dim]` to one view `[batch, heads, tokens, head_dim]` per layer.
     pub fn heads(&self, x: &Tensor, num_heads: usize, runs: &DomainRuns) -> Result<Vec<Tensor>> {
         let (batch, tokens, _) = x.dims3()?;
         let head_dim = self.out_dim / num_heads;
-        let all = self.all.forward(x, runs)?.reshape((batch, tokens, self.parts, num_heads, head_dim))?;
-        (0..self.parts).map(|part| all.narrow(2, part, 1)?.squeeze(2)?.transpose(1, 2)).collect()
+        let (outputs, count) = match &self.layers {
+            Layers::Fused(all, count) => (all.forward(x, runs)?, *count),
+            Layers::Trained(layers) => (Projection::side_by_side(layers)?.forward(x, runs)?, layers.len()),
+        };
+        let all = outputs.reshape((batch, tokens, count, num_heads, head_dim))?;
+        (0..count).map(|layer| all.narrow(2, layer, 1)?.squeeze(2)?.transpose(1, 2)).collect()
     }
 }
 
 /// Layers of the same input as one, with their outputs side by side.
-pub(super) fn side_by_side(layers: &[&Linear]) -> Result<Linear> {
+fn side_by_side(layers: &[&Linear]) -> Result<Linear> {
     let weights: Vec<&Tensor> = layers.iter().map(|layer| layer.weight()).collect();
     let biases: Vec<&Tensor> = layers.iter().filter_map(|layer| layer.bias()).collect();
     let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) };
@@ -132,7 +187,7 @@ pub(super) fn side_by_side(layers: &[&Linear]) -> Result<Linear> {
 }
 
 /// The outputs `[first, first + count)` of a layer; shares its weights.
-pub(super) fn narrow_outputs(layer: &Linear, first: usize, count: usize) -> Result<Linear> {
+fn narrow_outputs(layer: &Linear, first: usize, count: usize) -> Result<Linear> {
     let narrow = |tensor: &Tensor| tensor.narrow(0, first, count);
     Ok(Linear::new(narrow(layer.weight())?, layer.bias().map(narrow).transpose()?))
 }

@@ -1,11 +1,11 @@
 //! Linear layers with weights of their own for every domain ("untied"), and which tokens belong to which.
 
 use candle_core::{Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::init::DEFAULT_KAIMING_NORMAL;
+use candle_nn::{Init, Linear, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::anchor::branch_of;
-use super::projection;
 use crate::layers::{Epilogue, linear};
 use crate::{AnchorError, AttentionError, TokenSpec};
 
@@ -48,7 +48,10 @@ impl WeightSharing {
     /// A group that belongs to no domain, where each domain has its own weights.
     pub fn runs(&self, tokens: &[TokenSpec]) -> std::result::Result<DomainRuns, AnchorError> {
         match self {
-            Self::Shared => Ok(DomainRuns::from_sizes(&[tokens.iter().filter_map(|token| token.size).sum()])),
+            Self::Shared => {
+                let sizes = tokens.iter().filter_map(|token| token.size);
+                Ok(DomainRuns::from_sizes(&[sizes.fold(0, usize::saturating_add)]))
+            }
             Self::PerDomain { domains, .. } => DomainRuns::of_groups(tokens, domains),
         }
     }
@@ -97,16 +100,16 @@ impl DomainRuns {
         let mut merged: Vec<(usize, usize)> = Vec::new();
         for (domain, tokens) in runs.into_iter().filter(|(_, tokens)| *tokens > 0) {
             match merged.last_mut() {
-                Some((last, sum)) if *last == domain => *sum += tokens,
+                Some((last, sum)) if *last == domain => *sum = sum.saturating_add(tokens),
                 _ => merged.push((domain, tokens)),
             }
         }
         Self { runs: merged }
     }
 
-    /// Number of tokens of all runs.
+    /// Number of tokens of all runs, at most the largest `usize`.
     pub fn tokens(&self) -> usize {
-        self.runs.iter().map(|(_, tokens)| tokens).sum()
+        self.runs.iter().fold(0, |sum, (_, tokens)| sum.saturating_add(*tokens))
     }
 }
 
@@ -132,31 +135,31 @@ impl UntiedLinear {
             let (expected, got) = ("at least 1", "0".to_string());
             return Err(AttentionError::Value { argument: "number of domains", expected, got }.into());
         }
+        // As candle's linear layers begin, where there is no file.
+        let bound = 1.0 / (in_dim as f64).sqrt();
+        let (of_weight, of_bias) = (DEFAULT_KAIMING_NORMAL, Init::Uniform { lo: -bound, up: bound });
         let bank = |domain: usize| {
-            let weight = vb.get((out_dim, in_dim), &format!("weight.{domain}"))?;
+            let weight = vb.get_with_hints((out_dim, in_dim), &format!("weight.{domain}"), of_weight)?;
             let weight = match square {
+                // A view of weights that are being trained, which follows them.
+                SquareBanks::Plain if in_dim == out_dim && weight.track_op() => weight.t()?,
                 SquareBanks::Plain if in_dim == out_dim => weight.t()?.contiguous()?,
                 _ => weight,
             };
-            let bias = if bias { Some(vb.get(out_dim, &format!("bias.{domain}"))?) } else { None };
+            let bias = if bias { Some(vb.get_with_hints(out_dim, &format!("bias.{domain}"), of_bias)?) } else { None };
             Ok(Linear::new(weight, bias))
         };
         Ok(Self { banks: (0..domains).map(bank).collect::<Result<_>>()? })
     }
 
-    /// Layers of the same input with their outputs side by side.
-    pub(super) fn side_by_side(layers: &[Self]) -> Result<Self> {
-        let domains = layers.first().map_or(0, |layer| layer.banks.len());
-        let bank = |domain: usize| {
-            projection::side_by_side(&layers.iter().map(|layer| &layer.banks[domain]).collect::<Vec<_>>())
-        };
-        Ok(Self { banks: (0..domains).map(bank).collect::<Result<_>>()? })
+    /// One layer for each domain, all of one shape.
+    pub(super) fn of_banks(banks: Vec<Linear>) -> Self {
+        Self { banks }
     }
 
-    /// The outputs `[first, first + count)` alone; shares the weights.
-    pub(super) fn narrow(&self, first: usize, count: usize) -> Result<Self> {
-        let narrow = |bank: &Linear| projection::narrow_outputs(bank, first, count);
-        Ok(Self { banks: self.banks.iter().map(narrow).collect::<Result<_>>()? })
+    /// The layer of each domain.
+    pub(super) fn banks(&self) -> &[Linear] {
+        &self.banks
     }
 
     /// `x [batch, tokens, in_dim]` to `[batch, tokens, out_dim]`, each run of tokens by the weights of its domain.

@@ -1,5 +1,6 @@
 //! How a plan prints itself: who attends to whom, sizes, density.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use super::AttentionPlan;
@@ -11,7 +12,9 @@ impl fmt::Display for AttentionPlan {
         if let (Ok(pairs), Ok(density)) = (self.visible_pairs(), self.density()) {
             write!(f, ", {pairs} visible pairs ({:.1} % of all)", 100.0 * density)?;
         }
-        let size = |name: &str| match self.tokens().iter().find(|token| token.name == name).map(|token| token.size) {
+        let sizes: HashMap<&str, Option<usize>> =
+            self.tokens().iter().map(|token| (token.name.as_str(), token.size)).collect();
+        let size = |name: &str| match sizes.get(name) {
             Some(Some(size)) => format!("{name} [{size}]"),
             _ => format!("{name} [cached]"),
         };

@@ -19,7 +19,7 @@ use crate::{AttentionPattern, PlanError, TokenSpec};
 
 pub use key_rows::{KeyRows, KeySpan};
 pub use layout::{CacheLayout, CachedGroup};
-pub use padding::{PaddingBits, TileClass, tile_classes};
+pub use padding::{PaddingBits, TileClass};
 pub use ranges::{KeyRange, KeySource, PlanRanges, QueryRange};
 pub use resolved::ResolvedPlan;
 pub use schedule::{KeyTile, Reduction, TileSchedule, TileShape, WorkItem};
@@ -73,7 +73,7 @@ impl AttentionPlan {
     ///
     /// # Errors
     /// No groups, two groups of one name, unknown names, a group that is query of two patterns or of none, a pattern
-    /// without queries or without keys, sizes that overflow.
+    /// without queries or without keys, more tokens or pairs than can be counted.
     pub fn new(
         tokens: impl Into<Vec<TokenSpec>>,
         patterns: impl Into<Vec<AttentionPattern>>,
@@ -154,6 +154,9 @@ impl AttentionPlan {
     /// A cached group is not in the layout or has another size than the plan expects; or no group is cached.
     pub fn with_cache_layout(&self, layout: &CacheLayout) -> Result<Self, PlanError> {
         let inner = &self.inner;
+        if !inner.has_cached {
+            return Err(PlanError::CacheUnused { cached: layout.names() });
+        }
         Self::build(inner.tokens.clone(), inner.patterns.clone(), inner.expected_cached.clone(), Some(layout.clone()))
     }
 
@@ -182,29 +185,36 @@ impl AttentionPlan {
         cached: impl IntoIterator<Item = C>,
         queries: impl IntoIterator<Item = (Q, usize)>,
     ) -> Result<Self, PlanError> {
-        let known = || self.inner.tokens.iter().map(|token| token.name.clone()).collect::<Vec<_>>();
+        let specs: HashMap<&str, &TokenSpec> =
+            self.inner.tokens.iter().map(|token| (token.name.as_str(), token)).collect();
         let mut tokens = Vec::new();
         let mut expected_cached = HashMap::new();
         for name in cached {
             let name = name.into();
-            let Some(spec) = self.inner.tokens.iter().find(|token| token.name == name) else {
-                return Err(PlanError::NotInCache { group: name, cached: known() });
-            };
+            let spec = specs.get(name.as_str()).ok_or_else(|| self.no_such_group(&name))?;
             // A group that was cached in this plan too keeps whatever size this plan expects.
             let size = spec.size.or_else(|| self.inner.expected_cached.get(&name).copied());
             expected_cached.extend(size.map(|size| (name.clone(), size)));
             tokens.push(TokenSpec::cached(name));
         }
-        let cached: Vec<String> = tokens.iter().map(|token: &TokenSpec| token.name.clone()).collect();
-        tokens.extend(queries.into_iter().map(|(name, size)| TokenSpec::new(name, size)));
+        for (name, size) in queries {
+            let name = name.into();
+            if !specs.contains_key(name.as_str()) {
+                return Err(self.no_such_group(&name));
+            }
+            tokens.push(TokenSpec::new(name, size));
+        }
 
-        let present = |name: &String| tokens.iter().any(|token| &token.name == name);
+        // Whether a group of this step is cached.
+        let present: HashMap<&str, bool> =
+            tokens.iter().map(|token| (token.name.as_str(), token.is_cached())).collect();
         let mut patterns = Vec::new();
         for pattern in &self.inner.patterns {
-            let asking: Vec<String> =
-                pattern.query_tokens.iter().filter(|name| present(name) && !cached.contains(name)).cloned().collect();
+            let asks = |name: &&String| present.get(name.as_str()) == Some(&false);
+            let asking: Vec<String> = pattern.query_tokens.iter().filter(asks).cloned().collect();
             let Some(query) = asking.first() else { continue };
-            if let Some(group) = pattern.key_value_tokens.iter().find(|name| !present(name)) {
+            if let Some(group) = pattern.key_value_tokens.iter().find(|name| !present.contains_key(name.as_str())) {
+                let cached = tokens.iter().filter(|token| token.is_cached()).map(|token| token.name.clone()).collect();
                 return Err(PlanError::KeysMissing { query: query.clone(), group: group.clone(), cached });
             }
             patterns.push(AttentionPattern::queries(asking).attend_to(pattern.key_value_tokens.iter().cloned()));
@@ -218,12 +228,7 @@ impl AttentionPlan {
     /// As [`with_cached`](Self::with_cached); also if this plan has no such group.
     pub fn cached_queries(&self, group: &str, size: usize) -> Result<Self, PlanError> {
         let asks = |pattern: &&AttentionPattern| pattern.query_tokens.iter().any(|name| name == group);
-        let pattern = self.inner.patterns.iter().find(asks).ok_or_else(|| PlanError::UnknownGroup {
-            pattern: 0,
-            group: group.to_string(),
-            role: "query_tokens",
-            known: self.inner.tokens.iter().map(|token| token.name.clone()).collect(),
-        })?;
+        let pattern = self.inner.patterns.iter().find(asks).ok_or_else(|| self.no_such_group(group))?;
         let mut keys: Vec<&String> = Vec::new();
         for name in &pattern.key_value_tokens {
             if !keys.contains(&name) {
@@ -302,11 +307,15 @@ impl AttentionPlan {
     /// than 255 repetitions of a key count as 255.
     ///
     /// # Errors
-    /// As [`visible_pairs`](Self::visible_pairs).
+    /// As [`visible_pairs`](Self::visible_pairs); a mask that does not fit into memory.
     pub fn to_dense_mask(&self) -> Result<Vec<u8>, PlanError> {
         let ranges = self.known()?.ranges();
         let width = ranges.input_tokens() + ranges.cache_tokens();
-        let mut mask = vec![0u8; ranges.input_tokens() * width];
+        let too_large = || PlanError::DenseMask { queries: ranges.input_tokens(), keys: width };
+        let len = ranges.input_tokens().checked_mul(width).ok_or_else(too_large)?;
+        let mut mask = Vec::new();
+        mask.try_reserve_exact(len).map_err(|_| too_large())?;
+        mask.resize(len, 0u8);
         for queries in ranges.query_ranges() {
             for row in queries.start..queries.start + queries.len {
                 for keys in ranges.keys_of(queries) {
@@ -320,6 +329,11 @@ impl AttentionPlan {
             }
         }
         Ok(mask)
+    }
+
+    fn no_such_group(&self, group: &str) -> PlanError {
+        let known = self.inner.tokens.iter().map(|token| token.name.clone()).collect();
+        PlanError::NoSuchGroup { group: group.to_string(), known }
     }
 
     /// The input groups with their sizes, for error messages.
@@ -415,7 +429,7 @@ impl Inner {
         };
         let cache_tokens = layout.map_or(0, CacheLayout::tokens);
         let patterns = self.patterns.iter().map(pattern_ranges).collect();
-        Ok(PlanRanges::new(self.input_tokens, cache_tokens, patterns))
+        PlanRanges::new(self.input_tokens, cache_tokens, patterns)
     }
 
     fn cached_range(&self, name: &str, layout: Option<&CacheLayout>) -> Result<KeyRange, PlanError> {

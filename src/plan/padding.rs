@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{KeySource, KeyTile};
+use super::KeyTile;
 
 /// One bit per token and batch row, set for a real token. Rows are padded to whole 64-bit words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,11 +69,17 @@ impl PaddingBits {
     }
 
     /// Whether a token is real. A batch of 1 serves every row.
+    ///
+    /// # Panics
+    /// A row or token that is not there.
     pub fn is_real(&self, row: usize, token: usize) -> bool {
         self.row(row)[token / 64] >> (token % 64) & 1 == 1
     }
 
     /// The bits of tokens `[start, start + len)` of a row, `len` at most 64, lowest bit first.
+    ///
+    /// # Panics
+    /// A row or tokens that are not there.
     pub fn bits(&self, row: usize, start: usize, len: usize) -> u64 {
         if len == 0 {
             return 0;
@@ -87,6 +93,9 @@ impl PaddingBits {
     }
 
     /// Number of real tokens in `[start, start + len)` of a row.
+    ///
+    /// # Panics
+    /// A row or tokens that are not there.
     pub fn count(&self, row: usize, start: usize, len: usize) -> usize {
         let words = self.row(row);
         let mut count = 0;
@@ -117,25 +126,9 @@ impl PaddingBits {
     }
 }
 
-/// The class of every key tile of a schedule for `batch` rows, row after row, with padding in either source.
-pub fn tile_classes(
-    tiles: &[KeyTile],
-    batch: usize,
-    input: Option<&PaddingBits>,
-    cache: Option<&PaddingBits>,
-) -> Vec<TileClass> {
-    let class = |row: usize, tile: &KeyTile| {
-        let bits = match tile.source {
-            KeySource::Input => input,
-            KeySource::Cache => cache,
-        };
-        bits.map_or(TileClass::Full, |bits| bits.class(row, tile))
-    };
-    (0..batch).flat_map(|row| tiles.iter().map(move |tile| class(row, tile))).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::KeySource;
     use super::*;
 
     /// A mask that no word boundary lines up with.
@@ -163,13 +156,11 @@ mod tests {
     #[test]
     fn tiles_are_empty_partial_or_full() {
         let padding = PaddingBits::new(2, 96, |row, token| token >= 64 || row == 1 && token < 40);
-        let tile = |start, source| KeyTile { start, len: 32, source };
-        let tiles = [tile(0, KeySource::Input), tile(32, KeySource::Input), tile(64, KeySource::Input)];
+        let tile = |start| KeyTile { start, len: 32, source: KeySource::Input };
+        let classes = |row| [0, 32, 64].map(|start| padding.class(row, &tile(start)));
         use TileClass::{Empty, Full, Partial};
-        assert_eq!(tile_classes(&tiles, 2, Some(&padding), None), [Empty, Empty, Full, Full, Partial, Full]);
-        let cached = [tile(0, KeySource::Cache)];
-        assert_eq!(tile_classes(&cached, 1, Some(&padding), None), [Full]);
-        assert_eq!(tile_classes(&cached, 1, None, Some(&padding)), [Empty]);
+        assert_eq!(classes(0), [Empty, Empty, Full]);
+        assert_eq!(classes(1), [Full, Partial, Full]);
     }
 
     #[test]

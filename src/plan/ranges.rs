@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::PlanError;
+
 /// Where the keys and values of a range are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -44,11 +46,19 @@ pub struct PlanRanges {
     cache_tokens: usize,
     query_ranges: Vec<QueryRange>,
     key_ranges: Vec<KeyRange>,
+    visible_pairs: u64,
 }
 
 impl PlanRanges {
-    /// Collects ranges; `builder` adds one list of key ranges per pattern and the query runs that see it.
-    pub(super) fn new(input_tokens: usize, cache_tokens: usize, patterns: Vec<PatternRanges>) -> Self {
+    /// Collects the ranges of all patterns.
+    ///
+    /// # Errors
+    /// More pairs than can be counted.
+    pub(super) fn new(
+        input_tokens: usize,
+        cache_tokens: usize,
+        patterns: Vec<PatternRanges>,
+    ) -> Result<Self, PlanError> {
         let mut key_ranges: Vec<KeyRange> = Vec::new();
         let mut query_ranges: Vec<QueryRange> = Vec::new();
         for pattern in patterns {
@@ -75,7 +85,15 @@ impl PlanRanges {
             }
             mergeable
         });
-        Self { input_tokens, cache_tokens, query_ranges, key_ranges }
+        let mut visible_pairs = 0u64;
+        for queries in &query_ranges {
+            let keys = &key_ranges[queries.keys.clone()];
+            let keys = keys.iter().try_fold(0usize, |sum, range| sum.checked_add(range.len));
+            let pairs = keys.and_then(|keys| (queries.len as u64).checked_mul(keys as u64));
+            let sum = pairs.and_then(|pairs| visible_pairs.checked_add(pairs));
+            visible_pairs = sum.ok_or(PlanError::TooManyPairs)?;
+        }
+        Ok(Self { input_tokens, cache_tokens, query_ranges, key_ranges, visible_pairs })
     }
 
     /// Number of tokens of the input.
@@ -99,19 +117,24 @@ impl PlanRanges {
     }
 
     /// The key ranges that one query range sees, in the order of its pattern.
+    ///
+    /// # Panics
+    /// With a query range of another plan.
     pub fn keys_of(&self, queries: &QueryRange) -> &[KeyRange] {
         &self.key_ranges[queries.keys.clone()]
     }
 
     /// Number of keys that a query of this range sees; a group named twice counts twice.
+    ///
+    /// # Panics
+    /// With a query range of another plan.
     pub fn key_count(&self, queries: &QueryRange) -> usize {
         self.keys_of(queries).iter().map(|range| range.len).sum()
     }
 
     /// Number of (query, key) pairs that are computed per batch row and head.
     pub fn visible_pairs(&self) -> u64 {
-        let pairs = |range: &QueryRange| range.len as u64 * self.key_count(range) as u64;
-        self.query_ranges.iter().map(pairs).sum()
+        self.visible_pairs
     }
 
     /// Whether any key is an input token.

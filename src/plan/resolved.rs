@@ -64,6 +64,9 @@ impl ResolvedPlan {
     }
 
     /// The work list for one shape of input and machine; built on the first call, shared afterwards.
+    ///
+    /// # Panics
+    /// As [`TileSchedule::new`].
     pub fn schedule(&self, batch: usize, heads: usize, tile: TileShape, workers: usize) -> Arc<TileSchedule> {
         let key = ScheduleKey { batch, heads, tile, workers };
         // A poisoned lock only means that another thread panicked between two complete states of the list.

@@ -103,8 +103,14 @@ pub struct TileSchedule {
 
 impl TileSchedule {
     /// Cuts ranges into work items for `batch` rows and `heads` heads on a machine that runs `workers` items at a time.
+    ///
+    /// # Panics
+    /// With 2³² rows or heads, or more.
     pub fn new(ranges: &PlanRanges, batch: usize, heads: usize, tile: TileShape, workers: usize) -> Self {
-        let tile = TileShape { queries: tile.queries.max(1), keys: tile.keys.max(1) };
+        let in_32_bits = |count: usize| u32::try_from(count).is_ok();
+        assert!(in_32_bits(batch) && in_32_bits(heads), "{batch} rows and {heads} heads are too many for a schedule");
+        let largest = u32::MAX as usize;
+        let tile = TileShape { queries: tile.queries.clamp(1, largest), keys: tile.keys.clamp(1, largest) };
         let mut key_tiles = Vec::new();
         // Patterns share their list of keys between query ranges, and so do the tiles.
         let mut tiles_of_keys: HashMap<(usize, usize), Range<usize>> = HashMap::new();

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_mixed_attention::models::ab_upt::{
-    Activation, KeySource, Mlp, PerceiverBlock, PerceiverBlockConfig, SinCosEmbedding, TransformerBlock,
+    Activation, BlockKeys, Mlp, PerceiverBlock, PerceiverBlockConfig, SinCosEmbedding, TransformerBlock,
     TransformerBlockConfig,
 };
 use candle_mixed_attention::{
@@ -55,7 +55,7 @@ fn perceiver(config: PerceiverBlockConfig) -> Result<PerceiverBlock> {
 /// A pass of a transformer block over all tokens of `x`.
 fn attend(block: &TransformerBlock, x: &Tensor, condition: Option<&Tensor>) -> Result<Tensor> {
     let plan = DotProductAttention::plan(x.dims().get(1).copied().unwrap_or(0))?;
-    Ok(block.forward(x, &plan, KeySource::Input, condition, &AttentionOptions::default())?.0)
+    Ok(block.forward(x, &plan, BlockKeys::Input, condition, &AttentionOptions::default())?.0)
 }
 
 /// A pass of a perceiver block over all tokens of `x`.
@@ -152,7 +152,7 @@ fn rope_and_its_frequencies_must_agree() -> Result<()> {
         let config = TransformerBlockConfig { condition_dim: None, use_rope, ..transformer_config() };
         let options = if use_rope { AttentionOptions::default() } else { rope.clone() };
         let word = format!("use_rope = {use_rope}");
-        refused("block", transformer(config)?.forward(&x, &plan, KeySource::Input, None, &options), &[&word]);
+        refused("block", transformer(config)?.forward(&x, &plan, BlockKeys::Input, None, &options), &[&word]);
         let block = perceiver(PerceiverBlockConfig { condition_dim: None, use_rope, ..perceiver_config() })?;
         let of_source = frequencies(4)?;
         let wrong = if use_rope { None } else { Some(&of_source) };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_mixed_attention::models::ab_upt::{
-    AbUpt, AbUptConfig, AbUptInput, Checkpoint, CheckpointError, Geometry, TensorProblem,
+    AbUpt, AbUptConfig, AbUptInput, Checkpoint, CheckpointError, Geometry, PredictorError, TensorProblem,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -144,6 +144,106 @@ fn one_error_lists_every_tensor_that_does_not_fit() -> Result<()> {
         assert!(message.contains(name), "no {name} in: {message}");
     }
     assert!(message.contains("changed.safetensors"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn numbers_that_no_weight_has_are_listed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (whole, first, last) =
+        ("domain_biases.volume.mlp.2.bias", "physics_blocks.0.attn.q.weight", "physics_blocks.2.norm2.weight");
+    let filled = |name: &str, value: f32, at: usize| -> Result<Tensor> {
+        let tensor = &weights()?[name];
+        let mut numbers: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+        numbers[at] = value;
+        Ok(Tensor::from_vec(numbers, tensor.shape(), &Device::Cpu)?)
+    };
+    type Changed = Vec<(&'static str, Tensor)>;
+    let table: Vec<(&str, DType, Changed, Vec<String>)> = vec![
+        (
+            "whole numbers",
+            DType::F32,
+            vec![
+                (whole, weights()?[whole].to_dtype(DType::I64)?),
+                (first, weights()?[first].to_dtype(DType::U8)?),
+                (last, weights()?[last].to_dtype(DType::F64)?),
+            ],
+            vec![
+                format!("dtype: {whole} must be of a floating type, got i64"),
+                format!("dtype: {first} must be of a floating type, got u8"),
+            ],
+        ),
+        (
+            "NaN and infinity",
+            DType::F32,
+            vec![(whole, filled(whole, f32::NAN, 5)?), (last, filled(last, f32::NEG_INFINITY, 0)?)],
+            vec![
+                format!("not finite: {whole} holds NaN in f32, first as number 5"),
+                format!("not finite: {last} holds -inf in f32, first as number 0"),
+            ],
+        ),
+        (
+            "too large for f16",
+            DType::F16,
+            vec![(first, filled(first, 1e6, 7)?)],
+            vec![format!("not finite: {first} holds inf in f16, first as number 7")],
+        ),
+        ("large, but not too large", DType::BF16, vec![(first, filled(first, 1e6, 7)?)], vec![]),
+    ];
+    for (case, dtype, changed, expected) in table {
+        let mut weights = weights()?;
+        changed.into_iter().for_each(|(name, tensor)| drop(weights.insert(name.to_string(), tensor)));
+        let path = folder.path().join("changed.safetensors");
+        candle_core::safetensors::save(&weights, &path)?;
+        let problems = match Checkpoint::open(&path)?.load(&config(), dtype, &Device::Cpu) {
+            Ok(_) => Vec::new(),
+            Err(CheckpointError::Tensors { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+            Err(other) => panic!("{case}: {other}"),
+        };
+        assert_eq!(problems, expected, "{case}");
+    }
+    Ok(())
+}
+
+/// What a person reads in the end.
+#[test]
+fn errors_say_everything_once_and_without_a_backtrace() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let missing = folder.path().join("missing.safetensors");
+    let error = anyhow::Error::from(Checkpoint::open(&missing).err().expect("no file"));
+    let message = format!("{error:#}");
+    assert_eq!(message, format!("'{}': No such file or directory (os error 2)", missing.display()));
+
+    let error = candle_core::Error::Msg("first".to_string());
+    let traced = || candle_core::Error::WithBacktrace {
+        inner: Box::new(candle_core::Error::Msg("first".to_string())),
+        backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+    };
+    assert_ne!(traced().to_string(), error.to_string());
+    assert_eq!(CheckpointError::from(traced()).to_string(), "first");
+    assert_eq!(PredictorError::from(traced()).to_string(), "first");
+    Ok(())
+}
+
+#[test]
+fn names_of_files_choose_the_words() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let noise: Vec<u8> = (0..1000u32).map(|at| (at * 37 % 251) as u8).collect();
+    let table = [
+        ("noise.th", "is not a readable PyTorch file: it is not a zip archive"),
+        ("noise.pt", "is not a readable PyTorch file"),
+        ("noise.safetensors", "is not a readable safetensors file"),
+        ("noise", "is not a readable safetensors file"),
+    ];
+    for (name, words) in table {
+        let path = folder.path().join(name);
+        std::fs::write(&path, &noise)?;
+        refused(name, load(&path), &[name, words]);
+    }
+    // What counts is the content.
+    let path = folder.path().join("weights.pt");
+    std::fs::copy(stored("weights.safetensors"), &path)?;
+    load(&path)?;
     Ok(())
 }
 

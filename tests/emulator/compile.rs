@@ -15,6 +15,9 @@ use super::metal_lint::unqualified_pointers;
 /// The first clang that has the vector and number types of Metal.
 const OLDEST_CLANG: u32 = 16;
 
+/// The last one that is looked for by a name with its version.
+const NEWEST_CLANG: u32 = 21;
+
 /// Names a compiler to use instead of the first that is found.
 const COMPILER_VARIABLE: &str = "EMULATOR_CXX";
 
@@ -67,8 +70,9 @@ impl Compiler {
 
     /// The same for Metal kernels, whose vector types only clang knows (version 16 or later).
     pub fn find_clang() -> Result<Self, String> {
-        let commands = ["clang++", "clang++-19", "clang++-18", "clang++-17", "clang++-16"];
-        let found = Self::find().ok().into_iter().chain(commands.iter().filter_map(|command| Self::probe(command)));
+        let versions = (OLDEST_CLANG..=NEWEST_CLANG).rev().map(|version| format!("clang++-{version}"));
+        let commands = std::iter::once("clang++".to_string()).chain(versions);
+        let found = Self::find().ok().into_iter().chain(commands.filter_map(|command| Self::probe(&command)));
         let found = found.into_iter().find(|compiler| compiler.clang_version() >= Some(OLDEST_CLANG));
         found.ok_or(format!("no clang++ {OLDEST_CLANG} or later found; set {COMPILER_VARIABLE}"))
     }
@@ -124,15 +128,17 @@ impl Compiler {
         })
     }
 
-    /// Checks that pointers of a `.metal` file name their address spaces and keep to them, without running anything.
-    pub fn check_address_spaces(&self, path: &Path, defines: &[&str]) -> Result<()> {
+    /// Checks that a `.metal` file is the C++ that Metal is made of, and that its pointers name their address spaces and
+    /// keep to them, without running anything.
+    pub fn check_language(&self, path: &Path, defines: &[&str]) -> Result<()> {
         let unqualified = unqualified_pointers(&fs::read_to_string(path)?);
         ensure!(unqualified.is_empty(), "{}: no address space: {}", path.display(), unqualified.join("; "));
         let cache = cache_folder()?;
         let unit = tempfile::Builder::new().suffix(".cpp").tempfile_in(cache)?;
         fs::write(unit.path(), define_lines(defines) + &metal::checked_text(path)?)?;
         let mut command = Command::new(&self.command);
-        command.args(["-std=c++20", "-fsyntax-only", "-Wall", "-Wno-unused-function", "-DMSL_CHECK"]);
+        // What Metal 3 is made of; Metal 4 is C++17.
+        command.args(["-std=c++14", "-fsyntax-only", "-Wall", "-Wno-unused-function", "-DMSL_CHECK"]);
         command.arg("-I").arg(folder().join("metal")).arg("-I").arg(path.parent().context("a file in a folder")?);
         command.arg(unit.path());
         run(command)

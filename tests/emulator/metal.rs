@@ -118,11 +118,18 @@ fn bound_arguments(metal: &str, kernel: &str) -> Result<Vec<String>> {
     for (start, _) in metal.match_indices("void ") {
         let before = metal[..start].trim_end();
         let Some((name, behind)) = metal[start + "void ".len()..].split_once('(') else { continue };
-        if name.trim() == kernel && (before.ends_with("[[kernel]]") || before.ends_with("kernel")) {
+        if name.trim() == kernel && is_kernel(before) {
             return parameters(behind).into_iter().map(bound_argument).collect();
         }
     }
     bail!("no kernel `{kernel}` in the file")
+}
+
+/// Whether what stands before a function makes it a kernel: `kernel`, or an attribute that begins with it.
+fn is_kernel(before: &str) -> bool {
+    let attributes = before.strip_suffix("]]").and_then(|before| before.rsplit_once("[["));
+    let first = attributes.and_then(|(_, attributes)| attributes.split(',').next());
+    before.ends_with("kernel") || first.is_some_and(|first| first.trim() == "kernel")
 }
 
 /// The parameters behind an opening parenthesis, up to its closing one.

@@ -21,7 +21,7 @@ struct Pass {
 }
 
 /// A pattern as the fixtures spell it.
-#[derive(serde::Deserialize)]
+#[derive(Clone, serde::Deserialize)]
 pub struct PatternEntry {
     query: Vec<String>,
     key_value: Vec<String>,

@@ -110,6 +110,40 @@ fn queries_are_checked() {
 }
 
 #[test]
+fn predictions_that_are_not_finite_are_named() {
+    // A field whose standard deviation carries it beyond f32, and a logarithmic scale that does so at some points.
+    let scaled = |width: usize, std: f64, logscale: bool| {
+        let name = if width == 1 { "pressure" } else { "velocity" };
+        let field = FieldStatistics::new("volume".into(), name.into(), vec![0.0; width], vec![std; width]).unwrap();
+        let mut statistics = DEMO.statistics().clone();
+        let own = statistics.fields.iter_mut().find(|own| (own.domain(), own.name()) == (field.domain(), field.name()));
+        *own.unwrap() = field.with_logscale(logscale);
+        Predictor::new(DEMO.model().clone(), &statistics).unwrap()
+    };
+    let queries = sample("volume.queries");
+    let cases = [(3, 3e38, false, "velocity"), (1, 3e38, false, "pressure"), (3, 100.0, true, "velocity")];
+    for (width, std, logscale, field) in cases {
+        let message = scaled(width, std, logscale).encode(&sample_input()).unwrap_err().to_string();
+        let expected = format!("anchors of 'volume': the network predicts {field} = ");
+        assert!(message.contains(&expected) && message.ends_with(", in f32"), "{message}");
+
+        // The same network and cache, so that only the queries are read.
+        let body = scaled(width, std, logscale).with_cache(BODY.cache().clone()).unwrap();
+        let error = body.predict_from("volume", 1 << 40, &queries).unwrap_err();
+        let fields = BODY.predict("volume", &queries).unwrap();
+        let of_network = DEMO.statistics().field("volume", field).unwrap().normalise(fields.get(field).unwrap());
+        let of_network: Vec<f32> = of_network.unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let PredictorError::NotFinite { points, field: named, point, got, dtype } = error else { panic!("{error}") };
+        assert_eq!((points.as_str(), named.as_str(), dtype), ("queries of 'volume'", field, "f32"));
+        assert!(!got.is_finite());
+        // The first point at which the network says more than the scale can carry into f32.
+        let limit = if logscale { f64::from(f32::MAX).ln() / std } else { f64::from(f32::MAX) / std };
+        let first = of_network.iter().position(|value| f64::from(value.abs()) > limit).unwrap() / width;
+        assert_eq!(point, (1 << 40) + first as u64);
+    }
+}
+
+#[test]
 fn statistics_must_be_those_of_the_network() {
     let own = || DEMO.statistics().clone();
     let field = |domain: &str, name: &str, width: usize| {

@@ -16,7 +16,7 @@ pub use network::{Network, warning};
 use crate::ellipsoid::{Case, Flow, Slice, surface_mesh};
 use crate::mesh::Mesh;
 use crate::metrics::{FieldError, Metrics};
-use crate::output::{Chunk, Existing, FieldSpec, LocalDisk, Part, Run, write_npz, write_whole};
+use crate::output::{Chunk, Existing, FieldSpec, LocalDisk, Part, Run, Space, write_npz, write_whole};
 use crate::progress::Progress;
 
 /// Half the height of the slice.
@@ -82,12 +82,24 @@ impl Demo {
         self.places.iter().map(part).collect()
     }
 
-    /// Predicts, writes all files, and returns the errors against the exact solution.
-    pub fn run(&self, model: &mut dyn FlowModel, options: Options) -> Result<Metrics> {
-        let mut inputs = options.inputs;
+    /// All that the result depends on.
+    fn identity(&self, options: &Options) -> Map<String, Value> {
+        let mut inputs = options.inputs.clone();
         inputs.insert("semi_axes".into(), json!(self.case.semi_axes));
         inputs.insert("alpha".into(), json!(self.case.alpha));
         inputs.insert("beta".into(), json!(self.case.beta));
+        inputs
+    }
+
+    /// Checks that the results can be written, and writes nothing.
+    pub fn rehearse(&self, options: &Options) -> Result<Space> {
+        let (inputs, parts) = (self.identity(options), self.parts(options.npz));
+        Run::rehearse(&LocalDisk, options.folder, inputs, options.chunk, parts, options.existing)
+    }
+
+    /// Predicts, writes all files, and returns the errors against the exact solution.
+    pub fn run(&self, model: &mut dyn FlowModel, options: Options) -> Result<Metrics> {
+        let inputs = self.identity(&options);
         let parts = self.parts(options.npz);
         let points = parts.iter().map(|part| part.points).sum();
         let mut run = Run::open(LocalDisk, options.folder, inputs, options.chunk, parts, options.existing)?;

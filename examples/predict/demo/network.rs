@@ -54,11 +54,22 @@ pub fn predictor(dtype: DType, device: &Device) -> Result<Predictor> {
     Ok(Predictor::new(AbUpt::new(&description.model, weights)?, &description.normalisation)?)
 }
 
-/// What lies outside the range that the network was trained on.
+/// What lies outside the range that the network was trained on, and what it costs.
 pub fn warning(anchors: usize) -> Option<String> {
     let (least, most) = (TRAINED_ANCHORS.start(), TRAINED_ANCHORS.end());
-    let trained = TRAINED_ANCHORS.contains(&anchors);
-    (!trained).then(|| format!("{anchors} anchors are outside the trained range {least} to {most}"))
+    if TRAINED_ANCHORS.contains(&anchors) {
+        return None;
+    }
+    // Every anchor attends to all anchors, every other point too.
+    let cost = match anchors as f64 / *most as f64 {
+        times if times > 1.0 => format!(
+            ", and attention costs {:.0} times as much as with {most} while the body is read, {times:.0} times at each \
+             point",
+            times * times
+        ),
+        _ => String::new(),
+    };
+    Some(format!("{anchors} anchors are outside the trained range {least} to {most}{cost}"))
 }
 
 impl FlowModel for Network {

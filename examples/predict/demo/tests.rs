@@ -1,4 +1,5 @@
 use candle_mixed_attention::candle_core::DType;
+use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -131,5 +132,31 @@ fn the_demo_is_predicted_by_the_network() {
 #[test]
 fn anchors_outside_the_trained_range_are_warned_of() {
     assert_eq!(warning(512), None);
-    assert_eq!(warning(2048).unwrap(), "2048 anchors are outside the trained range 256 to 1024");
+    assert_eq!(warning(100).unwrap(), "100 anchors are outside the trained range 256 to 1024");
+    let cost = "attention costs 256 times as much as with 1024 while the body is read, 16 times at each point";
+    let expected = format!("16384 anchors are outside the trained range 256 to 1024, and {cost}");
+    assert_eq!(warning(16384).unwrap(), expected);
+}
+
+#[test]
+fn a_dry_run_finds_what_a_run_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let dry_run = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let line = ["predict", "--dry-run", "--out", out.to_str().unwrap()];
+        crate::run(&crate::Arguments::try_parse_from(line.iter().chain(more)).unwrap())
+    };
+    dry_run("new", &[]).unwrap();
+    assert!(!folder.path().join("new").exists());
+    run(&folder.path().join("earlier"), Existing::Refuse, &mut shifted()).unwrap();
+    dry_run("earlier", &["--overwrite"]).unwrap();
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("new", &["--device", "metal"], "--device metal: not available"),
+        ("earlier", &[], "holds a run; --resume goes on with it"),
+        ("earlier", &["--resume"], "--resume: "),
+    ];
+    for (name, more, expected) in cases {
+        let error = format!("{:#}", dry_run(name, more).unwrap_err());
+        assert!(error.contains(expected), "{name} {more:?}: {error}");
+    }
 }

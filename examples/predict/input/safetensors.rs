@@ -34,8 +34,6 @@ struct Header {
     entries: BTreeMap<String, serde_json::Value>,
     /// Where the data begins in the file.
     data_start: u64,
-    /// Bytes of the file.
-    length: u64,
 }
 
 impl Header {
@@ -53,7 +51,19 @@ impl Header {
         let mut entries: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(&header).context("not a safetensors file: its header is not JSON")?;
         entries.remove("__metadata__");
-        Ok(Self { entries, data_start: 8 + size, length })
+        let (data_start, mut last) = (8 + size, 0);
+        let present = length - data_start;
+        for (name, entry) in &entries {
+            let entry = Entry::deserialize(entry).with_context(|| format!("tensor '{name}' is described wrongly"))?;
+            let [_, end] = entry.data_offsets;
+            ensure!(
+                present >= end,
+                "truncated: tensor '{name}' ends at byte {end} of the data, which ends at {present}"
+            );
+            last = last.max(end);
+        }
+        ensure!(present == last, "{} bytes follow the last tensor", present - last);
+        Ok(Self { entries, data_start })
     }
 }
 
@@ -67,7 +77,7 @@ pub fn tensor_names(path: &str) -> Result<Vec<String>> {
 impl TensorRows {
     /// Reads the header and picks the tensor: the named one, or else the only one.
     pub fn new(mut file: File, name: Option<&str>) -> Result<Self> {
-        let Header { entries, data_start, length } = Header::read(&mut file)?;
+        let Header { entries, data_start } = Header::read(&mut file)?;
         let names = || entries.keys().cloned().collect::<Vec<_>>();
         let name = match (name, entries.len()) {
             (Some(name), _) => name.to_string(),
@@ -90,8 +100,6 @@ impl TensorRows {
             end.checked_sub(start) == expected,
             "tensor '{name}': offsets {start}..{end} do not hold {rows} rows of {width} numbers"
         );
-        let present = length - data_start;
-        ensure!(present >= end, "truncated: tensor '{name}' ends at byte {end} of the data, which ends at {present}");
         Ok(Self { file, data_start: data_start + start, double, rows, width })
     }
 }
@@ -177,8 +185,10 @@ mod tests {
             (format!("{several}#scalar"), "tensor 'scalar': an array must have shape [points, components], got []"),
             (format!("{several}#nan"), "point 0 has z = NaN"),
             (format!("{several}#missing"), "no tensor 'missing'"),
-            (format!("{}#whole", broken("cut.safetensors", &bytes[..bytes.len() - 80])), "F32 or F64"),
+            // The tensor itself is whole, but the file is not.
+            (format!("{}#nan", broken("cut.safetensors", &bytes[..bytes.len() - 1])), "truncated: tensor '"),
             (format!("{}#nan", broken("truncated.safetensors", &bytes[..bytes.len() - 70])), "truncated"),
+            (format!("{}#nan", broken("longer.safetensors", &[&bytes[..], b"tail"].concat())), "4 bytes follow"),
             (broken("noise.safetensors", b"no tensors here"), "not a safetensors file"),
             (broken("short.safetensors", b"xy"), "not a safetensors file"),
         ];

@@ -1,8 +1,8 @@
 //! The few things that a run does to a disk, so that tests can let it die before any of them.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -75,6 +75,28 @@ pub fn partial(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".partial");
     name.into()
+}
+
+/// What the system says about a file, if it is there.
+pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),
+    }
+}
+
+/// Bytes of disk space that a file takes, which are fewer than its length where nothing was written yet. Systems that do
+/// not say it count as if nothing was.
+#[cfg(unix)]
+pub fn allocated(metadata: &Metadata) -> u64 {
+    // Blocks have this size whatever the file system.
+    std::os::unix::fs::MetadataExt::blocks(metadata) * 512
+}
+
+#[cfg(not(unix))]
+pub fn allocated(_: &Metadata) -> u64 {
+    0
 }
 
 /// Writes a whole file: under its partial name first, then in one step under its own.

@@ -6,11 +6,11 @@
 //! which would need the whole file in memory.
 //!
 //! ```text
-//! check free space → NAME.partial at full length → run.json → chunk, sync, run.json → … → rename → run.json
+//! check free space → NAME.partial at full length → run.json → chunk, sync, run.json → … → run.json → rename → run.json
 //! ```
 //!
-//! The folder is locked for the whole run. `run.json` says what the run is made of and how many chunks lie safely on the disk. It is replaced in one step, after
-//! the chunk is synced.
+//! The folder is locked for the whole run. `run.json` says what the run is made of, how many chunks lie safely on the
+//! disk, and whether files may have their final names. It is replaced in one step, after the chunk is synced.
 
 mod chunk;
 mod disk;
@@ -25,8 +25,8 @@ mod tests;
 mod vtk;
 
 pub use chunk::{Chunk, FieldSpec, Predict};
-pub use disk::{Disk, LocalDisk, write_whole};
+pub use disk::{LocalDisk, write_whole};
 pub use npz::write_npz;
-pub use run::{Existing, Part, Run, human_bytes};
+pub use run::{Existing, Part, Run, Space, human_bytes};
 #[cfg(test)]
 pub use vtk::vtp_layout;

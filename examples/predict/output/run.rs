@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use super::disk::{Disk, partial};
+use super::disk::{Disk, allocated, metadata, partial};
 use super::layout::FileLayout;
-use super::lock::FolderLock;
+use super::lock::{FolderLock, LOCK_FILE};
 use super::npz::npz_bytes;
 use super::safetensors::{POSITIONS, safetensors_layout};
-use super::state::{PartState, STATE_FILE, State};
+use super::state::{PartState, STATE_FILE, Stage, State};
 use super::vtk::vtp_layout;
 use super::{FieldSpec, Predict};
 use crate::mesh::Mesh;
@@ -48,9 +48,25 @@ pub enum Existing {
 pub struct Run<D: Disk> {
     _lock: FolderLock,
     disk: D,
+    draft: Draft,
+}
+
+/// A run before it changes anything.
+struct Draft {
     folder: PathBuf,
     parts: Vec<Part>,
     state: State,
+    /// Whether it goes on with an earlier one.
+    resumed: bool,
+}
+
+/// What a run still needs of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that it will write.
+    pub needed: u64,
+    /// Bytes that can be written, with what it removes before.
+    pub free: u64,
 }
 
 impl<D: Disk> Run<D> {
@@ -65,62 +81,62 @@ impl<D: Disk> Run<D> {
         parts: Vec<Part>,
         existing: Existing,
     ) -> Result<Self> {
-        ensure!(chunk > 0, "--chunk must be at least 1, got 0");
-        parts.iter().try_for_each(Part::check_names)?;
-        let state = State::new(inputs, chunk, parts.iter().map(Part::fresh_state).collect());
         std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;
-        let mut run = Self { _lock: FolderLock::acquire(folder)?, disk, folder: folder.to_path_buf(), parts, state };
-        if existing == Existing::Overwrite {
-            // A damaged state names nothing that could be in the way.
-            run.state.replaced = State::read(folder).ok().flatten().map(State::into_names).unwrap_or_default();
-        } else {
-            let earlier = State::read(folder).context("--out")?;
-            match (earlier, existing) {
-                (Some(earlier), Existing::Resume) => {
-                    earlier.check_same_run(&run.state)?;
-                    run.state = earlier;
-                    run.check_space()?;
-                    return Ok(run);
-                }
-                (Some(_), _) => {
-                    bail!("--out {} holds a run; --resume goes on with it, --overwrite begins again", folder.display())
-                }
-                (None, _) => run.refuse_other_files()?,
-            }
+        let lock = FolderLock::acquire(folder)?;
+        let draft = Draft::new(folder, inputs, chunk, parts, existing)?;
+        draft.check_space(&disk)?;
+        let run = Self { _lock: lock, disk, draft };
+        if !run.draft.resumed {
+            run.begin()?;
         }
-        run.begin()?;
         Ok(run)
+    }
+
+    /// Checks all that [`open`](Self::open) would check, and changes nothing.
+    pub fn rehearse(
+        disk: &D,
+        folder: &Path,
+        inputs: Map<String, Value>,
+        chunk: u64,
+        parts: Vec<Part>,
+        existing: Existing,
+    ) -> Result<Space> {
+        existing_folder(folder)?;
+        // A folder without the file of the lock is held by nobody.
+        let held = metadata(&folder.join(LOCK_FILE))?.is_some();
+        let _lock = held.then(|| FolderLock::acquire(folder)).transpose()?;
+        Draft::new(folder, inputs, chunk, parts, existing)?.check_space(disk)
     }
 
     /// Points that were safe on the disk when the run was opened, or are by now.
     pub fn done(&self) -> u64 {
-        self.state.parts.iter().map(|part| part.done).sum()
+        self.draft.state.parts.iter().map(|part| part.done).sum()
     }
 
     /// Predicts what is missing of a part, and calls `progress` with the number of new points after each chunk.
     ///
     /// An error of the predictor ends the call; what was written before it stays, and `--resume` goes on from there.
     pub fn write_part(&mut self, name: &str, predictor: &mut dyn Predict, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        let Some(at) = self.parts.iter().position(|part| part.name == name) else {
+        let Some(at) = self.draft.parts.iter().position(|part| part.name == name) else {
             bail!("the run has no part '{name}'");
         };
-        while self.state.parts[at].done < self.parts[at].points {
-            let part = &self.parts[at];
-            let start = self.state.parts[at].done;
-            let range = start..part.points.min(start + self.state.chunk);
+        while self.draft.state.parts[at].done < self.draft.parts[at].points {
+            let part = &self.draft.parts[at];
+            let start = self.draft.state.parts[at].done;
+            let range = start..part.points.min(start + self.draft.state.chunk);
             let points = range.end - range.start;
             let context = || format!("{name}: points {} to {}", range.start, range.end);
             let chunk = predictor.predict(range.clone()).with_context(context)?;
             chunk.check(points, &part.fields).with_context(context)?;
             for file in &part.files {
-                let path = partial(&self.folder.join(&file.name));
+                let path = partial(&self.draft.folder.join(&file.name));
                 for (offset, bytes) in file.chunk_pieces(range.clone(), &chunk) {
                     self.disk.write_at(&path, offset, &bytes).with_context(|| cannot_write(&path))?;
                 }
                 self.disk.sync(&path).with_context(|| cannot_write(&path))?;
             }
-            self.state.parts[at].done = range.end;
-            self.state.write(&self.disk, &self.folder)?;
+            self.draft.state.parts[at].done = range.end;
+            self.draft.state.write(&self.disk, &self.draft.folder)?;
             progress(points);
         }
         Ok(())
@@ -131,22 +147,26 @@ impl<D: Disk> Run<D> {
     /// # Errors
     /// A part is not complete, or a rename fails.
     pub fn finish(&mut self) -> Result<()> {
-        if self.state.complete {
+        if self.draft.state.stage == Stage::Complete {
             return Ok(());
         }
-        for part in &self.state.parts {
+        for part in &self.draft.state.parts {
             ensure!(part.done == part.points, "part '{}': {} of {} points are done", part.name, part.done, part.points);
         }
-        for file in self.parts.iter().flat_map(|part| &part.files) {
-            let path = self.folder.join(&file.name);
-            let partial = partial(&path);
-            // A run that died between two renames has given some of the files their names already.
-            if partial.exists() {
+        self.draft.check_files()?;
+        // Only now may a partial file be missing: it has its final name.
+        self.enter(Stage::Renaming)?;
+        for (partial, path, _) in self.draft.files() {
+            if metadata(&partial)?.is_some() {
                 self.disk.rename(&partial, &path).with_context(|| cannot_write(&path))?;
             }
         }
-        self.state.complete = true;
-        self.state.write(&self.disk, &self.folder)
+        self.enter(Stage::Complete)
+    }
+
+    fn enter(&mut self, stage: Stage) -> Result<()> {
+        self.draft.state.stage = stage;
+        self.draft.state.write(&self.disk, &self.draft.folder)
     }
 
     /// Ends the run with the names of what was made from its files, and removes what a run left that it replaces: old
@@ -156,83 +176,138 @@ impl<D: Disk> Run<D> {
     /// A file cannot be removed.
     pub fn conclude(mut self, made: impl IntoIterator<Item = String>) -> Result<()> {
         for name in made {
-            if !self.state.made.contains(&name) {
-                self.state.made.push(name);
+            if !self.draft.state.made.contains(&name) {
+                self.draft.state.made.push(name);
             }
         }
-        let replaced = std::mem::take(&mut self.state.replaced);
-        let kept = self.state.clone().into_names();
+        let replaced = std::mem::take(&mut self.draft.state.replaced);
+        let kept = self.draft.state.clone().into_names();
         // Only files of this folder, whatever the earlier state says.
         let own = |name: &String| Path::new(name).file_name().is_some_and(|file| file == name.as_str());
         for name in replaced.into_iter().filter(|name| own(name) && !kept.contains(name)) {
-            let path = self.folder.join(name);
+            let path = self.draft.folder.join(name);
             if path.exists() {
                 self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
-        self.state.write(&self.disk, &self.folder)
+        self.draft.state.write(&self.disk, &self.draft.folder)
     }
 
     /// Creates all files at their full length. The state comes last: without it there is nothing to resume.
     fn begin(&self) -> Result<()> {
-        let state = self.folder.join(STATE_FILE);
-        if state.exists() {
-            self.disk.remove(&state).with_context(|| format!("cannot remove {}", state.display()))?;
+        let state = self.draft.folder.join(STATE_FILE);
+        let partials = self.draft.files().map(|(partial, ..)| partial);
+        // What an interrupted run left counts for nothing without its state.
+        for path in [state].into_iter().chain(partials) {
+            if metadata(&path)?.is_some() {
+                self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
         }
-        self.remove_partial_files()?;
-        self.check_space()?;
-        for file in self.parts.iter().flat_map(|part| &part.files) {
-            let path = partial(&self.folder.join(&file.name));
+        for (path, _, file) in self.draft.files() {
             self.disk.create(&path, file.len()).with_context(|| cannot_write(&path))?;
             for (offset, bytes) in file.fixed_pieces() {
                 self.disk.write_at(&path, offset, bytes).with_context(|| cannot_write(&path))?;
             }
             self.disk.sync(&path).with_context(|| cannot_write(&path))?;
         }
-        self.state.write(&self.disk, &self.folder)
+        self.draft.state.write(&self.disk, &self.draft.folder)
+    }
+}
+
+impl Draft {
+    fn new(
+        folder: &Path,
+        inputs: Map<String, Value>,
+        chunk: u64,
+        parts: Vec<Part>,
+        existing: Existing,
+    ) -> Result<Self> {
+        ensure!(chunk > 0, "--chunk must be at least 1, got 0");
+        parts.iter().try_for_each(Part::check_names)?;
+        let state = State::new(inputs, chunk, parts.iter().map(Part::fresh_state).collect());
+        let mut draft = Self { folder: folder.to_path_buf(), parts, state, resumed: false };
+        if existing == Existing::Overwrite {
+            // A damaged state names nothing that could be in the way.
+            draft.state.replaced = State::read(folder).ok().flatten().map(State::into_names).unwrap_or_default();
+            return Ok(draft);
+        }
+        match (State::read(folder).context("--out")?, existing) {
+            (Some(earlier), Existing::Resume) => {
+                earlier.check_same_run(&draft.state)?;
+                (draft.state, draft.resumed) = (earlier, true);
+                draft.check_files()?;
+            }
+            (Some(_), _) => {
+                bail!("--out {} holds a run; --resume goes on with it, --overwrite begins again", folder.display())
+            }
+            (None, _) => draft.refuse_other_files()?,
+        }
+        Ok(draft)
     }
 
-    /// What an interrupted run left, which counts for nothing without its state.
-    fn remove_partial_files(&self) -> Result<()> {
-        for file in self.parts.iter().flat_map(|part| &part.files) {
-            let path = partial(&self.folder.join(&file.name));
-            if path.exists() {
-                self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    /// Every file with its partial and its final name.
+    fn files(&self) -> impl Iterator<Item = (PathBuf, PathBuf, &FileLayout)> {
+        self.parts.iter().flat_map(|part| &part.files).map(|file| {
+            let path = self.folder.join(&file.name);
+            (partial(&path), path, file)
+        })
+    }
+
+    /// Checks that every file is there, under the name that the stage allows, and as long as it was created.
+    fn check_files(&self) -> Result<()> {
+        for (partial, path, file) in self.files() {
+            let (path, found) = match self.state.stage {
+                Stage::Predicting => (&partial, metadata(&partial)?),
+                Stage::Complete => (&path, metadata(&path)?),
+                Stage::Renaming => match metadata(&partial)? {
+                    Some(found) => (&partial, Some(found)),
+                    None => (&path, metadata(&path)?),
+                },
+            };
+            let (name, expected) = (path.display(), file.len());
+            match found.map(|found| found.len()) {
+                Some(length) if length == expected => {}
+                Some(length) => bail!("{name} is damaged: {length} bytes of {expected}; --overwrite begins again"),
+                None => bail!("{name} is missing; --overwrite begins again"),
             }
         }
         Ok(())
     }
 
     fn refuse_other_files(&self) -> Result<()> {
-        for file in self.parts.iter().flat_map(|part| &part.files) {
-            let path = self.folder.join(&file.name);
-            ensure!(!path.exists(), "{} exists and belongs to no run; --overwrite replaces it", path.display());
+        for (_, path, _) in self.files() {
+            let found = metadata(&path)?.is_some();
+            ensure!(!found, "{} exists and belongs to no run; --overwrite replaces it", path.display());
         }
         Ok(())
     }
 
     /// Files are created without taking space, so what is missing of them must still fit.
-    fn check_space(&self) -> Result<()> {
-        let missing: u64 = self
-            .parts
-            .iter()
-            .zip(&self.state.parts)
-            .filter(|(part, _)| part.points > 0)
-            .map(|(part, state)| {
-                let bytes: u64 = part.files.iter().map(FileLayout::len).sum();
-                (bytes as f64 * (part.points - state.done) as f64 / part.points as f64) as u64 + part.later
-            })
-            .sum();
-        let free = self.disk.free_space(&self.folder).context("--out: cannot ask for free disk space")?;
-        let needed = missing + SPARE_BYTES;
+    fn check_space(&self, disk: &impl Disk) -> Result<Space> {
+        let total: u64 = self.parts.iter().map(Part::bytes).sum();
+        let mut taken = 0;
+        for (partial, _, file) in self.files() {
+            taken += match metadata(&partial)? {
+                Some(found) => allocated(&found).min(file.len()),
+                // Where a partial file has gone, the whole one has its place.
+                None if self.resumed => file.len(),
+                None => 0,
+            };
+        }
+        let free = disk.free_space(existing_folder(&self.folder)?).context("--out: cannot ask for free disk space")?;
+        let space = match self.resumed {
+            true => Space { needed: total - taken, free },
+            // It removes what an earlier run left before it writes, so that much is free too.
+            false => Space { needed: total + SPARE_BYTES, free: free + taken },
+        };
         ensure!(
-            self.state.complete || free >= needed,
+            self.state.stage == Stage::Complete || space.free >= space.needed,
             "--out {}: the run needs {} of disk space, {} are free",
             self.folder.display(),
-            human_bytes(needed),
-            human_bytes(free)
+            human_bytes(space.needed),
+            human_bytes(space.free)
         );
-        Ok(())
+        Ok(space)
     }
 }
 
@@ -267,6 +342,13 @@ impl Part {
         let files = self.files.iter().map(|file| (file.name.clone(), file.len())).collect();
         PartState { name: self.name.clone(), points: self.points, done: 0, files }
     }
+}
+
+/// What of the path is there already. A relative path ends in the folder of the process, which has no name there.
+fn existing_folder(path: &Path) -> Result<&Path> {
+    let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
+    ensure!(existing.is_dir(), "--out: cannot create folder {}: {} is none", path.display(), existing.display());
+    Ok(existing)
 }
 
 fn cannot_write(path: &Path) -> String {

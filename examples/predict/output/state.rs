@@ -12,7 +12,7 @@ use super::disk::{Disk, write_whole};
 pub const STATE_FILE: &str = "run.json";
 
 /// Version of what the file means.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The progress of a run. Written only after the chunks that it counts are safe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,12 +25,24 @@ pub struct State {
     pub chunk: u64,
     /// The parts of the result.
     pub parts: Vec<PartState>,
-    /// Whether every file has its final name.
-    pub complete: bool,
+    /// Which names the files have.
+    pub stage: Stage,
     /// Files that were made from those of the parts, such as pictures.
     pub made: Vec<String>,
     /// Files of the run that this one takes the place of; they go when this one is complete.
     pub replaced: Vec<String>,
+}
+
+/// Which names the files of a run have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// All of them their partial names.
+    Predicting,
+    /// All points are done; each file has its partial or its final name.
+    Renaming,
+    /// All of them their final names.
+    Complete,
 }
 
 /// The progress of one part.
@@ -50,7 +62,15 @@ pub struct PartState {
 impl State {
     /// The state of a run that has not begun.
     pub fn new(inputs: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
-        Self { version: VERSION, inputs, chunk, parts, complete: false, made: Vec::new(), replaced: Vec::new() }
+        Self {
+            version: VERSION,
+            inputs,
+            chunk,
+            parts,
+            stage: Stage::Predicting,
+            made: Vec::new(),
+            replaced: Vec::new(),
+        }
     }
 
     /// Reads the state of a folder, if there is one.

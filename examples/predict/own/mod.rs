@@ -1,13 +1,14 @@
 //! Predicting with a model and files of the user's own.
 //!
 //! ```text
-//! Setup: open and check everything → Run: open the folder → encode the body → predict part after part → summary
+//! Setup: open and check everything → encode the body → Run: open the folder → predict part after part → summary
 //! ```
 
 mod domains;
 mod pictures;
 mod scan;
 mod setup;
+mod statistics;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -26,14 +27,20 @@ use crate::progress::Progress;
 pub fn run(arguments: &Arguments) -> Result<()> {
     let (compute, output) = (&arguments.compute, &arguments.output);
     let mut setup = Setup::read(arguments)?;
+    let predictor = setup.load(arguments)?;
+    let input = setup.draw(arguments)?;
+    let (inputs, chunk) = (setup.identity(arguments)?, compute.chunk.get());
     let parts = setup.parts(output.npz);
-    if output.dry_run {
-        return plan::print(&parts, &output.out);
-    }
     let points = parts.iter().map(|part| part.points).sum();
-    let inputs = setup.identity(arguments)?;
-    let mut run = Run::open(LocalDisk, &output.out, inputs, compute.chunk.get(), parts, output.existing())?;
-    let body = setup.encode(arguments)?;
+    let space =
+        Run::rehearse(&LocalDisk, &output.out, inputs.clone(), chunk, setup.parts(output.npz), output.existing())?;
+    if output.dry_run {
+        plan::print(&parts, space);
+        return Ok(());
+    }
+    // A body that cannot be encoded leaves the folder as it is.
+    let body = predictor.encode(&input)?;
+    let mut run = Run::open(LocalDisk, &output.out, inputs, chunk, parts, output.existing())?;
 
     let progress = Progress::new(points, run.done());
     for place in &mut setup.places {

@@ -12,7 +12,9 @@ use crate::args::Arguments;
 use crate::input::Table;
 use crate::mesh::Mesh;
 use crate::output::FieldSpec;
-use crate::picture::{Colormap, Content, CutPlane, Figure, Panel, PlanePanel, Scale, SurfacePanel, inside, section};
+use crate::picture::{
+    Colormap, Content, CutPlane, Figure, Panel, PlanePanel, Scale, SurfacePanel, inside, rounded, section,
+};
 
 /// Points of a cloud that are drawn; more would hide each other.
 const MOST_POINTS: usize = 100_000;
@@ -110,6 +112,8 @@ fn draw_plane(
             body: outline,
         };
         let CutPlane { axis, value } = grid.plane;
+        let extent = place.source.bounds.map(|corner| f64::from(corner[axis]));
+        let value = rounded(f64::from(value), extent[1] - extent[0]);
         let title = format!("In the plane {} = {value}", ["x", "y", "z"][axis]);
         let panels = vec![panel(&title, &label(field), scale(&values), content.into())];
         let figure =

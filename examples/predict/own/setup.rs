@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::domains::{self, Named};
 use super::scan::Source;
 use super::truth::Truth;
-use crate::args::{Arguments, Condition, DomainSlice, ModelArguments};
+use crate::args::{Arguments, Condition, DomainSlice, ModelArguments, SquareBanksName};
 use crate::output::{Chunk, FieldSpec, Part};
 use crate::picture::CutPlane;
 
@@ -55,8 +55,7 @@ impl Setup {
         checkpoint.check(&config).context("--weights")?;
         let statistics = model.stats.as_deref().or(model.config.as_deref());
         let statistics = statistics.context("--stats is missing: a .th file holds no statistics")?;
-        let statistics = Normalisation::read(statistics).context("--stats")?;
-        let statistics = Predictor::statistics_of(&config, &statistics).context("--stats")?;
+        let statistics = super::statistics::read(statistics, &config).context("--stats")?;
         let conditions: Vec<_> =
             model.condition.iter().map(|Condition { name, values }| (name.clone(), values.clone())).collect();
         statistics.normalise_conditions(&conditions).context("--condition")?;
@@ -86,6 +85,9 @@ impl Setup {
             };
             let source = open(named)?;
             let truth = truth.map(|named| Truth::open(named, domain, source.input.len(), chunk)).transpose()?;
+            for field in truth.iter().flat_map(Truth::missing) {
+                eprintln!("note: --truth {name}: the file has no field '{field}', whose errors stay unknown");
+            }
             let slice = slice_of(name, &source, &model.slice)?;
             places.push(Place { domain: domain.clone(), source, truth, slice });
         }
@@ -130,11 +132,16 @@ impl Setup {
         Ok(identity.as_object().cloned().unwrap_or_default())
     }
 
-    /// Loads the network, and draws and encodes geometry and anchors.
-    pub fn encode(&mut self, arguments: &Arguments) -> Result<EncodedBody> {
+    /// Loads the network.
+    pub fn load(&self, arguments: &Arguments) -> Result<Predictor> {
+        let (device, dtype) = (arguments.compute.device.open()?, arguments.compute.dtype.0);
+        let network = self.checkpoint.load(&self.config, dtype, &device).context("--weights")?;
+        Ok(Predictor::new(network, &self.statistics)?)
+    }
+
+    /// Draws the points of the geometry and the anchors.
+    pub fn draw(&mut self, arguments: &Arguments) -> Result<PredictorInput> {
         let (model, compute) = (&arguments.model, &arguments.compute);
-        let network = self.checkpoint.load(&self.config, compute.dtype.0, &compute.device.open()?)?;
-        let predictor = Predictor::new(network, &self.statistics)?;
         let mut input = PredictorInput::new();
         for (name, values) in &self.conditions {
             input = input.condition(name, values);
@@ -154,7 +161,7 @@ impl Setup {
             }
             input = input.anchors(domain, anchors.as_flattened());
         }
-        Ok(predictor.encode(&input)?)
+        Ok(input)
     }
 
     /// The mesh of the geometry, if it is one.
@@ -186,13 +193,18 @@ impl Place {
 }
 
 fn read_config(checkpoint: &Checkpoint, model: &ModelArguments) -> Result<AbUptConfig> {
-    match &model.config {
+    let mut config = match &model.config {
         Some(path) => AbUptConfig::read(path).context("--config"),
         None => checkpoint
             .config()
             .context("--weights")?
             .context("--config is missing: the file of the weights does not describe its network"),
+    }?;
+    if let Some(SquareBanksName(banks)) = model.square_banks {
+        ensure!(config.untied_square_banks.is_some(), "--square-banks: the network has no untied blocks");
+        config.untied_square_banks = Some(banks);
     }
+    Ok(config)
 }
 
 /// Networks that files of points cannot feed.

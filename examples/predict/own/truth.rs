@@ -13,6 +13,7 @@ use crate::metrics::{FieldError, Metrics};
 pub struct Truth {
     domain: String,
     fields: Vec<(String, Table)>,
+    missing: Vec<String>,
 }
 
 impl Truth {
@@ -50,8 +51,15 @@ impl Truth {
                 table.read_finite(start..points.min(start + chunk)).context(option.clone())?;
             }
         }
-        let fields = fields.into_iter().map(|(field, table)| (field.name.clone(), table)).collect();
-        Ok(Self { domain: domain.name.clone(), fields })
+        let fields: Vec<_> = fields.into_iter().map(|(field, table)| (field.name.clone(), table)).collect();
+        let names = domain.fields.iter().map(|field| field.name.clone());
+        let missing = names.filter(|name| fields.iter().all(|(known, _)| known != name)).collect();
+        Ok(Self { domain: domain.name.clone(), fields, missing })
+    }
+
+    /// The fields of the domain that the file does not have.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
     }
 
     /// A field, if it is known.

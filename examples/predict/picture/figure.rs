@@ -10,7 +10,7 @@ use super::text::{self, Align, Fonts};
 use super::ticks;
 
 const PANEL_WIDTH: usize = 620;
-const PANEL_HEIGHT: usize = 500;
+const PANEL_HEIGHT: usize = 472;
 const HEADER: usize = 92;
 const EDGE: usize = 28;
 /// Width of the colour bar with its labels.

@@ -4,6 +4,7 @@
 //! streamlines. Both are triangles with a value at every corner, drawn by one rasteriser.
 
 mod canvas;
+mod cloud;
 mod colour;
 mod figure;
 mod plane;
@@ -19,3 +20,4 @@ pub use figure::{Content, Figure, Panel};
 pub use plane::PlanePanel;
 pub use section::{CutPlane, inside, section};
 pub use surface::SurfacePanel;
+pub use ticks::rounded;

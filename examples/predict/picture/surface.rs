@@ -1,12 +1,13 @@
 //! A body in three dimensions: orthographic view from ahead, the side and above, lit over the viewer's shoulder.
 
 use super::canvas::{Canvas, Colour, Rect};
+use super::cloud::{Disc, discs};
 use super::colour::Scale;
 use super::raster::{Corner, Tile};
 use super::{text, ticks};
 use crate::mesh::Mesh;
 
-type Vec3 = [f32; 3];
+pub type Vec3 = [f32; 3];
 
 /// Where the viewer stands: the stream comes along x, from the left of the picture.
 const VIEWER: Vec3 = [-0.62, -0.85, 0.48];
@@ -65,17 +66,19 @@ impl SurfacePanel<'_> {
 
         let normals = self.normals();
         let light = normalised(LIGHT);
+        let brightness = |normal: Vec3| {
+            // A mesh without an outside is lit from both sides.
+            let facing = if dot(normal, view.away) > 0.0 { -1.0 } else { 1.0 };
+            // Squared half cosine: darkens all the way round, without an edge where the light ends.
+            AMBIENT + DIFFUSE * (0.5 + 0.5 * facing * dot(normal, light)).powi(2)
+        };
         let corner = |vertex: u32| {
             let vertex = vertex as usize;
-            // A mesh without an outside is lit from both sides.
-            let facing = if dot(normals[vertex], view.away) > 0.0 { -1.0 } else { 1.0 };
-            // Squared half cosine: darkens all the way round, without an edge where the light ends.
-            let towards_light = (0.5 + 0.5 * facing * dot(normals[vertex], light)).powi(2);
             Corner {
                 at: place(flat[vertex]),
                 depth: dot(self.mesh.points()[vertex], view.away),
                 value: self.values[vertex],
-                light: AMBIENT + DIFFUSE * towards_light,
+                light: brightness(normals[vertex]),
             }
         };
         let mut tile = Tile::new(rect);
@@ -83,7 +86,21 @@ impl SurfacePanel<'_> {
             tile.triangle(triangle.map(corner));
         }
         if self.mesh.faces().next().is_none() {
-            self.draw_points(&mut tile, rect, corner);
+            match discs(self.mesh.points()) {
+                Some(discs) => {
+                    for (disc, &value) in discs.iter().zip(self.values) {
+                        let light = brightness(disc.normal);
+                        let corner = |point: Vec3, nearer: f32| Corner {
+                            at: place([dot(point, view.right), -dot(point, view.up)]),
+                            depth: dot(point, view.away) - nearer,
+                            value,
+                            light,
+                        };
+                        draw_disc(&mut tile, disc, corner);
+                    }
+                }
+                None => self.draw_points(&mut tile, rect, corner),
+            }
         }
         let levels = ticks::ticks(f64::from(scale.min), f64::from(scale.max), 12);
         let levels: Vec<_> = levels.into_iter().map(|level| level as f32).collect();
@@ -91,7 +108,7 @@ impl SurfacePanel<'_> {
         draw_axes(canvas, rect, &view, fonts, ink);
     }
 
-    /// Points without faces are small squares, as large as the picture has room for.
+    /// Points that make no surface are small squares, as large as the picture has room for.
     fn draw_points(&self, tile: &mut Tile, rect: Rect, corner: impl Fn(u32) -> Corner) {
         let points = self.mesh.points().len();
         let half = (0.4 * (rect.width * rect.height / points as f32).sqrt()).clamp(0.7, 4.0);
@@ -120,10 +137,18 @@ impl SurfacePanel<'_> {
     }
 }
 
+/// A disc with its middle raised towards the viewer.
+fn draw_disc(tile: &mut Tile, disc: &Disc, corner: impl Fn(Vec3, f32) -> Corner) {
+    let (middle, rim) = (corner(disc.centre, disc.height()), disc.rim().map(|point| corner(point, 0.0)));
+    for (at, &first) in rim.iter().enumerate() {
+        tile.triangle([middle, first, rim[(at + 1) % rim.len()]]);
+    }
+}
+
 /// The directions of x, y and z in the lower left corner.
 fn draw_axes(canvas: &mut Canvas, rect: Rect, view: &View, fonts: &text::Fonts, ink: Colour) {
     let length = 34.0;
-    let origin = [rect.x + 40.0, rect.y + rect.height - 34.0];
+    let origin = [rect.x + 40.0, rect.y + rect.height - 14.0];
     for (axis, name) in ["x", "y", "z"].iter().enumerate() {
         let along = |reach: f32| [origin[0] + reach * view.right[axis], origin[1] - reach * view.up[axis]];
         canvas.polyline(&[origin, along(length)], 1.6, ink, 0.8);
@@ -132,19 +157,19 @@ fn draw_axes(canvas: &mut Canvas, rect: Rect, view: &View, fonts: &text::Fonts, 
     }
 }
 
-fn dot(a: Vec3, b: Vec3) -> f32 {
+pub fn dot(a: Vec3, b: Vec3) -> f32 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
-fn minus(a: Vec3, b: Vec3) -> Vec3 {
+pub fn minus(a: Vec3, b: Vec3) -> Vec3 {
     std::array::from_fn(|i| a[i] - b[i])
 }
 
-fn cross(a: Vec3, b: Vec3) -> Vec3 {
+pub fn cross(a: Vec3, b: Vec3) -> Vec3 {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
-fn normalised(a: Vec3) -> Vec3 {
+pub fn normalised(a: Vec3) -> Vec3 {
     let length = dot(a, a).sqrt().max(f32::MIN_POSITIVE);
     a.map(|x| x / length)
 }

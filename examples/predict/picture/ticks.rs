@@ -27,6 +27,15 @@ pub fn labels(ticks: &[f64]) -> Vec<String> {
     ticks.iter().map(|tick| minus(format!("{tick:.decimals$}"))).collect()
 }
 
+/// A number that lies in an interval of this extent, to about a thousandth of it.
+pub fn rounded(value: f64, extent: f64) -> String {
+    let decimals = (3.0 - extent.log10()).ceil().clamp(0.0, 7.0);
+    let decimals = if decimals.is_finite() { decimals as usize } else { 0 };
+    let number = format!("{value:.decimals$}");
+    let number = if decimals > 0 { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
+    minus(number.to_string())
+}
+
 fn minus(number: String) -> String {
     let zero = number.trim_start_matches('-').chars().all(|letter| matches!(letter, '0' | '.'));
     if zero { number.replace('-', "") } else { number.replace('-', "−") }
@@ -43,6 +52,25 @@ mod tests {
         assert_eq!(labels(&ticks(-2.5, 2.5, 5)), ["−2", "−1", "0", "1", "2"]);
         assert_eq!(labels(&ticks(-0.02, 0.02, 4)), ["−0.02", "−0.01", "0.00", "0.01", "0.02"]);
         assert_eq!(labels(&ticks(0.0, 4e5, 2)), ["0.0e0", "2.0e5", "4.0e5"]);
+    }
+
+    #[test]
+    fn single_numbers_are_as_long_as_they_matter() {
+        let cases = [
+            (-0.0013693571, 5.0, "−0.001"),
+            (-0.0013693571, 0.5, "−0.0014"),
+            (-0.0013693571, 500.0, "0"),
+            (-0.0013693571, 50_000.0, "0"),
+            (-1234.5678, 50_000.0, "−1235"),
+            (0.5, 5.0, "0.5"),
+            (-0.5, 5.0, "−0.5"),
+            (120.0, 3.0, "120"),
+            (0.0, 1.0, "0"),
+            (3.25, 0.0, "3.25"),
+        ];
+        for (value, extent, expected) in cases {
+            assert_eq!(rounded(value, extent), expected, "{value} of {extent}");
+        }
     }
 
     #[test]

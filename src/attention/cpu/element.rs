@@ -23,6 +23,7 @@ pub(super) trait Element: WithDType {
     fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]);
 
     /// The bits of this number rounded to bf16, to nearest even.
+    #[cfg(target_arch = "x86_64")]
     fn bf16_bits(self) -> u16;
 
     /// Wraps an output.
@@ -48,6 +49,7 @@ impl Element for f32 {
         Self::widen_times(source, factor, target);
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         bf16::from_f32(self).to_bits()
@@ -76,6 +78,7 @@ impl Element for bf16 {
         }
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         self.to_bits()
@@ -104,6 +107,7 @@ impl Element for f16 {
         }
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         bf16::from_f32(self.to_f32()).to_bits()

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+#[cfg(target_arch = "x86_64")]
 use candle_core::DType;
 
 use super::element::Element;
@@ -22,8 +23,14 @@ use crate::plan::{Reduction, WorkItem};
 /// Below this many multiply-adds a launch runs on the calling thread: waking another one takes longer.
 const SEQUENTIAL_BELOW: u64 = 4_000_000;
 
+/// Threads that are worth waking for these pairs of a query and a key.
+pub(super) fn threads(pairs: u64, head_dim: usize) -> usize {
+    let multiply_adds = pairs.saturating_mul(2 * head_dim as u64);
+    if multiply_adds < SEQUENTIAL_BELOW { 1 } else { rayon::current_num_threads() }
+}
+
 /// Runs the whole schedule and returns rows `[batch, tokens, heads, head_dim]`.
-pub(super) fn run<T: Element>(launch: &Launch<'_, T>, level: SimdLevel, shape: OutputShape, pairs: u64) -> Vec<T> {
+pub(super) fn run<T: Element>(launch: &Launch<'_, T>, level: SimdLevel, shape: OutputShape, threads: usize) -> Vec<T> {
     let mut output = vec![T::ZERO; shape.len()];
     let slot_len = launch.schedule.tile().queries * (shape.head_dim + 2);
     let mut partial = vec![0f32; launch.schedule.partial_slots() * slot_len];
@@ -32,9 +39,8 @@ pub(super) fn run<T: Element>(launch: &Launch<'_, T>, level: SimdLevel, shape: O
             Target { output: Shared(output.as_mut_ptr()), shape, partial: Shared(partial.as_mut_ptr()), slot_len };
         let next = AtomicUsize::new(0);
         let work = || work_on(launch, level, &next, &target);
-        let macs = pairs.saturating_mul(2 * shape.head_dim as u64);
-        let threads = rayon::current_num_threads().min(launch.schedule.items().len());
-        if threads <= 1 || macs < SEQUENTIAL_BELOW {
+        let threads = threads.min(launch.schedule.items().len());
+        if threads <= 1 {
             work();
         } else {
             rayon::scope(|scope| {
@@ -108,32 +114,33 @@ fn dispatch<T: Element>(
         SimdLevel::Avx512Bf16 if T::DTYPE == DType::BF16 => {
             if let Some(simd) = Avx512Bf16::detect() {
                 // SAFETY: `simd` proves the features of the function.
-                unsafe { avx512_bf16(simd, launch, next, target, buffer) }
+                return unsafe { avx512_bf16(simd, launch, next, target, buffer) };
             }
         }
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => {
             if let Some(simd) = Avx512::detect() {
                 // SAFETY: `simd` proves the features of the function.
-                unsafe { avx512(simd, launch, next, target, buffer) }
+                return unsafe { avx512(simd, launch, next, target, buffer) };
             }
         }
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx2 => {
             if let Some(simd) = Avx2::detect() {
                 // SAFETY: `simd` proves the features of the function.
-                unsafe { avx2(simd, launch, next, target, buffer) }
+                return unsafe { avx2(simd, launch, next, target, buffer) };
             }
         }
         #[cfg(target_arch = "aarch64")]
         SimdLevel::Neon => {
             if let Some(simd) = Neon::detect() {
                 // SAFETY: `simd` proves the features of the function.
-                unsafe { neon(simd, launch, next, target, buffer) }
+                return unsafe { neon(simd, launch, next, target, buffer) };
             }
         }
-        _ => loop_over_items(Blocked::<_, 4, 2>(Floats(Scalar)), launch, next, target, buffer),
+        _ => {}
     }
+    loop_over_items(Blocked::<_, 4, 2>(Floats(Scalar)), launch, next, target, buffer);
 }
 
 #[cfg(target_arch = "x86_64")]

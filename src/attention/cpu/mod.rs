@@ -33,6 +33,7 @@ use self::item::{Keys, Launch, Source};
 use self::launch::OutputShape;
 use self::scratch::Purpose;
 use self::view::{RopeView, View};
+use crate::AttentionError;
 use crate::attention::arguments::Arguments;
 use crate::plan::{KeyRows, TileShape};
 
@@ -97,7 +98,9 @@ fn typed<T: Element>(
         _ => None,
     };
 
-    let threads = rayon::current_num_threads();
+    let level = level(arguments.simd)?;
+    let rows = (arguments.batch as u64).saturating_mul(heads as u64);
+    let threads = launch::threads(ranges.visible_pairs().saturating_mul(rows), head_dim);
     let tile = TileShape { queries: queries_per_item(arguments, threads), keys: KEYS_PER_TILE };
     let schedule = arguments.resolved.schedule(arguments.batch, heads, tile, threads);
     let given_keys = view::<T>(keys.0, keys.1)?;
@@ -114,8 +117,7 @@ fn typed<T: Element>(
             head_dim,
         };
         let shape = OutputShape { batch: arguments.batch, tokens: arguments.tokens(), heads, head_dim };
-        let pairs = ranges.visible_pairs() * (arguments.batch * heads) as u64;
-        Ok(T::storage(launch::run(&launch, arguments.simd, shape, pairs)))
+        Ok(T::storage(launch::run(&launch, level, shape, threads)))
     };
     match (ranges.has_input_keys(), rope) {
         (false, _) => launch(None),
@@ -127,6 +129,15 @@ fn typed<T: Element>(
             launch(Some(Keys::Rotated(View::of_rows(rows, layout.rows(), heads, head_dim), &layout)))
         }),
     }
+}
+
+/// The instruction set of a launch.
+fn level(asked: Option<SimdLevel>) -> std::result::Result<SimdLevel, AttentionError> {
+    asked.map_or_else(SimdLevel::active, SimdLevel::check).map_err(|error| AttentionError::Value {
+        argument: "SIMD level",
+        expected: "one that this CPU has",
+        got: error.to_string(),
+    })
 }
 
 fn queries_per_item(arguments: &Arguments, threads: usize) -> usize {

@@ -85,7 +85,8 @@ unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
     let lanes = <W::Simd as Simd>::LANES;
     let width = VECTORS * lanes;
     let lowest = simd.splat(f32::NEG_INFINITY);
-    let mut maximum = [lowest; VECTORS];
+    // Finite, so that a tile whose scores are all −∞ leaves no −∞ − −∞ behind.
+    let mut maximum = [simd.splat(f32::MIN); VECTORS];
     let mut key = 0;
     while key < keys.len {
         // SAFETY: `keys` has rows up to a multiple of ROWS, `queries` has `key_words` rows of `width` words.

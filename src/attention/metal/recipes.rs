@@ -41,6 +41,10 @@ pub struct Uniform {
 }
 
 impl Uniform {
+    /// A launch with everything.
+    #[allow(dead_code, reason = "tests without a GPU look at the rest")]
+    pub const EVERYTHING: Self = Self { rotation: true, cache: true, partial_steps: true, split_keys: true };
+
     /// The constants in the order of their indices.
     pub fn constants(self) -> [bool; 4] {
         [self.rotation, self.cache, self.partial_steps, self.split_keys]

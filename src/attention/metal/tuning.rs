@@ -18,9 +18,6 @@ const _: () = {
     }
 };
 
-/// Largest head_dim of any row.
-pub const MAX_HEAD_DIM: usize = 256;
-
 /// Lanes of a simdgroup.
 pub const LANES: usize = 32;
 

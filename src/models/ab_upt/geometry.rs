@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::error::AbUptError;
+use super::finite::check_finite;
 
 /// Points of one or more samples, and the supernodes among them. Cheap to clone.
 ///
@@ -194,17 +195,4 @@ fn check_order(supernodes: &[u32], samples: &[u32], batch: usize) -> std::result
 
 fn refuse(argument: &'static str, expected: &str, got: String) -> AbUptError {
     AbUptError::Geometry { argument, expected: expected.to_string(), got }
-}
-
-/// Checks that a tensor holds neither NaN nor infinity.
-pub(super) fn check_finite(argument: &str, tensor: &Tensor) -> Result<()> {
-    if tensor.elem_count() == 0 {
-        return Ok(());
-    }
-    // 0 · x is 0 for finite x, else NaN, which a sum keeps.
-    let sum = (tensor.to_dtype(DType::F32)? * 0.0)?.sum_all()?.to_scalar::<f32>()?;
-    if sum == 0.0 {
-        return Ok(());
-    }
-    Err(AbUptError::NotFinite { argument: argument.to_string() }.into())
 }

@@ -7,7 +7,8 @@ use candle_core::{D, DType, Result, Tensor};
 use super::cache::AbUptCache;
 use super::config::{AbUptConfig, anchor_field, query_field};
 use super::error::AbUptError;
-use super::geometry::{Geometry, check_finite};
+use super::finite::check_finite;
+use super::geometry::Geometry;
 
 /// The input of a first pass: positions by domain, geometry, conditions by name.
 ///

@@ -42,12 +42,14 @@
 //! | input features or fields of width 0 | accepted | error |
 //! | names and shapes of a checkpoint that do not fit | error | one error that lists them all |
 
+mod branch;
 mod cache;
 mod checkpoint;
 mod config;
 mod embedding;
 mod error;
 mod feed_forward;
+mod finite;
 mod geometry;
 mod inputs;
 mod mlp;
@@ -57,7 +59,6 @@ mod norm;
 mod perceiver_block;
 mod pooling;
 mod predictor;
-mod residual;
 mod tokens;
 mod transformer_block;
 mod weights_hash;
@@ -76,4 +77,4 @@ pub use pooling::{Aggregation, MessageMode, PoolingConfig, PositionMode, Superno
 pub use predictor::{
     Chunks, EncodedBody, PredictedFields, Predictor, PredictorError, PredictorInput, sample_indices, sample_points,
 };
-pub use transformer_block::{KeySource, TransformerBlock, TransformerBlockConfig};
+pub use transformer_block::{BlockKeys, TransformerBlock, TransformerBlockConfig};

@@ -16,7 +16,7 @@ use super::mlp::{Activation, Mlp};
 use super::perceiver_block::{PerceiverBlock, PerceiverBlockConfig};
 use super::pooling::SupernodePooling;
 use super::tokens::{ANCHOR_SUFFIX, DomainTokens};
-use super::transformer_block::{KeySource, TransformerBlock, TransformerBlockConfig};
+use super::transformer_block::{BlockKeys, TransformerBlock, TransformerBlockConfig};
 use super::weights_hash::weights_hash;
 use crate::convert::to_dtype;
 use crate::layers::{Epilogue, linear};
@@ -273,7 +273,7 @@ impl AbUpt {
         let plan = DotProductAttention::plan(geometry.supernodes_per_sample())?;
         let options = self.attention.clone().rope(&frequencies);
         for block in &branch.blocks {
-            (tokens, _) = block.forward(&tokens, &plan, KeySource::Input, condition, &options)?;
+            (tokens, _) = block.forward(&tokens, &plan, BlockKeys::Input, condition, &options)?;
         }
         Ok(EncodedGeometry { tokens, frequencies })
     }
@@ -318,7 +318,7 @@ impl AbUpt {
                         Entry::Occupied(known) => known.into_mut(),
                         Entry::Vacant(place) => place.insert(anchor_plan(*kind, &domains, groups)?),
                     };
-                    let keys = cached.map_or(KeySource::Keep, KeySource::Cache);
+                    let keys = cached.map_or(BlockKeys::Keep, BlockKeys::Cache);
                     let new;
                     (x, new) = block.forward(&x, plan, keys, pass.condition, &options)?;
                     kept.extend(new);
@@ -350,7 +350,7 @@ impl AbUpt {
         let (mut x, mut kept) = (tokens.clone(), Vec::new());
         for (block_index, block) in blocks.iter().enumerate() {
             let cached = pass.cache.and_then(|cache| cache.decoders.get(index)?.get(block_index));
-            let keys = cached.map_or(KeySource::Keep, KeySource::Cache);
+            let keys = cached.map_or(BlockKeys::Keep, BlockKeys::Cache);
             let new;
             (x, new) = block.forward(&x, &plan, keys, pass.condition, &options)?;
             kept.extend(new);

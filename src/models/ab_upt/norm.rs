@@ -31,9 +31,9 @@ pub(super) enum Affine {
 
 impl LayerNorm {
     pub fn new(width: usize, eps: f64, affine: Affine, vb: VarBuilder) -> Result<Self> {
-        let load = |name: &str| vb.get_with_hints_dtype(width, name, Init::default(), DType::F32);
-        let scale = if affine == Affine::None { None } else { Some(load("weight")?) };
-        let shift = if affine == Affine::ScaleAndShift { Some(load("bias")?) } else { None };
+        let load = |name: &str, start| vb.get_with_hints_dtype(width, name, Init::Const(start), DType::F32);
+        let scale = if affine == Affine::None { None } else { Some(load("weight", 1.0)?) };
+        let shift = if affine == Affine::ScaleAndShift { Some(load("bias", 0.0)?) } else { None };
         Ok(Self { scale, shift, eps, dtype: vb.dtype() })
     }
 

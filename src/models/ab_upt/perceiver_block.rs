@@ -7,10 +7,9 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::branch::{BlockShape, Branch, BranchModulation, FeedForwardBranch};
 use super::config::check_block;
-use super::feed_forward::FeedForward;
-use super::norm::{Affine, LayerNorm, Modulation, ScaleShift, modulate};
-use super::residual::{add_branch, load_layer_scale};
+use super::norm::{LayerNorm, Modulation, ScaleShift, modulate};
 use crate::modules::projection::check_input;
 use crate::{
     AttentionOptions, KvCache, PerceiverAttention, PerceiverAttentionConfig, RopeFrequencies, TokenSpec, WeightSharing,
@@ -47,16 +46,12 @@ pub struct PerceiverBlockConfig {
 pub struct PerceiverBlock {
     /// scale_q shift_q scale_kv shift_kv gate₁ scale₂ shift₂ gate₂
     modulation: Option<Modulation<8>>,
-    norm_query: LayerNorm,
+    branch: Branch,
     /// Width of the source tokens.
     source_dim: usize,
     norm_source: LayerNorm,
     attention: PerceiverAttention,
-    layer_scale1: Option<Tensor>,
-    norm2: LayerNorm,
-    feed_forward: FeedForward,
-    layer_scale2: Option<Tensor>,
-    sharing: WeightSharing,
+    feed_forward: FeedForwardBranch,
 }
 
 impl PerceiverBlock {
@@ -68,11 +63,8 @@ impl PerceiverBlock {
         let &PerceiverBlockConfig { hidden_dim: width, num_heads, kv_dim, bias, eps, use_rope, .. } = config;
         let source = kv_dim.unwrap_or(width);
         check_block(config.mlp_hidden_dim, config.condition_dim, eps)?;
-        let affine = match (config.condition_dim, bias) {
-            (Some(_), _) => Affine::None,
-            (None, false) => Affine::Scale,
-            (None, true) => Affine::ScaleAndShift,
-        };
+        let (modulated, layer_scale) = (config.condition_dim.is_some(), config.layer_scale);
+        let shape = BlockShape { width, eps, bias, modulated, layer_scale };
         let modulation = match config.condition_dim {
             Some(dim) => {
                 let widths = [width, width, source, source, width, width, width, width];
@@ -80,22 +72,14 @@ impl PerceiverBlock {
             }
             None => None,
         };
-        let layer_scale = |name: &str| match config.layer_scale {
-            true => load_layer_scale(width, vb.pp(name)).map(Some),
-            false => Ok(None),
-        };
         let attention = PerceiverAttentionConfig { hidden_dim: width, num_heads, kv_dim, bias, use_rope };
         Ok(Self {
             modulation,
-            norm_query: LayerNorm::new(width, eps, affine, vb.pp("norm1q"))?,
+            branch: Branch::load(&shape, "norm1q", "ls1", &vb)?,
             source_dim: source,
-            norm_source: LayerNorm::new(source, eps, affine, vb.pp("norm1kv"))?,
+            norm_source: shape.norm(source, vb.pp("norm1kv"))?,
             attention: PerceiverAttention::with_sharing(&attention, sharing, vb.pp("attn"))?,
-            layer_scale1: layer_scale("ls1")?,
-            norm2: LayerNorm::new(width, eps, affine, vb.pp("norm2"))?,
-            feed_forward: FeedForward::new((width, config.mlp_hidden_dim), bias, sharing, vb.pp("mlp"))?,
-            layer_scale2: layer_scale("ls2")?,
-            sharing: sharing.clone(),
+            feed_forward: FeedForwardBranch::load(&shape, config.mlp_hidden_dim, sharing, &vb)?,
         })
     }
 
@@ -129,20 +113,15 @@ impl PerceiverBlock {
         options: &AttentionOptions,
     ) -> Result<Tensor> {
         let (batch, _) = check_input("x", x, self.attention.config().hidden_dim)?;
-        let (modulation1, gate1, modulation2, gate2) = match modulate(self.modulation.as_ref(), condition, batch)? {
-            Some([scale1, shift1, _, _, gate1, scale2, shift2, gate2]) => (
-                Some(ScaleShift { scale: scale1, shift: shift1 }),
-                Some(gate1),
-                Some(ScaleShift { scale: scale2, shift: shift2 }),
-                Some(gate2),
-            ),
-            None => (None, None, None, None),
+        let (first, second) = match modulate(self.modulation.as_ref(), condition, batch)? {
+            Some([scale1, shift1, _, _, gate1, scale2, shift2, gate2]) => {
+                (Some(BranchModulation::new(scale1, shift1, gate1)), Some(BranchModulation::new(scale2, shift2, gate2)))
+            }
+            None => (None, None),
         };
-        let normed = self.norm_query.forward(x, modulation1.as_ref())?;
+        let normed = self.branch.begin(x, first.as_ref())?;
         let attended = self.attention.forward_groups(&normed, tokens, source, options)?;
-        let x = add_branch(x, &attended, gate1.as_ref(), self.layer_scale1.as_ref())?;
-        let runs = self.sharing.runs(tokens)?;
-        let widened = self.feed_forward.forward(&self.norm2.forward(&x, modulation2.as_ref())?, &runs)?;
-        add_branch(&x, &widened, gate2.as_ref(), self.layer_scale2.as_ref())
+        let x = self.branch.end(x, &attended, first.as_ref())?;
+        self.feed_forward.forward(&x, tokens, second.as_ref())
     }
 }

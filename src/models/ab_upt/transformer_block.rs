@@ -4,18 +4,14 @@
 //! x ← x + gate₁ · γ₁ · attention(modulate₁(norm₁ x))
 //! x ← x + gate₂ · γ₂ · feed_forward(modulate₂(norm₂ x))
 //! ```
-//!
-//! Gates and modulation (scale and shift) are linear in the condition and exist only where there is one, the layer scales
-//! γ only where configured.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::branch::{BlockShape, Branch, BranchModulation, FeedForwardBranch};
 use super::config::check_block;
-use super::feed_forward::FeedForward;
-use super::norm::{Affine, LayerNorm, Modulation, ScaleShift, modulate};
-use super::residual::{add_branch, load_layer_scale};
+use super::norm::{Modulation, modulate};
 use crate::modules::projection::check_input;
 use crate::{AttentionOptions, AttentionPlan, KvCache, MixedAttention, MixedAttentionConfig, WeightSharing};
 
@@ -44,7 +40,7 @@ pub struct TransformerBlockConfig {
 
 /// Where the keys of a block come from, and whether they are kept.
 #[derive(Debug, Clone, Copy)]
-pub enum KeySource<'a> {
+pub enum BlockKeys<'a> {
     /// All from the input.
     Input,
     /// All from the input; the block returns those that the options name.
@@ -58,13 +54,9 @@ pub enum KeySource<'a> {
 pub struct TransformerBlock {
     /// scale₁ shift₁ gate₁ scale₂ shift₂ gate₂
     modulation: Option<Modulation<6>>,
-    norm1: LayerNorm,
+    branch: Branch,
     attention: MixedAttention,
-    layer_scale1: Option<Tensor>,
-    norm2: LayerNorm,
-    feed_forward: FeedForward,
-    layer_scale2: Option<Tensor>,
-    sharing: WeightSharing,
+    feed_forward: FeedForwardBranch,
 }
 
 impl TransformerBlock {
@@ -95,29 +87,18 @@ impl TransformerBlock {
     ) -> Result<Self> {
         let &TransformerBlockConfig { hidden_dim: width, num_heads, bias, eps, use_rope, .. } = config;
         check_block(config.mlp_hidden_dim, config.condition_dim, eps)?;
-        let affine = match (config.condition_dim, bias) {
-            (Some(_), _) => Affine::None,
-            (None, false) => Affine::Scale,
-            (None, true) => Affine::ScaleAndShift,
-        };
+        let (modulated, layer_scale) = (config.condition_dim.is_some(), config.layer_scale);
+        let shape = BlockShape { width, eps, bias, modulated, layer_scale };
         let modulation = match config.condition_dim {
             Some(dim) => Some(Modulation::new(dim, [width; 6], vb.pp("modulation"))?),
             None => None,
         };
-        let layer_scale = |name: &str| match config.layer_scale {
-            true => load_layer_scale(width, vb.pp(name)).map(Some),
-            false => Ok(None),
-        };
         let attention_config = MixedAttentionConfig { hidden_dim: width, num_heads, bias, use_rope };
         Ok(Self {
             modulation,
-            norm1: LayerNorm::new(width, eps, affine, vb.pp("norm1"))?,
+            branch: Branch::load(&shape, "norm1", "ls1", &vb)?,
             attention: MixedAttention::with_sharing(&attention_config, sharing, attention)?,
-            layer_scale1: layer_scale("ls1")?,
-            norm2: LayerNorm::new(width, eps, affine, vb.pp("norm2"))?,
-            feed_forward: FeedForward::new((width, config.mlp_hidden_dim), bias, sharing, vb.pp("mlp"))?,
-            layer_scale2: layer_scale("ls2")?,
-            sharing: sharing.clone(),
+            feed_forward: FeedForwardBranch::load(&shape, config.mlp_hidden_dim, sharing, &vb)?,
         })
     }
 
@@ -132,32 +113,27 @@ impl TransformerBlock {
         &self,
         x: &Tensor,
         plan: &AttentionPlan,
-        keys: KeySource<'_>,
+        keys: BlockKeys<'_>,
         condition: Option<&Tensor>,
         options: &AttentionOptions,
     ) -> Result<(Tensor, Option<KvCache>)> {
         let (batch, _) = check_input("x", x, self.attention.config().hidden_dim)?;
-        let (modulation1, gate1, modulation2, gate2) = match modulate(self.modulation.as_ref(), condition, batch)? {
-            Some([scale1, shift1, gate1, scale2, shift2, gate2]) => (
-                Some(ScaleShift { scale: scale1, shift: shift1 }),
-                Some(gate1),
-                Some(ScaleShift { scale: scale2, shift: shift2 }),
-                Some(gate2),
-            ),
-            None => (None, None, None, None),
+        let (first, second) = match modulate(self.modulation.as_ref(), condition, batch)? {
+            Some([scale1, shift1, gate1, scale2, shift2, gate2]) => {
+                (Some(BranchModulation::new(scale1, shift1, gate1)), Some(BranchModulation::new(scale2, shift2, gate2)))
+            }
+            None => (None, None),
         };
-        let normed = self.norm1.forward(x, modulation1.as_ref())?;
+        let normed = self.branch.begin(x, first.as_ref())?;
         let (attended, cache) = match keys {
-            KeySource::Input => (self.attention.forward(&normed, plan, options)?, None),
-            KeySource::Keep => {
+            BlockKeys::Input => (self.attention.forward(&normed, plan, options)?, None),
+            BlockKeys::Keep => {
                 let (attended, cache) = self.attention.forward_with_cache(&normed, plan, options)?;
                 (attended, Some(cache))
             }
-            KeySource::Cache(cache) => (self.attention.forward_cached(&normed, plan, cache, options)?, None),
+            BlockKeys::Cache(cache) => (self.attention.forward_cached(&normed, plan, cache, options)?, None),
         };
-        let x = add_branch(x, &attended, gate1.as_ref(), self.layer_scale1.as_ref())?;
-        let runs = self.sharing.runs(plan.tokens())?;
-        let widened = self.feed_forward.forward(&self.norm2.forward(&x, modulation2.as_ref())?, &runs)?;
-        Ok((add_branch(&x, &widened, gate2.as_ref(), self.layer_scale2.as_ref())?, cache))
+        let x = self.branch.end(x, &attended, first.as_ref())?;
+        Ok((self.feed_forward.forward(&x, plan.tokens(), second.as_ref())?, cache))
     }
 }

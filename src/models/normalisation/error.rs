@@ -97,6 +97,14 @@ pub enum NormalisationError {
         /// What, with its name.
         what: String,
     },
+    /// A flat key that is needed is missing, or holds something else.
+    #[error("statistics: {key} must be a number or a list of numbers, got {got}")]
+    Key {
+        /// The key.
+        key: String,
+        /// What it holds.
+        got: String,
+    },
     /// A file cannot be read or does not hold statistics.
     #[error("'{path}' holds no readable statistics: {reason}")]
     File {

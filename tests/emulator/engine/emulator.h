@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#ifndef MSL_CHECK
 #include <source_location>
+#endif
 
 // A function whose own loads and stores are not the kernel's: the wrappers around primitives.
 #define EMULATOR_UNCHECKED __attribute__((no_sanitize("thread")))
@@ -13,7 +15,14 @@
 namespace emulator {
 
 // The line of kernel source that a finding names. Every primitive takes it as a defaulted last argument.
+#ifndef MSL_CHECK
 using Place = std::source_location;
+#else
+// Metal's text is checked as the C++14 that it is; nothing runs.
+struct Place {
+    static constexpr Place current() { return Place(); }
+};
+#endif
 
 struct Dim3 {
     uint32_t x = 1, y = 1, z = 1;
@@ -99,7 +108,7 @@ struct alignas(64) TensorMap {
     uint32_t box[5];        // in elements
     uint32_t swizzle_span;  // 0, 32, 64 or 128 bytes
 };
-static_assert(sizeof(TensorMap) == 128);
+static_assert(sizeof(TensorMap) == 128, "as the driver's");
 
 void tma_load(uint32_t destination, const TensorMap& map, uint32_t mbarrier, const int32_t* coordinates, unsigned rank,
               Place place);

@@ -76,3 +76,9 @@ kernel void mixes_address_spaces(device float* output [[buffer(0)]], threadgroup
     output[0] = wrong[0];
 }
 #endif
+
+#ifdef WRONG_STANDARD
+kernel void decides_as_in_cpp17(device float* output [[buffer(0)]]) {
+    if constexpr (sizeof(float) == 4) output[0] = 1.0f;
+}
+#endif

@@ -1,7 +1,7 @@
 // The words and types of the Metal Shading Language that clang's C++ does not know.
 //
 // Two modes: by default the address spaces vanish and a kernel is executed; with MSL_CHECK they become clang's address
-// spaces, so that a syntax check finds most of what Apple's compiler would refuse.
+// spaces, so that a syntax check finds most of what Apple's compiler would refuse. Then these headers are C++14, too.
 #pragma once
 
 #include <cstdint>
@@ -50,17 +50,21 @@ namespace emulator {
 template <class Vector>
 using ElementOf = std::remove_reference_t<decltype(std::declval<Vector&>()[0])>;
 
-// One number goes to all elements, a vector is converted, several numbers go to one element each.
 template <class Vector, class Value>
+using IsElement = std::is_convertible<Value, ElementOf<Vector>>;
+
+// One number goes to all elements, a vector is converted, several numbers go to one element each.
+template <class Vector, class Value, std::enable_if_t<IsElement<Vector, Value>::value, int> = 0>
 METAL_FUNC Vector make_vector(Value value) {
-    if constexpr (std::is_convertible_v<Value, ElementOf<Vector>>) return Vector(ElementOf<Vector>(value));
-    else return __builtin_convertvector(value, Vector);
+    return Vector(ElementOf<Vector>(value));
 }
-template <class Vector, class... Values>
-METAL_FUNC Vector make_vector(Values... values)
-    requires(sizeof...(Values) > 1)
-{
-    return Vector{ElementOf<Vector>(values)...};
+template <class Vector, class Value, std::enable_if_t<!IsElement<Vector, Value>::value, int> = 0>
+METAL_FUNC Vector make_vector(Value value) {
+    return __builtin_convertvector(value, Vector);
+}
+template <class Vector, class First, class Second, class... Rest>
+METAL_FUNC Vector make_vector(First first, Second second, Rest... rest) {
+    return Vector{ElementOf<Vector>(first), ElementOf<Vector>(second), ElementOf<Vector>(rest)...};
 }
 
 }  // namespace emulator

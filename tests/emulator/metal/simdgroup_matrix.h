@@ -11,7 +11,7 @@ namespace metal {
 
 template <class T, int ROWS = 8, int COLUMNS = 8>
 struct simdgroup_matrix {
-    static_assert(ROWS == 8 && COLUMNS == 8);
+    static_assert(ROWS == 8 && COLUMNS == 8, "Metal has no others");
     typedef T Elements __attribute__((ext_vector_type(2)));
 
     simdgroup_matrix() = default;

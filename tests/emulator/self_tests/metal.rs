@@ -81,14 +81,17 @@ fn reduce(kernels: &Kernels) -> Result<()> {
     Ok(())
 }
 
-/// Passes the file as it is, and refuses a pointer that changes its address space.
-fn check_address_spaces(compiler: &Compiler) -> Result<()> {
-    compiler.check_address_spaces(&file(), &[])?;
-    let refusal = compiler.check_address_spaces(&file(), &["WRONG_ADDRESS_SPACE"]).err().context("not refused")?;
-    ensure!(
-        format!("{refusal:#}").contains("of type 'threadgroup float *'"),
-        "refused for another reason: {refusal:#}"
-    );
+/// Passes the file as it is; refuses a pointer that changes its address space, and C++17.
+fn check_language(compiler: &Compiler) -> Result<()> {
+    compiler.check_language(&file(), &[])?;
+    for (seeded, expected) in [
+        ("WRONG_ADDRESS_SPACE", "of type 'threadgroup float *'"),
+        ("WRONG_STANDARD", "constexpr if is a C++17 extension"),
+    ] {
+        let refusal = compiler.check_language(&file(), &[seeded]).err().context("not refused")?;
+        let refusal = format!("{refusal:#}");
+        ensure!(refusal.contains(expected), "{seeded}: refused for another reason: {refusal}");
+    }
     Ok(())
 }
 
@@ -124,8 +127,8 @@ pub fn trials() -> Vec<Trial> {
     trials.push(trial("multiply_f32", Box::new(|kernels| multiply(kernels, "multiply<float>", |value| value))));
     trials.push(trial("reduce", Box::new(reduce)));
     let clang = compiler.clone();
-    let check = move |_: &Kernels| check_address_spaces(clang.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?);
-    trials.push(trial("address_spaces", Box::new(check)));
+    let check = move |_: &Kernels| check_language(clang.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?);
+    trials.push(trial("language", Box::new(check)));
     let lint = || Ok(find_unqualified_pointers().map_err(|error| format!("{error:#}"))?);
     trials.push(Trial::test("metal::unqualified_pointers", lint));
     trials

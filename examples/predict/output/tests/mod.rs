@@ -1,5 +1,6 @@
 //! A synthetic predictor, disks that die, and what must hold whatever happens to them.
 
+mod damage;
 mod files;
 mod kill;
 mod refusal;
@@ -15,7 +16,7 @@ use serde_json::{Map, json};
 
 use super::disk::{Disk, LocalDisk};
 use super::lock::LOCK_FILE;
-use super::{Chunk, Existing, FieldSpec, Part, Run, vtp_layout};
+use super::{Chunk, Existing, FieldSpec, Part, Run, Space, vtp_layout};
 use crate::mesh::Mesh;
 
 const SURFACE_POINTS: u64 = 4;

@@ -3,7 +3,11 @@
 use super::*;
 
 /// A disk with little space.
-struct SmallDisk;
+struct SmallDisk {
+    free: u64,
+}
+
+const SMALL: SmallDisk = SmallDisk { free: 1000 };
 
 impl Disk for SmallDisk {
     fn create(&self, path: &Path, length: u64) -> io::Result<()> {
@@ -27,7 +31,7 @@ impl Disk for SmallDisk {
     }
 
     fn free_space(&self, _: &Path) -> io::Result<u64> {
-        Ok(1000)
+        Ok(self.free)
     }
 }
 
@@ -130,9 +134,109 @@ fn a_damaged_state_is_named() {
 #[test]
 fn a_disk_that_is_too_small_is_found_out_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let refusal = message(open(SmallDisk, folder.path(), Existing::Refuse));
+    let refusal = message(open(SMALL, folder.path(), Existing::Refuse));
     assert!(refusal.contains("of disk space, 1000 B are free"), "{refusal}");
     assert!(files(folder.path()).is_empty());
+}
+
+/// What a run would find, without changing anything.
+fn rehearse(disk: &impl Disk, folder: &Path, existing: Existing) -> Result<Space> {
+    let inputs = Map::from_iter([("seed".to_string(), json!(7)), ("angle".to_string(), json!(ANGLE))]);
+    Run::rehearse(disk, folder, inputs, CHUNK, parts(), existing)
+}
+
+#[test]
+fn what_is_on_the_disk_already_is_not_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = rehearse(&LocalDisk, folder.path(), Existing::Refuse).unwrap().needed;
+    let files: u64 = parts().iter().map(Part::bytes).sum();
+    assert!(whole > files, "a run leaves some space for others");
+
+    // Created files hold nothing but their headers and the faces of the mesh, and blocks are larger than these here.
+    drop(open(LocalDisk, folder.path(), Existing::Refuse).unwrap());
+    let begun = rehearse(&LocalDisk, folder.path(), Existing::Resume).unwrap().needed;
+    assert!(begun <= files, "{begun} of {files}");
+    if cfg!(unix) {
+        assert!(begun < files, "{begun} of {files}");
+    }
+    // What is missing fits, and the space for others holds nobody up.
+    assert!(open(SmallDisk { free: begun }, folder.path(), Existing::Resume).is_ok());
+    if begun > 0 {
+        assert!(open(SmallDisk { free: begun - 1 }, folder.path(), Existing::Resume).is_err());
+    }
+
+    // Beginning again removes the partial files first.
+    let again = rehearse(&SmallDisk { free: whole }, folder.path(), Existing::Overwrite).unwrap();
+    assert_eq!(again.needed, whole);
+    assert!(again.free >= whole);
+    let held = again.free - whole;
+    assert!(open(SmallDisk { free: whole - held }, folder.path(), Existing::Overwrite).is_ok());
+}
+
+#[test]
+fn written_chunks_need_no_space_again() {
+    let points = 400_000;
+    let part = || vec![Part::new("volume", points, fields(), None, false)];
+    let folder = tempfile::tempdir().unwrap();
+    let disk = |free| SmallDisk { free };
+    let open = |free, existing| Run::open(disk(free), folder.path(), Map::new(), points / 4, part(), existing);
+    let mut run = open(u64::MAX / 2, Existing::Refuse).unwrap();
+    let mut last = u64::MAX;
+    let mut needed = || {
+        let inputs = Map::new();
+        let space = Run::rehearse(&disk(u64::MAX / 2), folder.path(), inputs, points / 4, part(), Existing::Resume);
+        let needed = space.unwrap().needed;
+        assert!(needed < last || !cfg!(unix), "{needed} are needed after {last}");
+        last = needed;
+        needed
+    };
+    let total = part()[0].bytes();
+    for quarter in 1..4 {
+        let mut dying = |range: Range<u64>| match range.start >= quarter * points / 4 {
+            true => anyhow::bail!("killed"),
+            false => synthetic(range),
+        };
+        run.write_part("volume", &mut dying, &mut |_| ()).unwrap_err();
+        drop(run);
+        let needed = needed();
+        if cfg!(unix) {
+            let expected = total * (4 - quarter) / 4;
+            assert!(needed.abs_diff(expected) < total / 50, "{needed}, expected {expected} of {total}");
+        }
+        assert!(open(needed.saturating_sub(1), Existing::Resume).is_err());
+        run = open(needed, Existing::Resume).unwrap();
+    }
+}
+
+#[test]
+fn a_rehearsal_refuses_what_a_run_refuses_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let away = folder.path().join("not/there");
+    assert!(rehearse(&LocalDisk, &away, Existing::Refuse).is_ok());
+    assert!(!away.exists() && !folder.path().join("not").exists());
+    std::fs::write(folder.path().join("file"), "text").unwrap();
+    type Prepare = fn(&Path);
+    let cases: [(&str, Prepare, &str); 5] = [
+        (".", |_| (), "of disk space, 1000 B are free"),
+        ("file/below", |_| (), "file is none"),
+        ("run", |folder| drop(run(LocalDisk, folder, Existing::Refuse)), "holds a run; --resume goes on with it"),
+        ("other", |folder| std::fs::write(folder.join("volume.vtp"), "mine").unwrap(), "belongs to no run"),
+        ("half", |folder| std::fs::write(folder.join("run.json"), "{").unwrap(), "run.json is damaged"),
+    ];
+    for (name, prepare, expected) in cases {
+        let folder = folder.path().join(name);
+        if !name.contains('/') {
+            std::fs::create_dir_all(&folder).unwrap();
+            prepare(&folder);
+        }
+        let refusal = message(rehearse(&SMALL, &folder, Existing::Refuse));
+        assert!(refusal.contains(expected), "{name}: {refusal}");
+        assert!(!refusal.contains("not/there"), "{refusal}");
+    }
+    let held = folder.path().join("held");
+    std::fs::create_dir(&held).unwrap();
+    let _running = open(LocalDisk, &held, Existing::Refuse).unwrap();
+    assert!(message(rehearse(&LocalDisk, &held, Existing::Resume)).contains("another run is writing there"));
 }
 
 #[test]

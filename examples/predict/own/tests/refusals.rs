@@ -42,6 +42,7 @@ fn options_that_do_not_fit_the_network_are_named() {
         (&["--stats", "{}/nothing.json"], "nothing.json"),
         (&["--geometry", "{}/nothing.stl"], "--geometry: cannot open"),
         (&["--volume", "{}/body.obj"], "--volume: {}/body.obj: expected a file named *.stl, *.npy or *.safetensors"),
+        (&["--square-banks", "plain"], "--square-banks: the network has no untied blocks"),
         (&["--device", "metal"], "--device metal: not available"),
     ];
     for (more, expected) in cases {
@@ -174,6 +175,21 @@ fn damaged_files_are_named() {
             },
             "there are no statistics for field 'surface_p'",
         ),
+        (
+            |place| {
+                rewrite(place, "model.safetensors", |mut bytes| {
+                    let last = bytes.len() - 4;
+                    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+                    bytes
+                })
+            },
+            "--weights: '{}/model.safetensors' does not fit the network:\n  not finite: ",
+        ),
+        // Only the network itself can say so.
+        (
+            |place| replace(place, "model.json", "\"std\":[2.0]", "\"std\":[3e38]"),
+            "anchors of 'surface': the network predicts p = ",
+        ),
     ];
     for (damage, expected) in cases {
         let workplace = Workplace::new();
@@ -182,6 +198,99 @@ fn damaged_files_are_named() {
         let error = workplace.refusal(&workplace.line(&[]));
         assert!(error.contains(&expected), "expected '{expected}', got '{error}'");
     }
+}
+
+#[test]
+fn a_dry_run_finds_what_a_run_would() {
+    let cases: &[(Damage, &str)] = &[
+        (
+            |place| {
+                let point = stl_io::Vertex::new([0.5; 3]);
+                let triangle = stl_io::Triangle { normal: stl_io::Normal::new([0.0; 3]), vertices: [point; 3] };
+                let mut file = std::fs::File::create(place.path("body.stl")).unwrap();
+                stl_io::write_stl(&mut file, [triangle; 4].iter()).unwrap();
+            },
+            "--geometry: the mesh has no area",
+        ),
+        (
+            |place| {
+                std::fs::create_dir(place.path("out")).unwrap();
+                place.run(&["--out", "{}/earlier"]).unwrap();
+                std::fs::rename(place.path("earlier/run.json"), place.path("out/run.json")).unwrap();
+            },
+            "holds a run; --resume goes on with it",
+        ),
+    ];
+    for (damage, expected) in cases {
+        let workplace = Workplace::new();
+        damage(&workplace);
+        let before = workplace.files("out");
+        let line = workplace.line(&["--dry-run"]);
+        let error = format!("{:#}", run(&line).expect_err("the dry run should be refused"));
+        assert!(error.contains(expected), "expected '{expected}', got '{error}'");
+        assert_eq!(workplace.files("out"), before);
+    }
+}
+
+#[test]
+fn flat_statistics_are_checked() {
+    let workplace = Workplace::new();
+    let whole = "raw_pos_min: -3\nraw_pos_max: [3, 3, 3]\nsurface_p_mean: 0.5\nsurface_p_std: 2\nvolume_u_mean: [0.5, \
+                 0.5, 0.5]\nvolume_u_std: [2, 2, 2]\nvolume_p_mean: [0.5]\nvolume_p_std: [2]\nwake_k_mean: 0.5\n\
+                 wake_k_std: 2\n";
+    let cases = [
+        ("raw_pos_max: [3, 3, 3]\n", "", "raw_pos_max must be a number or a list of numbers, got nothing"),
+        ("raw_pos_max: [3, 3, 3]", "raw_pos_max: [3, -3, 3]", "the box of the positions must be min < max"),
+        ("wake_k_std: 2", "wake_k_std: wide", "wake_k_std must be a number or a list of numbers, got \"wide\""),
+        ("wake_k_std: 2", "wake_k_std: -2", "std of field 'wake_k'"),
+        ("wake_k_std: 2", "wake_k_std: .nan", "wake_k_std must be"),
+        ("[0.5, 0.5, 0.5]", "0.5", "std of field 'volume_u'"),
+        ("raw_pos_min: -3", "raw_pos_min: -3: -4", "is no YAML of plain keys"),
+        (whole, "- 1\n- 2", "is no YAML of plain keys"),
+    ];
+    let line = workplace.line(&["--stats", "{}/stats.yaml", "--dry-run"]);
+    let write = |text: &str| std::fs::write(workplace.path("stats.yaml"), text).unwrap();
+    write(whole);
+    run(&line).unwrap();
+    for (from, to, expected) in cases {
+        assert!(whole.contains(from), "{from}");
+        write(&whole.replacen(from, to, 1));
+        let error = workplace.refusal(&line);
+        assert!(error.contains("--stats: ") && error.contains(expected), "expected '{expected}', got '{error}'");
+        assert!(error.contains("stats.yaml"), "{error}");
+    }
+}
+
+#[test]
+fn a_dry_run_reads_all_weights() {
+    let stored = |name: &str| format!("{}/tests/torch_files/{name}", env!("CARGO_MANIFEST_DIR"));
+    let workplace = Workplace::new();
+    let statistics = json!({
+        "position": {"shift": [0, 0, 0], "scale": [1, 1, 1]},
+        "fields": [
+            {"domain": "surface", "name": "pressure", "mean": [0], "std": [1]},
+            {"domain": "volume", "name": "velocity", "mean": [0, 0, 0], "std": [1, 1, 1]},
+            {"domain": "volume", "name": "pressure", "mean": [0], "std": [1]},
+        ],
+    });
+    std::fs::write(workplace.path("statistics.json"), statistics.to_string()).unwrap();
+    let words = "predict --weights {}/model.th --stats {}/statistics.json --geometry {}/body.stl \
+                 --volume {}/volume.npy --anchors 8 --out {}/out --dry-run";
+    let folder = workplace.folder.path().display().to_string();
+    let line: Vec<_> = words.split_whitespace().map(|word| word.replace("{}", &folder)).collect();
+
+    let mut bytes = std::fs::read(stored("new.th")).unwrap();
+    std::fs::write(workplace.path("model.th"), &bytes).unwrap();
+    run(&line).unwrap();
+    // A changed number does not have the checksum of its storage.
+    let weights = safetensors::load(stored("weights.safetensors"), &Device::Cpu).unwrap();
+    let weight = numbers(&weights["physics_blocks.1.norm2.bias"]);
+    let pattern: Vec<u8> = weight.into_iter().flat_map(f32::to_le_bytes).collect();
+    let at = bytes.windows(pattern.len()).position(|window| window == pattern).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(workplace.path("model.th"), &bytes).unwrap();
+    let error = workplace.refusal(&line);
+    assert!(error.contains("--weights: ") && error.contains("physics_blocks.1.norm2.bias"), "{error}");
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn three_domains_are_predicted_and_drawn() {
 
     // The chunks of the run are those of one pass of the library.
     let arguments = Arguments::try_parse_from(workplace.line(&[])).unwrap();
-    let body = Setup::read(&arguments).unwrap().encode(&arguments).unwrap();
+    let mut setup = Setup::read(&arguments).unwrap();
+    let body = setup.load(&arguments).unwrap().encode(&setup.draw(&arguments).unwrap()).unwrap();
     for (domain, count) in [("volume", 61), ("wake", 23)] {
         let written = workplace.tensors(&format!("{domain}.safetensors"));
         let positions = numbers(&written["positions"]);
@@ -100,6 +101,11 @@ fn true_fields_give_metrics_and_pictures_of_the_difference() {
     let truths = ["--truth", "volume={}/truth.safetensors", "--truth", "surface={}/truth.npy", "--resume"];
     workplace.run(&truths).unwrap();
 
+    let arguments = Arguments::try_parse_from(workplace.line(&truths)).unwrap();
+    let setup = Setup::read(&arguments).unwrap();
+    let missing = setup.places.iter().filter_map(|place| Some((&*place.domain.name, place.truth.as_ref()?.missing())));
+    assert_eq!(missing.collect::<Vec<_>>(), [("surface", &[][..]), ("volume", &["p".to_string()])]);
+
     let files = workplace.files("out");
     let metrics: Metrics = serde_json::from_slice(&files["metrics.json"]).unwrap();
     assert_eq!(metrics.keys().collect::<Vec<_>>(), ["surface_p", "volume_u"]);
@@ -134,6 +140,50 @@ fn the_demo_as_a_model_of_ones_own_is_as_good() {
         let error = metrics[field].relative_l2;
         assert!(error > 1e-4 && error < most, "{field}: {error}");
     }
+}
+
+#[test]
+fn flat_statistics_are_those_of_the_description() {
+    let workplace = Workplace::new();
+    // A box onto 0 to 1000 is another network than the usual one, so both are written in their own form.
+    let mut description: Value = serde_json::from_slice(&std::fs::read(workplace.path("model.json")).unwrap()).unwrap();
+    description["normalisation"]["position"] = json!({"min": [-3, -3, -3], "max": [3, 3, 3], "scale": 1000});
+    std::fs::write(workplace.path("model.json"), description.to_string()).unwrap();
+    let mut keys = json!({"raw_pos_min": -3, "raw_pos_max": [3, 3, 3], "wake_other_mean": 7});
+    for field in description["normalisation"]["fields"].as_array().unwrap() {
+        let name = format!("{}_{}", field["domain"].as_str().unwrap(), field["name"].as_str().unwrap());
+        keys[format!("{name}_mean")] = field["mean"].clone();
+        keys[format!("{name}_std")] = field["std"].clone();
+    }
+    std::fs::write(workplace.path("stats.json"), keys.to_string()).unwrap();
+    let yaml = keys.as_object().unwrap().iter().map(|(key, value)| format!("{key}: {value}\n"));
+    std::fs::write(workplace.path("stats.yaml"), yaml.collect::<String>()).unwrap();
+    workplace.run(&[]).unwrap();
+    for name in ["stats.json", "stats.yaml"] {
+        workplace.run(&["--stats", &format!("{{}}/{name}"), "--out", &format!("{{}}/{name}.out")]).unwrap();
+        assert_eq!(workplace.files(&format!("{name}.out")), workplace.files("out"), "{name}");
+    }
+}
+
+#[test]
+fn untied_square_weights_are_read_either_way_round() {
+    let workplace = Workplace::new();
+    workplace.write_network("untied_equal");
+    let description: Value = serde_json::from_slice(&std::fs::read(workplace.path("model.json")).unwrap()).unwrap();
+    let stored = description["model"]["untied_square_banks"].as_str().unwrap();
+    let wake = description["model"]["domains"].as_array().unwrap().iter().any(|domain| domain["name"] == "wake");
+    assert!(!wake, "{description}");
+    let run = |name: &str, more: &[&str]| {
+        let mut line = workplace.line(&[&["--out", &format!("{{}}/{name}")], more].concat());
+        let at = line.iter().position(|word| word == "--points").unwrap();
+        line.drain(at..at + 2);
+        super::run(&line).unwrap();
+        workplace.files(name).remove("volume.vtp").unwrap()
+    };
+    let usual = run("usual", &[]);
+    let [plain, transposed] = ["plain", "transposed"].map(|kind| run(kind, &["--square-banks", kind]));
+    assert!(plain != transposed);
+    assert!(usual == if stored == "plain" { plain } else { transposed });
 }
 
 #[test]

@@ -78,6 +78,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn zero_below(self, value: __m256, x: __m256, limit: __m256) -> __m256 {
+        unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit), value) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         unsafe {
             let (upper, lower) = (quad(source, source_stride), quad(source.add(4 * source_stride), source_stride));

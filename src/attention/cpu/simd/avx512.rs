@@ -82,6 +82,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn zero_below(self, value: __m512, x: __m512, limit: __m512) -> __m512 {
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), value) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         unsafe {
             let quads_a = quad(source, source_stride);

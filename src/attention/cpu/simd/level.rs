@@ -25,7 +25,7 @@ pub enum SimdLevel {
 
 /// A level that does not exist or that this CPU lacks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("SIMD level '{asked}' is not available; this CPU has {available:?}")]
+#[error("SIMD level '{asked}' is not available; this CPU has {}", list(available))]
 pub struct UnknownSimdLevel {
     /// The name that was asked for.
     pub asked: String,
@@ -79,6 +79,10 @@ impl SimdLevel {
         (SimdLevel::Avx512, "avx512"),
         (SimdLevel::Avx512Bf16, "avx512bf16"),
     ];
+}
+
+fn list(levels: &[SimdLevel]) -> String {
+    levels.iter().map(SimdLevel::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl UnknownSimdLevel {

@@ -35,7 +35,7 @@ const EXP2: [f32; 6] = [1.000_000_1, 0.693_146_94, 0.240_221_2, 0.055_507_13, 0.
 /// `1.5 * 2^23`: adding and subtracting it rounds to an integer, whose low bits then stand in the mantissa.
 const ROUND: f32 = 12_582_912.0;
 
-/// Below this, `2^x` is not a normal number; the result is then about `2^-125`, which no softmax notices.
+/// Below this [`Simd::exp2`] is 0: the polynomial could round to a number that is not normal.
 const EXP2_MIN: f32 = -125.0;
 
 /// Vector operations on f32.
@@ -82,25 +82,26 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// `value * 2^n` for `rounded = ROUND + n`, by adding to the exponent.
     fn scale_exponent(self, value: Self::Vector, rounded: Self::Vector) -> Self::Vector;
 
+    /// 0 in the lanes where `x < limit`, `value` in the others and where `x` is NaN.
+    fn zero_below(self, value: Self::Vector, x: Self::Vector, limit: Self::Vector) -> Self::Vector;
+
     /// Transposes `LANES × LANES` numbers: row `i` of `target` is column `i` of `source`. Strides are in numbers.
     ///
     /// # Safety
     /// `source` is valid for reads and `target` for writes of `LANES` rows of `LANES` numbers at these strides.
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize);
 
-    /// `2^x` for `x <= 126`, with a relative error below 2.5e-7 down to `x = -125`; about `2^-125` below that.
-    /// NaN stays NaN.
+    /// `2^x` for `x <= 126`, with a relative error below 2.5e-7 down to `x = -125`; 0 below that, so that a key without
+    /// weight adds nothing, however large its value is. NaN stays NaN.
     #[inline(always)]
     fn exp2(self, x: Self::Vector) -> Self::Vector {
-        // The limit comes first: `max` returns its second operand for a NaN.
-        let x = self.max(self.splat(EXP2_MIN), x);
         let rounded = self.add(x, self.splat(ROUND));
         let fraction = self.sub(x, self.sub(rounded, self.splat(ROUND)));
         let mut value = self.splat(EXP2[5]);
         for coefficient in EXP2[..5].iter().rev() {
             value = self.mul_add(value, fraction, self.splat(*coefficient));
         }
-        self.scale_exponent(value, rounded)
+        self.zero_below(self.scale_exponent(value, rounded), x, self.splat(EXP2_MIN))
     }
 }
 
@@ -126,7 +127,9 @@ mod tests {
             }
         }
         assert!(worst > 1e-8, "the sweep has not measured anything: {worst}");
-        for (x, low, high) in [(f32::NEG_INFINITY, 0.0, 1e-37), (-1e30, 0.0, 1e-37), (0.0, 1.0, 1.000_000_2)] {
+        let exact =
+            [(f32::NEG_INFINITY, 0.0, 0.0), (-1e30, 0.0, 0.0), (-125.000_01, 0.0, 0.0), (0.0, 1.0, 1.000_000_2)];
+        for (x, low, high) in exact {
             // SAFETY: `y` holds LANES numbers.
             unsafe { simd.store(y.as_mut_ptr(), simd.exp2(simd.splat(x))) };
             assert!(y.iter().all(|y| (low..=high).contains(y)), "2^{x} = {y:?}");

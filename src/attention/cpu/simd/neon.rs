@@ -77,6 +77,11 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn zero_below(self, value: float32x4_t, x: float32x4_t, limit: float32x4_t) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), vcltq_f32(x, limit))) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         unsafe {
             let row = |i: usize| vld1q_f32(source.add(i * source_stride));

@@ -72,6 +72,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn zero_below(self, value: Self::Vector, x: Self::Vector, limit: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| if x[lane] < limit[lane] { 0.0 } else { value[lane] })
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         for row in 0..LANES {
             for column in 0..LANES {

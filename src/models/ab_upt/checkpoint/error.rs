@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::models::ab_upt::AbUptError;
+use crate::models::ab_upt::error::{AbUptError, without_backtrace};
 
 /// Why a checkpoint cannot be read or does not fit a network. Converts into [`candle_core::Error`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
     /// A file cannot be opened or read.
-    #[error("'{path}': {source}")]
+    #[error("'{path}': {reason}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
+        /// Why not. It is a part of the message, and so no source of its own.
+        reason: std::io::Error,
     },
     /// A file is truncated, corrupt, or not a checkpoint.
     #[error("'{path}' is not a readable {format} file: {reason}")]
@@ -42,7 +42,13 @@ pub enum CheckpointError {
     Config(#[from] AbUptError),
     /// The network cannot be made for another reason, such as too little memory.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
+}
+
+impl From<candle_core::Error> for CheckpointError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(without_backtrace(error))
+    }
 }
 
 impl From<CheckpointError> for candle_core::Error {
@@ -73,6 +79,26 @@ pub enum TensorProblem {
         /// Its shape in the file.
         got: Vec<usize>,
     },
+    /// Its numbers are of a kind that weights do not have.
+    #[error("dtype: {name} must be of a floating type, got {got}")]
+    Dtype {
+        /// Its name.
+        name: String,
+        /// Its dtype in the file.
+        got: String,
+    },
+    /// It holds NaN or infinity, or numbers that are too large for the dtype of the network.
+    #[error("not finite: {name} holds {got} in {dtype}, first as number {index}")]
+    NotFinite {
+        /// Its name.
+        name: String,
+        /// `"NaN"`, `"inf"` or `"-inf"`.
+        got: String,
+        /// Place of the first such number, in row-major order.
+        index: usize,
+        /// The dtype that the network was to be loaded in.
+        dtype: String,
+    },
     /// The file has it, the network does not.
     #[error("unexpected: {name} {got:?}")]
     Unexpected {
@@ -95,5 +121,5 @@ pub(super) fn not_readable(path: &Path, format: &'static str, reason: impl fmt::
 /// The error for a file that the system cannot read.
 pub(super) fn io_error(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError {
     let path = path.to_path_buf();
-    move |source| CheckpointError::Io { path: path.clone(), source }
+    move |reason| CheckpointError::Io { path: path.clone(), reason }
 }

@@ -7,8 +7,9 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 
-use super::error::TensorProblem;
+use super::error::{CheckpointError, TensorProblem};
 use super::{Checkpoint, StoredTensor};
+use crate::models::ab_upt::finite::first_not_finite;
 
 /// What came up while a network was loaded.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(super) struct Notes {
     stand_ins: usize,
     /// Whether loading ended before everything was asked for.
     pub cut: bool,
+    /// Why a tensor could not be read, which ends loading too.
+    pub failure: Option<CheckpointError>,
 }
 
 /// A list of problems ends here: a description with a typing error can ask for any number of blocks.
@@ -29,8 +32,8 @@ const MOST_PROBLEMS: usize = 10_000;
 /// the memory for them may not exist.
 const MOST_STAND_INS: usize = 1 << 28;
 
-/// Serves the tensors of a checkpoint under the names of the network. A tensor that is missing or has another shape is
-/// noted, and zeros take its place, within limits.
+/// Serves the tensors of a checkpoint under the names of the network. A tensor that is missing, or has another shape or
+/// numbers of another kind, is noted, and zeros take its place, within limits.
 pub(super) struct Loader {
     pub checkpoint: Checkpoint,
     pub notes: Arc<Mutex<Notes>>,
@@ -44,9 +47,28 @@ impl Loader {
         self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Converted before it goes to the device, which may not know the dtype of the file.
-    fn read(&self, stored: &StoredTensor, dtype: DType, device: &Device) -> Result<Tensor> {
-        self.checkpoint.read(stored, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+    /// A tensor of the file, which is noted if it holds what weights do not. Converted before it goes to the device, which
+    /// may not know the dtype of the file.
+    fn read(
+        &self,
+        notes: &mut Notes,
+        name: &str,
+        stored: &StoredTensor,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let tensor = match self.checkpoint.read(stored) {
+            Ok(tensor) => tensor.to_dtype(dtype)?,
+            Err(failure) => {
+                notes.failure = Some(failure);
+                candle_core::bail!("{name} cannot be read");
+            }
+        };
+        if let Some((index, number)) = first_not_finite(&tensor)? {
+            let (name, got, dtype) = (name.to_string(), number.to_string(), dtype.as_str().to_string());
+            notes.problems.push(TensorProblem::NotFinite { name, got, index, dtype });
+        }
+        tensor.to_device(device)
     }
 }
 
@@ -60,8 +82,11 @@ impl SimpleBackend for Loader {
             Some(stored) if stored.shape != expected => {
                 TensorProblem::Shape { name: name.to_string(), expected, got: stored.shape.clone() }
             }
+            Some(stored) if !stored.dtype.is_float() => {
+                TensorProblem::Dtype { name: name.to_string(), got: stored.dtype.as_str().to_string() }
+            }
             Some(_) if self.dry => return Tensor::zeros(shape, dtype, device),
-            Some(stored) => return self.read(stored, dtype, device),
+            Some(stored) => return self.read(&mut notes, name, stored, dtype, device),
         };
         notes.problems.push(problem);
         let size = shape.dims().iter().try_fold(1usize, |size, &len| size.checked_mul(len)).unwrap_or(usize::MAX);
@@ -76,8 +101,9 @@ impl SimpleBackend for Loader {
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() }.bt();
         let stored = self.checkpoint.tensors().get(name).ok_or_else(missing)?;
-        self.notes().used.insert(name.to_string());
-        self.read(stored, dtype, device)
+        let mut notes = self.notes();
+        notes.used.insert(name.to_string());
+        self.read(&mut notes, name, stored, dtype, device)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

@@ -30,6 +30,9 @@ use super::model::AbUpt;
 /// How a zip archive, and so a file of `torch.save`, begins.
 const ZIP_MAGIC: [u8; 4] = *b"PK\x03\x04";
 
+/// How files of `torch.save` are called, for errors alone.
+const PYTORCH_EXTENSIONS: [&str; 3] = ["th", "pt", "pth"];
+
 /// The weights of a network in a file.
 ///
 /// Taken are safetensors files, the index of a sharded one (`*.index.json`), and files of `torch.save` with the weights
@@ -74,7 +77,7 @@ enum Source {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint; what it is follows from its content. Safetensors files are read into memory.
+    /// Opens a checkpoint; what it is follows from its content, whatever its name. Safetensors files are read into memory.
     ///
     /// # Errors
     /// A file that cannot be read, is truncated or corrupt, or holds a dtype that candle does not have; an index that
@@ -109,7 +112,10 @@ impl Checkpoint {
             return Self::new(path, tensors, Source::Pytorch(file));
         }
         // A safetensors file begins with the length of its header, and a length that begins with `{` is none.
-        let files = if magic.first() == Some(&b'{') { open_shards(path, open)? } else { vec![open(path)?] };
+        let files = match magic.first() {
+            Some(b'{') => open_shards(path, open),
+            _ => open(path).map(|file| vec![file]).map_err(|error| by_name(path, error)),
+        }?;
         let tensors = files.iter().flat_map(SafetensorsFile::tensors);
         // Unknown dtypes were refused when the file was opened.
         let tensors = tensors.filter_map(|(name, shape, dtype)| Some((name, shape, dtype.ok()?))).collect();
@@ -156,7 +162,7 @@ impl Checkpoint {
     /// Compares the tensors with those of a network, without reading their data.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// As [`load`](Self::load), but for NaN and infinity.
     pub fn check(&self, config: &AbUptConfig) -> Result<(), CheckpointError> {
         self.build(config, DType::F32, &Device::Cpu, true).map(|_| ())
     }
@@ -164,8 +170,8 @@ impl Checkpoint {
     /// Loads the network, with its weights rounded to `dtype`.
     ///
     /// # Errors
-    /// A configuration that cannot work; [`CheckpointError::Tensors`] with all tensors that are missing, unexpected or of
-    /// another shape; a file that cannot be read.
+    /// A configuration that cannot work; [`CheckpointError::Tensors`] with all tensors that are missing, unexpected, of
+    /// another shape, not of a floating type, or that hold NaN or infinity; a file that cannot be read.
     pub fn load(&self, config: &AbUptConfig, dtype: DType, device: &Device) -> Result<AbUpt, CheckpointError> {
         self.build(config, dtype, device, false)
     }
@@ -176,7 +182,10 @@ impl Checkpoint {
         let loader = Loader { checkpoint: self.clone(), notes: notes.clone(), dry };
         let model = AbUpt::new(config, VarBuilder::from_backend(Box::new(loader), dtype, device.clone()));
         let mut notes = notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let Notes { mut problems, used, cut, .. } = std::mem::take(&mut *notes);
+        let Notes { mut problems, used, cut, failure, .. } = std::mem::take(&mut *notes);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
         let model = match model {
             Err(error) if !cut => return Err(error.into()),
             model => model,
@@ -195,16 +204,28 @@ impl Checkpoint {
         Err(CheckpointError::Tensors { path: self.inner.path.clone(), problems })
     }
 
-    fn read(&self, tensor: &StoredTensor, device: &Device) -> candle_core::Result<Tensor> {
+    fn read(&self, tensor: &StoredTensor) -> Result<Tensor, CheckpointError> {
         let name = &tensor.stored_name;
         match &self.inner.source {
-            Source::Pytorch(file) => file.tensor(name, device),
+            Source::Pytorch(file) => file.tensor(name),
             Source::Safetensors(files) => {
                 let file = files.iter().find(|file| file.contains(name));
-                let missing = || candle_core::Error::CannotFindTensor { path: name.clone() }.bt();
-                file.ok_or_else(missing)?.tensor(name, device)
+                let missing = || candle_core::Error::CannotFindTensor { path: name.clone() };
+                Ok(file.ok_or_else(missing)?.tensor(name)?)
             }
         }
+    }
+}
+
+/// What is wrong with a file that is no checkpoint at all, in the words of the format that its name promises.
+fn by_name(path: &Path, error: CheckpointError) -> CheckpointError {
+    let pytorch = path.extension().is_some_and(|extension| PYTORCH_EXTENSIONS.iter().any(|known| extension == *known));
+    match error {
+        CheckpointError::Format { .. } if pytorch => {
+            let reason = "it is not a zip archive, which torch.save has written since version 1.6";
+            not_readable(path, "PyTorch", reason)
+        }
+        other => other,
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use candle_core::pickle::{Object, Stack};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Number, Value};
 use zip::ZipArchive;
 
@@ -83,15 +83,15 @@ impl PytorchFile {
     }
 
     /// Reads a tensor.
-    pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
-        let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() }.bt();
+    pub fn tensor(&self, name: &str) -> std::result::Result<Tensor, CheckpointError> {
+        let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() };
         let tensor = self.tensors.get(name).ok_or_else(missing)?;
         let refuse = |reason: String| not_readable(&self.path, FORMAT, format!("tensor '{name}': {reason}"));
         let mut archive = open_archive(&self.path)?;
         let storage = format!("{}data/{}", self.folder, tensor.storage);
         let storage = read_entry(&mut archive, &storage).map_err(refuse)?;
         let data = tensor.gather(&storage).ok_or_else(|| refuse("it reaches beyond its storage".to_string()))?;
-        Tensor::from_raw_buffer(&data, tensor.dtype, &tensor.shape, device)
+        Ok(Tensor::from_raw_buffer(&data, tensor.dtype, &tensor.shape, &Device::Cpu)?)
     }
 }
 

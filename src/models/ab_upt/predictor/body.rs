@@ -56,7 +56,8 @@ impl EncodedBody {
     /// ```
     ///
     /// # Errors
-    /// An unknown domain; a position that is not finite or outside the box of the statistics, named by its index.
+    /// An unknown domain; a position that is not finite or outside the box of the statistics, or a predicted value that is
+    /// not finite, named by the index of its point.
     pub fn predict<T: Copy + Into<f64>>(
         &self,
         domain: &str,
@@ -78,10 +79,11 @@ impl EncodedBody {
     ) -> Result<PredictedFields, PredictorError> {
         let predictor = &self.predictor;
         let config = predictor.domain("queries", domain)?;
-        let positions = predictor.positions(&queries_of(domain), first, positions)?;
+        let argument = queries_of(domain);
+        let positions = predictor.positions(&argument, first, positions)?;
         let fields = predictor.model().forward_cached([(domain, positions)], &self.cache)?;
         let field = |name: &str| -> CandleResult<_> { fields.at_queries(domain, name)?.squeeze(0) };
-        Ok(PredictedFields::denormalise(predictor.statistics(), config, first, field)?)
+        PredictedFields::denormalise(predictor, config, &argument, first, field)
     }
 
     /// The fields at any number of points, `chunk` of them at a time: an iterator that holds one chunk in memory. It is

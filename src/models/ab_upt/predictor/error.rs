@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::models::NormalisationError;
-use crate::models::ab_upt::AbUptError;
+use crate::models::ab_upt::error::{AbUptError, without_backtrace};
 
 /// Why a [`Predictor`](super::Predictor) cannot be made, or does not take its input.
 #[derive(Debug, Error)]
@@ -31,12 +31,32 @@ pub enum PredictorError {
         /// `"others"` or `"none"`.
         got: &'static str,
     },
+    /// The network predicts NaN or infinity, most likely because numbers in between are too large for its dtype.
+    #[error("{points}: the network predicts {field} = {got} at point {point}, in {dtype}")]
+    NotFinite {
+        /// `queries of '<domain>'` or `anchors of '<domain>'`.
+        points: String,
+        /// The field.
+        field: String,
+        /// Index of the first such point.
+        point: u64,
+        /// The value there, in physical units.
+        got: f32,
+        /// The dtype of the network.
+        dtype: &'static str,
+    },
     /// A chunk must hold a point.
     #[error("a chunk must have at least 1 point, got 0")]
     EmptyChunk,
     /// The network failed: on its input, or for another reason such as too little memory.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
+}
+
+impl From<candle_core::Error> for PredictorError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(without_backtrace(error))
+    }
 }
 
 impl From<PredictorError> for candle_core::Error {

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use crate::models::Normalisation;
+use super::{Predictor, PredictorError};
 use crate::models::ab_upt::AbUptError;
 use crate::models::ab_upt::config::DomainConfig;
+use crate::models::ab_upt::finite::first_not_finite;
 
 /// The fields at consecutive points of one domain, in physical units.
 #[derive(Debug, Clone)]
@@ -18,16 +19,24 @@ pub struct PredictedFields {
 }
 
 impl PredictedFields {
-    /// Carries what the network returned, `[points, components]` by the name of the field, into physical units.
+    /// Carries what the network returned, `[points, components]` by the name of the field, into physical units, where
+    /// it must be finite. `argument` names the points in errors; `first` is the index of the first of them.
     pub(super) fn denormalise(
-        statistics: &Normalisation,
+        predictor: &Predictor,
         domain: &DomainConfig,
+        argument: &str,
         first: u64,
         of_network: impl Fn(&str) -> Result<Tensor>,
-    ) -> Result<Self> {
+    ) -> std::result::Result<Self, PredictorError> {
         let (mut fields, mut points) = (Vec::with_capacity(domain.fields.len()), 0);
         for field in &domain.fields {
-            let values = statistics.field(&domain.name, &field.name)?.denormalise(&of_network(&field.name)?)?;
+            let statistics = predictor.statistics().field(&domain.name, &field.name)?;
+            let values = statistics.denormalise(&of_network(&field.name)?)?;
+            if let Some((index, got)) = first_not_finite(&values)? {
+                let (points, field) = (argument.to_string(), field.name.clone());
+                let (point, dtype) = (first + (index / statistics.width()) as u64, predictor.model().dtype().as_str());
+                return Err(PredictorError::NotFinite { points, field, point, got, dtype });
+            }
             points = values.dim(0)? as u64;
             fields.push((field.name.clone(), values));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-use super::{Predictor, PredictorError};
+use super::{Predictor, PredictorError, anchors_of};
 use crate::models::ab_upt::{AbUptError, AbUptInput, Geometry};
 
 /// Geometry, conditions and anchors of one body in physical units.
@@ -97,7 +97,7 @@ impl PredictorInput {
         }
         for (domain, positions) in &self.anchors {
             predictor.domain("anchors", domain)?;
-            let positions = predictor.positions(&format!("anchors of '{domain}'"), 0, positions)?;
+            let positions = predictor.positions(&anchors_of(domain), 0, positions)?;
             input = input.anchors(domain, &positions);
         }
         Ok(input)

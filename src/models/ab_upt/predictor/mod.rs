@@ -9,6 +9,7 @@ mod body;
 mod chunks;
 mod error;
 mod fields;
+mod flat;
 mod input;
 mod sampling;
 
@@ -123,14 +124,15 @@ impl Predictor {
     ///
     /// # Errors
     /// Positions that are not finite or outside the box of the statistics, each error with the index of the point; a
-    /// geometry or condition that is missing or not expected; unknown domains; no anchors.
+    /// geometry or condition that is missing or not expected; unknown domains; no anchors; a predicted value that is not
+    /// finite.
     pub fn encode(&self, input: &PredictorInput) -> Result<EncodedBody, PredictorError> {
         let output = self.model().forward(&input.normalise(self)?)?;
         let mut anchors = Vec::new();
         for domain in input.anchor_domains() {
             let domain = self.domain("anchors", domain)?;
             let field = |name: &str| output.fields.at_anchors(&domain.name, name)?.squeeze(0);
-            anchors.push(PredictedFields::denormalise(self.statistics(), domain, 0, field)?);
+            anchors.push(PredictedFields::denormalise(self, domain, &anchors_of(&domain.name), 0, field)?);
         }
         Ok(EncodedBody::new(self.clone(), output.cache, anchors))
     }
@@ -196,6 +198,11 @@ impl Predictor {
         let (width, device) = (statistics.dimensions(), self.model().device());
         Ok(Tensor::from_slice(&normalised, (1, normalised.len() / width, width), device)?)
     }
+}
+
+/// The name of anchor positions in errors.
+fn anchors_of(domain: &str) -> String {
+    format!("anchors of '{domain}'")
 }
 
 /// The name of query positions in errors.
