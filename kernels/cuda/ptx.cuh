@@ -87,15 +87,8 @@ __device__ __forceinline__ void cp_async_wait() {
 
 // ---- Warp-wide matrix instructions (sm_80) ------------------------------------------------------------------------
 
-// Loads 8x8 matrices of 16-bit elements; lane 8i+j gives the address of row j of matrix i (16-byte aligned).
+// Loads four 8x8 matrices of 16-bit elements; lane 8i+j gives the address of row j of matrix i (16-byte aligned).
 // Lane l receives elements 2(l%4) and 2(l%4)+1 of row l/4.
-__device__ __forceinline__ void ldmatrix_x2(uint32_t (&r)[2], uint32_t shared) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared)
-                 : "memory");
-}
-
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], uint32_t shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -104,13 +97,6 @@ __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], uint32_t shared) {
 }
 
 // The same matrices, transposed: lane l receives rows 2(l%4) and 2(l%4)+1 of column l/4.
-__device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t shared) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared)
-                 : "memory");
-}
-
 __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -167,14 +153,6 @@ __device__ __forceinline__ uint32_t atomic_add_acq_rel(uint32_t* counter, uint32
     return old;
 }
 
-// True in exactly one lane of a converged warp, always the same one.
-__device__ __forceinline__ bool elect_one() {
-    uint32_t elected;
-    asm volatile("{\n.reg .pred chosen;\nelect.sync _|chosen, 0xffffffff;\nselp.u32 %0, 1, 0, chosen;\n}"
-                 : "=r"(elected)::"memory");
-    return elected != 0;
-}
-
 // ---- mbarrier (sm_90) ---------------------------------------------------------------------------------------------
 
 // A phase ends when `count` arrivals and all expected bytes have come. `mbarrier` is a shared address, 8-byte aligned.
@@ -217,41 +195,13 @@ __device__ __forceinline__ void mbarrier_wait(uint32_t mbarrier, uint32_t parity
 // Orders the calling thread's ordinary accesses to shared memory before later ones by TMA and wgmma.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-__device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 // Loads the map's box at these coordinates (innermost first) and reports its bytes, full box even at an edge, to
 // `mbarrier`. Elements outside the tensor become zero.
-__device__ __forceinline__ void tma_load_3d(uint32_t shared, const CUtensorMap* map, uint32_t mbarrier, int32_t c0,
-                                            int32_t c1, int32_t c2) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared),
-                 "l"(map), "r"(mbarrier), "r"(c0), "r"(c1), "r"(c2)
-                 : "memory");
-}
-
 __device__ __forceinline__ void tma_load_4d(uint32_t shared, const CUtensorMap* map, uint32_t mbarrier, int32_t c0,
                                             int32_t c1, int32_t c2, int32_t c3) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared),
                  "l"(map), "r"(mbarrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
-                 : "memory");
-}
-
-__device__ __forceinline__ void tma_load_5d(uint32_t shared, const CUtensorMap* map, uint32_t mbarrier, int32_t c0,
-                                            int32_t c1, int32_t c2, int32_t c3, int32_t c4) {
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(shared),
-                 "l"(map), "r"(mbarrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
-                 : "memory");
-}
-
-// Copies `bytes` contiguous bytes (a multiple of 16; both addresses 16-byte aligned) and reports them to `mbarrier`.
-__device__ __forceinline__ void bulk_load(uint32_t shared, const void* global, uint32_t bytes, uint32_t mbarrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1], %2, [%3];" ::"r"(shared),
-                 "l"(global), "r"(bytes), "r"(mbarrier)
                  : "memory");
 }
 

@@ -1,5 +1,7 @@
 //! Padding as the kernels see it: a bit per key token and a class per key tile.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::KeyTile;
 
 /// One bit per token and batch row, set for a real token. Rows are padded to whole 64-bit words.
@@ -8,6 +10,8 @@ pub struct PaddingBits {
     batch: usize,
     tokens: usize,
     words_per_row: usize,
+    /// Of the words. In front of them, because it tells most masks apart.
+    hash: u64,
     words: Vec<u64>,
 }
 
@@ -33,7 +37,9 @@ impl PaddingBits {
                 words[row * words_per_row + token / 64] |= 1 << (token % 64);
             }
         }
-        Self { batch, tokens, words_per_row, words }
+        let mut hasher = DefaultHasher::new();
+        words.hash(&mut hasher);
+        Self { batch, tokens, words_per_row, hash: hasher.finish(), words }
     }
 
     /// Number of batch rows.
@@ -155,6 +161,15 @@ mod tests {
         use TileClass::{Empty, Full, Partial};
         assert_eq!(classes(0), [Empty, Empty, Full]);
         assert_eq!(classes(1), [Full, Partial, Full]);
+    }
+
+    #[test]
+    fn masks_of_the_same_bits_are_equal() {
+        let padding = PaddingBits::new(2, 70, real);
+        assert_eq!(padding, PaddingBits::new(2, 70, real));
+        assert_ne!(padding, PaddingBits::new(2, 70, |row, token| real(row, token) != ((row, token) == (1, 69))));
+        // The same words.
+        assert_ne!(PaddingBits::new(1, 70, |_, _| false), PaddingBits::new(1, 71, |_, _| false));
     }
 
     #[test]

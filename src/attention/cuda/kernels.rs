@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::Result;
 use candle_core::cuda::WrapErr;
-use candle_core::cuda::cudarc::driver::{CudaContext, CudaFunction, sys};
+use candle_core::cuda::cudarc::driver::{CudaContext, CudaFunction, DriverError, sys};
 use candle_core::cuda::cudarc::nvrtc::Ptx;
 
 use crate::{AttentionError, Unsupported};
@@ -32,9 +32,15 @@ static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/cuda_images.rs"));
 /// Oldest compute capability that the kernels run on.
 const OLDEST: (i32, i32) = (8, 0);
 
-/// Loaded kernels by context and name. A primary context is the same for every candle device of a GPU, and loaded code
-/// stays with it.
-static LOADED: Mutex<Option<HashMap<(usize, &'static str), CudaFunction>>> = Mutex::new(None);
+/// The loaded kernels of one GPU, by name.
+type Loaded = Mutex<HashMap<&'static str, CudaFunction>>;
+
+/// Loaded kernels by context. A primary context is the same for every candle device of a GPU, and loaded code stays with
+/// it.
+static LOADED: Mutex<Option<HashMap<usize, Arc<Loaded>>>> = Mutex::new(None);
+
+/// What the driver says to PTX of a later toolkit than its own.
+const LATER_PTX: DriverError = DriverError(sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
 
 /// Whether kernels are embedded and the GPU is new enough, or why not.
 pub(super) fn check_device(context: &CudaContext) -> std::result::Result<(), Unsupported> {
@@ -61,20 +67,43 @@ pub(super) fn load(context: &Arc<CudaContext>, name: &str) -> Result<CudaFunctio
         let device = candle_core::DeviceLocation::Cuda { gpu_id: context.ordinal() };
         AttentionError::from(Unsupported::Device { device, reason: format!("this build has no kernel '{name}'") })
     })?;
-    let key = (context.cu_ctx() as usize, image.name);
-    // A poisoned lock only means that another thread panicked between two complete states of the map.
-    let mut loaded = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let loaded = loaded.get_or_insert_default();
-    if let Some(function) = loaded.get(&key) {
+    // A poisoned lock only means that another thread panicked between two complete states of a map.
+    let of_gpu = {
+        let mut of_gpus = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        of_gpus.get_or_insert_default().entry(context.cu_ctx() as usize).or_default().clone()
+    };
+    // Held while the driver compiles: a second thread would only compile the same; other GPUs do not wait.
+    let mut loaded = of_gpu.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(function) = loaded.get(image.name) {
         return Ok(function.clone());
     }
     let code = match image.code {
         Code::Ptx(text) => Ptx::from_src(text),
         Code::Machine(bytes) => Ptx::from_binary(bytes.to_vec()),
     };
-    let function = context.load_module(code).w()?.load_function(image.name).w()?;
+    let module = match context.load_module(code) {
+        Err(LATER_PTX) => return Err(AttentionError::from(later_ptx(context, image)).into()),
+        module => module.w()?,
+    };
+    let function = module.load_function(image.name).w()?;
     let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     function.set_attribute(attribute, image.shared_bytes as i32).w()?;
-    loaded.insert(key, function.clone());
+    loaded.insert(image.name, function.clone());
     Ok(function)
+}
+
+/// Why a driver that is older than the toolkit of this build cannot load a kernel.
+fn later_ptx(context: &CudaContext, image: &Image) -> Unsupported {
+    let device = candle_core::DeviceLocation::Cuda { gpu_id: context.ordinal() };
+    let written_in = match image.code {
+        Code::Ptx(text) => text.lines().find_map(|line| line.strip_prefix(".version ")),
+        Code::Machine(_) => None,
+    };
+    let written_in = written_in.map_or_else(String::new, |version| format!(" {version}"));
+    let reason = format!(
+        "the driver is too old for PTX{written_in}, which this build's kernels are in: it must support the CUDA toolkit \
+         that built them (CUDA 13.0: driver 580 or later); update it, or build with the toolkit of the driver's version, \
+         12 or later"
+    );
+    Unsupported::Device { device, reason }
 }

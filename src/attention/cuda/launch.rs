@@ -5,6 +5,7 @@ use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::{CudaFunction, CudaStream, DeviceRepr, LaunchConfig};
 
 use super::arguments::{AttentionArguments, RotationArguments, RotationTable, RowView};
+use crate::AttentionError;
 use crate::attention::gpu::{AngleRows, Rows};
 
 // SAFETY: plain numbers in C layout, the same struct as in `kernels/cuda/arguments.cuh`.
@@ -27,6 +28,9 @@ pub(super) fn rotation_table(address: u64, rows: AngleRows) -> RotationTable {
     RotationTable { data: address + rows.offset as u64, batch_stride: rows.batch, token_stride: rows.token }
 }
 
+/// The most blocks of a grid along its first axis.
+const MOST_BLOCKS: u32 = i32::MAX as u32;
+
 /// The extents of a launch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Extent {
@@ -47,8 +51,12 @@ pub(super) unsafe fn launch<A: DeviceRepr>(
     extent: Extent,
     arguments: &A,
 ) -> Result<()> {
-    let Ok(blocks) = u32::try_from(extent.blocks) else {
-        candle_core::bail!("{} blocks are more than one launch can have", extent.blocks);
+    let blocks = match u32::try_from(extent.blocks) {
+        Ok(blocks) if blocks <= MOST_BLOCKS => blocks,
+        _ => {
+            let (expected, got) = ("at most 2147483647 work items in one launch", extent.blocks.to_string());
+            return Err(AttentionError::Value { argument: "plan", expected, got }.into());
+        }
     };
     let config = LaunchConfig {
         grid_dim: (blocks, 1, 1),

@@ -6,6 +6,7 @@
 //! | [`arguments`] | the structs that kernels take |
 //! | [`kernels`] | embedded code, loaded once per GPU |
 //! | [`device_plan`] | the schedule on the device, uploaded once |
+//! | [`scratch`] | memory that launches write, one for each stream |
 //! | [`tensor_map`] | how the copy engine of Hopper finds rows |
 //! | [`launch`] | tensors to arguments; the one unsafe launch |
 //!
@@ -16,6 +17,7 @@ mod arguments;
 mod device_plan;
 mod kernels;
 mod launch;
+mod scratch;
 mod tensor_map;
 mod tuning;
 
@@ -32,8 +34,9 @@ use half::{bf16, f16};
 pub(crate) use self::device_plan::DevicePlans;
 
 use self::arguments::{AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView, Sm90Arguments};
-use self::device_plan::{DevicePlan, PlanKey, Scratch};
+use self::device_plan::{DevicePlan, PlanKey};
 use self::launch::{Extent, rotation_table, row_view};
+use self::scratch::{Buffers, StreamId};
 use self::tensor_map::TensorMap;
 use self::tuning::{Element, Row};
 use crate::attention::arguments::{Arguments, CacheArguments};
@@ -92,13 +95,7 @@ fn typed<T: CudaDType + DeviceRepr>(
     if len == 0 {
         return Ok(CudaStorage::wrap_cuda_slice(stream.null::<T>().w()?, device.clone()));
     }
-    let call = Call {
-        element,
-        arguments,
-        device,
-        stream: &stream,
-        row: row_of(element, arguments, keys.1, values.1, device)?,
-    };
+    let call = Call { element, arguments, stream: &stream, row: row_of(element, arguments, keys.1, values.1, device)? };
     // SAFETY: every query token is in exactly one work item, or in one split tile, so that all rows are written.
     let mut output = unsafe { device.alloc::<T>(len)? };
     call.run(queries, keys, values, &mut output)?;
@@ -126,7 +123,6 @@ fn row_of(element: Element, arguments: &Arguments, keys: &Layout, values: &Layou
 struct Call<'a> {
     element: Element,
     arguments: &'a Arguments,
-    device: &'a CudaDevice,
     stream: &'a Arc<CudaStream>,
     row: Row,
 }
@@ -143,8 +139,8 @@ impl Call<'_> {
         let (arguments, stream, bytes) = (self.arguments, self.stream.as_ref(), self.element.bytes());
         let multiprocessors = self.multiprocessors()?;
         let plan = self.plan(multiprocessors)?;
-        let mut scratch = plan.scratch();
-        let Scratch { partials, arrivals, rotated } = &mut *scratch;
+        let mut scratch = plan.scratch()?;
+        let Buffers { partials, arrivals, rotated } = &mut *scratch;
 
         let (query_address, _queries) = queries.0.as_cuda_slice::<T>()?.device_ptr(stream);
         let (key_address, _keys) = keys.0.as_cuda_slice::<T>()?.device_ptr(stream);
@@ -278,8 +274,8 @@ impl Call<'_> {
 
     fn plan(&self, multiprocessors: usize) -> Result<Arc<DevicePlan>> {
         let (arguments, bytes) = (self.arguments, self.element.bytes());
-        let key = PlanKey::new(arguments, self.device.id(), self.row, self.workers(multiprocessors), bytes);
-        let make = || DevicePlan::new(&arguments.resolved, self.device, key.clone());
+        let key = PlanKey::new(arguments, StreamId::of(self.stream), self.row, self.workers(multiprocessors), bytes);
+        let make = || DevicePlan::new(&arguments.resolved, self.stream, key.clone());
         arguments.resolved.device_plans().get(|plan| plan.is(&key), make)
     }
 

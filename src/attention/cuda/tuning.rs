@@ -160,7 +160,7 @@ pub const SM90_ROWS: [Sm90Row; 2] = [
     Sm90Row {
         head_dim: 128,
         consumers: 2,
-        stages: 2,
+        stages: 3,
         producer_registers: 40,
         consumer_registers: 232,
         polynomial: 0,

@@ -7,7 +7,7 @@ use candle_core::Result;
 use crate::attention::arguments::Arguments;
 use crate::plan::{KeyRows, PaddingBits, ResolvedPlan, StepContext, StepSchedule, TileShape};
 
-/// What an uploaded schedule depends on besides the plan. `D` names a device, `T` a kernel's tile.
+/// What an uploaded schedule depends on besides the plan. `D` names a device or a stream of it, `T` a kernel's tile.
 #[derive(Clone)]
 pub struct PlanKey<D, T> {
     pub device: D,
@@ -25,11 +25,11 @@ pub struct PlanKey<D, T> {
 }
 
 impl<D: PartialEq, T: PartialEq> PartialEq for PlanKey<D, T> {
-    /// Masks are compared by identity: layers share one, and comparing every bit on each call would cost more than the
-    /// rare upload of an equal one.
+    /// Masks are compared by content, so that one made anew for each call finds its upload. Their hashes come first:
+    /// only the bits of equal ones are looked at, and not of those that layers share.
     fn eq(&self, other: &Self) -> bool {
         let same = |left: &Option<Arc<PaddingBits>>, right: &Option<Arc<PaddingBits>>| match (left, right) {
-            (Some(left), Some(right)) => Arc::ptr_eq(left, right),
+            (Some(left), Some(right)) => Arc::ptr_eq(left, right) || left == right,
             (None, None) => true,
             _ => false,
         };
@@ -82,10 +82,10 @@ pub struct GpuSchedule {
     pub key_rows: Option<KeyRows>,
 }
 
-/// How many uploads a plan remembers: threads and devices times a few batch sizes.
-const REMEMBERED: usize = 32;
+/// How many uploads a plan remembers: streams times a few batch sizes or masks.
+const REMEMBERED: usize = 16;
 
-/// The uploaded schedules of one plan, newest last.
+/// The uploaded schedules of one plan, the one that was used last at the end.
 #[derive(Debug)]
 pub struct Remembered<P> {
     known: Mutex<Vec<Arc<P>>>,
@@ -103,9 +103,13 @@ impl<P> Remembered<P> {
     /// # Errors
     /// Those of `make`.
     pub fn get(&self, is: impl Fn(&P) -> bool, make: impl FnOnce() -> Result<P>) -> Result<Arc<P>> {
-        if let Some(known) = self.lock().iter().find(|plan| is(plan)) {
-            return Ok(known.clone());
+        let mut known = self.lock();
+        if let Some(place) = known.iter().position(|plan| is(plan)) {
+            let plan = known.remove(place);
+            known.push(plan.clone());
+            return Ok(plan);
         }
+        drop(known);
         let plan = Arc::new(make()?);
         let mut known = self.lock();
         let forgotten = (known.len() == REMEMBERED).then(|| known.remove(0));
@@ -127,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_upload_is_forgotten_and_others_are_made_once() -> Result<()> {
+    fn the_upload_of_longest_ago_is_forgotten_and_others_are_made_once() -> Result<()> {
         let remembered = Remembered::default();
         let made = std::cell::Cell::new(0);
         let get = |wanted: usize| {
@@ -145,9 +149,9 @@ mod tests {
         get(0)?;
         assert_eq!(made.get(), REMEMBERED);
         get(REMEMBERED)?;
-        get(1)?;
-        assert_eq!(made.get(), REMEMBERED + 1);
         get(0)?;
+        assert_eq!(made.get(), REMEMBERED + 1);
+        get(1)?;
         assert_eq!(made.get(), REMEMBERED + 2);
         assert!(remembered.get(|_| false, || candle_core::bail!("no device")).is_err());
         Ok(())

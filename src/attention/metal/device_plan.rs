@@ -1,14 +1,16 @@
-//! A plan on an Apple GPU: its schedule, uploaded once, and the scratch memory of its launches.
+//! A plan on an Apple GPU: its schedule, uploaded once.
 //!
-//! Kept by the plan, so that a second call allocates nothing but its output. All threads share it: candle encodes the
-//! work of a device in one order, and its encoder puts barriers between launches that touch the same memory.
+//! Kept by the plan, and shared by all threads: candle encodes the work of a device in one order, and its encoder puts
+//! barriers between launches that touch the same memory. The scratch memory of launches comes from candle's buffers of
+//! the device, which it hands out again as soon as a call has been encoded: all plans share it, and a second call
+//! allocates nothing but its output.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytemuck::Pod;
 use candle_core::metal_backend::DeviceId;
-use candle_core::{DType, MetalDevice, Result};
+use candle_core::{MetalDevice, Result};
 use candle_metal_kernels::metal::Buffer;
 
 use super::arguments::slot_floats;
@@ -41,8 +43,8 @@ pub(crate) struct DevicePlan {
 pub(super) struct Split {
     pub tiles: Arc<Buffer>,
     pub tile_count: usize,
-    /// Written and read within a launch.
-    pub partials: Arc<Buffer>,
+    /// How many numbers the partial results are.
+    pub partials: usize,
 }
 
 /// The keys that are rotated once per launch.
@@ -51,12 +53,10 @@ pub(super) struct Rotation {
     pub span_count: usize,
     /// Rows per batch row.
     pub rows: usize,
-    /// Rotated keys `[batch, rows, heads, head_dim]`, written and read within a launch.
-    pub rotated: Arc<Buffer>,
 }
 
 impl DevicePlan {
-    pub(super) fn new(resolved: &ResolvedPlan, device: &MetalDevice, key: PlanKey, dtype: DType) -> Result<Self> {
+    pub(super) fn new(resolved: &ResolvedPlan, device: &MetalDevice, key: PlanKey) -> Result<Self> {
         let row = key.tile;
         let schedule = key.schedule(resolved, TileShape { queries: row.queries(), keys: row.keys });
         let steps = &schedule.steps;
@@ -64,21 +64,15 @@ impl DevicePlan {
         let split = match split_tiles.len() {
             0 => None,
             tile_count => {
-                let floats = schedule.partial_slots * slot_floats(row.queries(), key.head_dim);
-                let partials = device.new_buffer(floats, DType::F32, "partial results")?;
+                let partials = schedule.partial_slots * slot_floats(row.queries(), key.head_dim);
                 Some(Split { tiles: upload(device, &split_tiles)?, tile_count, partials })
             }
         };
         let rotation = match &schedule.key_rows {
             None => None,
             Some(rows) => {
-                let elements = key.batch * rows.rows() * key.heads * key.head_dim;
-                Some(Rotation {
-                    spans: upload(device, rows.spans())?,
-                    span_count: rows.spans().len(),
-                    rows: rows.rows(),
-                    rotated: device.new_buffer(elements, dtype, "rotated keys")?,
-                })
+                let spans = upload(device, rows.spans())?;
+                Some(Rotation { spans, span_count: rows.spans().len(), rows: rows.rows() })
             }
         };
         Ok(Self {

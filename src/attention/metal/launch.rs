@@ -42,6 +42,14 @@ struct Pipelines {
     combine: Option<ComputePipeline>,
 }
 
+/// What the launches of a call write and read, `None` where they do not.
+struct Scratch {
+    /// Rotated keys `[batch, rows, heads, head_dim]`.
+    rotated: Option<Arc<Buffer>>,
+    /// Partial results of split tiles.
+    partials: Option<Arc<Buffer>>,
+}
+
 impl Call<'_> {
     /// Encodes all launches. Metal keeps the buffers until they have run.
     pub fn run(&self, queries: Operand<'_>, keys: Operand<'_>, values: Operand<'_>, output: &Buffer) -> Result<()> {
@@ -67,21 +75,36 @@ impl Call<'_> {
             },
         };
         let pipelines = self.pipelines(&plan, &inputs)?;
+        let scratch = self.scratch(&plan)?;
 
         // Other threads wait from here on, so that the launches stay together.
         let encoder = self.device.command_encoder()?;
         let encoder: &ComputeCommandEncoder = encoder.as_ref();
-        let keys = match (&plan.rotation, &pipelines.rotate, inputs.angles) {
-            (Some(rotation), Some(pipeline), Some(angles)) => {
-                self.rotate(encoder, pipeline, rotation, inputs.keys, angles)
+        let keys = match (&plan.rotation, &scratch.rotated, &pipelines.rotate, inputs.angles) {
+            (Some(rotation), Some(rotated), Some(pipeline), Some(angles)) => {
+                self.rotate(encoder, pipeline, rotation, rotated, inputs.keys, angles)
             }
             _ => inputs.keys,
         };
-        self.attend(encoder, &pipelines.attend, &plan, &Inputs { keys, ..inputs }, output);
-        if let (Some(split), Some(pipeline)) = (&plan.split, &pipelines.combine) {
-            self.combine(encoder, pipeline, split, output);
+        let partials = scratch.partials.as_deref();
+        self.attend(encoder, &pipelines.attend, &plan, &Inputs { keys, ..inputs }, partials, output);
+        if let (Some(split), Some(partials), Some(pipeline)) = (&plan.split, partials, &pipelines.combine) {
+            self.combine(encoder, pipeline, split, partials, output);
         }
         Ok(())
+    }
+
+    fn scratch(&self, plan: &DevicePlan) -> Result<Scratch> {
+        let arguments = self.arguments;
+        let rotated = |rotation: &Rotation| {
+            let elements = arguments.batch * rotation.rows * arguments.heads * arguments.head_dim;
+            self.device.new_buffer(elements, self.dtype, "rotated keys")
+        };
+        let partials = |split: &Split| self.device.new_buffer(split.partials, DType::F32, "partial results");
+        Ok(Scratch {
+            rotated: plan.rotation.as_ref().map(rotated).transpose()?,
+            partials: plan.split.as_ref().map(partials).transpose()?,
+        })
     }
 
     fn rows<'a>(&self, buffer: &'a Buffer, layout: &Layout, broadcast: bool) -> Result<(&'a Buffer, Rows)> {
@@ -93,7 +116,7 @@ impl Call<'_> {
         let workers = tuning::cores(&self.device.metal_device().architecture_name()) * row.threadgroups_per_core();
         let key = PlanKey::new(arguments, self.device.id(), row, workers, self.element.bytes());
         let known = |plan: &DevicePlan| plan.key == key;
-        let make = || DevicePlan::new(&arguments.resolved, self.device, key.clone(), self.dtype);
+        let make = || DevicePlan::new(&arguments.resolved, self.device, key.clone());
         arguments.resolved.metal_plans().get(known, make)
     }
 
@@ -120,7 +143,8 @@ impl Call<'_> {
         &self,
         encoder: &ComputeCommandEncoder,
         pipeline: &ComputePipeline,
-        rotation: &'a Rotation,
+        rotation: &Rotation,
+        rotated_keys: &'a Buffer,
         (keys, key_rows): (&Buffer, Rows),
         (angles, angle_rows): (&Buffer, AngleRows),
     ) -> (&'a Buffer, Rows) {
@@ -128,7 +152,7 @@ impl Call<'_> {
         let rotated = Rows::dense(rotation.rows, arguments.heads, arguments.head_dim);
         let bindings = [
             Binding::Input(keys, key_rows.offset),
-            Binding::Output(&rotation.rotated),
+            Binding::Output(rotated_keys),
             Binding::Input(angles, angle_rows.offset),
             Binding::Input(&rotation.spans, 0),
         ];
@@ -145,7 +169,7 @@ impl Call<'_> {
         let [lanes, rows] = ROTATE_THREADS;
         let grid = extent(rotation.rows.div_ceil(rows), arguments.batch);
         dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, extent(lanes, rows));
-        (&rotation.rotated, rotated)
+        (rotated_keys, rotated)
     }
 
     fn attend(
@@ -154,6 +178,7 @@ impl Call<'_> {
         pipeline: &ComputePipeline,
         plan: &DevicePlan,
         inputs: &Inputs<'_>,
+        partials: Option<&Buffer>,
         output: &Buffer,
     ) {
         let bindings = [
@@ -164,7 +189,7 @@ impl Call<'_> {
             inputs.cache.map_or(Binding::Absent, |[_, (values, rows)]| Binding::Input(values, rows.offset)),
             inputs.angles.map_or(Binding::Absent, |(angles, rows)| Binding::Input(angles, rows.offset)),
             Binding::Output(output),
-            plan.split.as_ref().map_or(Binding::Absent, |split| Binding::Output(&split.partials)),
+            partials.map_or(Binding::Absent, Binding::Output),
             Binding::Input(&plan.items, 0),
             Binding::Input(&plan.steps, 0),
         ];
@@ -185,8 +210,15 @@ impl Call<'_> {
         dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, group);
     }
 
-    fn combine(&self, encoder: &ComputeCommandEncoder, pipeline: &ComputePipeline, split: &Split, output: &Buffer) {
-        let bindings = [Binding::Input(&split.partials, 0), Binding::Input(&split.tiles, 0), Binding::Output(output)];
+    fn combine(
+        &self,
+        encoder: &ComputeCommandEncoder,
+        pipeline: &ComputePipeline,
+        split: &Split,
+        partials: &Buffer,
+        output: &Buffer,
+    ) {
+        let bindings = [Binding::Input(partials, 0), Binding::Input(&split.tiles, 0), Binding::Output(output)];
         let kernel_arguments = CombineArguments {
             output: strides(self.output_rows()),
             head_dim: self.arguments.head_dim as u32,

@@ -155,14 +155,13 @@ impl Row {
 }
 
 /// GPU cores by the last letter of the architecture's name (`applegpu_g13s`), which tells the size of the chip: phone,
-/// base, Pro, Max, Ultra. Metal does not say how many a device has; this is what the larger ones of a size have, and only
-/// decides when keys are split.
+/// base or Pro, Max, Ultra, as MLX and candle read it. Metal does not say how many a device has; this is roughly what a
+/// size has, and only decides when keys are split.
 pub fn cores(architecture: &str) -> usize {
     match architecture.chars().last() {
         Some('p') => 6,
         Some('g') => 10,
-        Some('s') => 20,
-        Some('c') => 40,
+        Some('s') => 40,
         Some('d') => 80,
         _ => 10,
     }

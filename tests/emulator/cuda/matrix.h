@@ -87,16 +87,8 @@ namespace ptx {
 
 using emulator::Place;
 
-inline EMULATOR_UNCHECKED void ldmatrix_x2(uint32_t (&r)[2], uint32_t shared, Place place = Place::current()) {
-    emulator::load_matrix<2, false>(r, shared, place);
-}
-
 inline EMULATOR_UNCHECKED void ldmatrix_x4(uint32_t (&r)[4], uint32_t shared, Place place = Place::current()) {
     emulator::load_matrix<4, false>(r, shared, place);
-}
-
-inline EMULATOR_UNCHECKED void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t shared, Place place = Place::current()) {
-    emulator::load_matrix<2, true>(r, shared, place);
 }
 
 inline EMULATOR_UNCHECKED void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t shared, Place place = Place::current()) {

@@ -82,11 +82,6 @@ inline EMULATOR_UNCHECKED uint32_t atomic_add_acq_rel(uint32_t* counter, uint32_
     return emulator::atomic_add(counter, value, emulator::AtomicOrder::AcquireRelease, place);
 }
 
-inline EMULATOR_UNCHECKED bool elect_one(Place place = Place::current()) {
-    emulator::warp_collective(0xffffffff, "elect_one", nullptr, nullptr, emulator::Ordering::None, place);
-    return emulator::lane_index() == emulator::elected_lane();
-}
-
 // ---- mbarrier -----------------------------------------------------------------------------------------------------
 
 inline EMULATOR_UNCHECKED void mbarrier_init(uint32_t mbarrier, uint32_t count, Place place = Place::current()) {
@@ -117,30 +112,10 @@ inline EMULATOR_UNCHECKED void mbarrier_wait(uint32_t mbarrier, uint32_t parity,
 
 inline EMULATOR_UNCHECKED void fence_proxy_async() { emulator::fence_proxy_async(); }
 
-inline EMULATOR_UNCHECKED void prefetch_tensor_map(const CUtensorMap*) {}
-
-inline EMULATOR_UNCHECKED void tma_load_3d(uint32_t shared, const CUtensorMap* map, uint32_t mbarrier, int32_t c0,
-                                           int32_t c1, int32_t c2, Place place = Place::current()) {
-    const int32_t coordinates[] = {c0, c1, c2};
-    emulator::tma_load(shared, map->map, mbarrier, coordinates, 3, place);
-}
-
 inline EMULATOR_UNCHECKED void tma_load_4d(uint32_t shared, const CUtensorMap* map, uint32_t mbarrier, int32_t c0,
                                            int32_t c1, int32_t c2, int32_t c3, Place place = Place::current()) {
     const int32_t coordinates[] = {c0, c1, c2, c3};
     emulator::tma_load(shared, map->map, mbarrier, coordinates, 4, place);
-}
-
-inline EMULATOR_UNCHECKED void tma_load_5d(uint32_t shared, const CUtensorMap* map, uint32_t mbarrier, int32_t c0,
-                                           int32_t c1, int32_t c2, int32_t c3, int32_t c4,
-                                           Place place = Place::current()) {
-    const int32_t coordinates[] = {c0, c1, c2, c3, c4};
-    emulator::tma_load(shared, map->map, mbarrier, coordinates, 5, place);
-}
-
-inline EMULATOR_UNCHECKED void bulk_load(uint32_t shared, const void* global, uint32_t bytes, uint32_t mbarrier,
-                                         Place place = Place::current()) {
-    emulator::bulk_load(shared, global, bytes, mbarrier, place);
 }
 
 // ---- Registers per thread -----------------------------------------------------------------------------------------

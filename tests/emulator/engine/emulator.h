@@ -74,9 +74,6 @@ void block_barrier(unsigned id, unsigned threads, Arrival arrival, const char* w
 // All threads of the calling warpgroup (128 threads) meet here.
 void warpgroup_collective(const char* what, Place place);
 
-// The lane that an election chooses; it differs between thread orders, so that no kernel relies on a number.
-unsigned elected_lane();
-
 // ---- Between blocks -----------------------------------------------------------------------------------------------
 
 // `Relaxed` orders nothing by itself: a `thread_fence` in front publishes, one behind makes known.
@@ -115,7 +112,6 @@ static_assert(sizeof(TensorMap) == 128, "as the driver's");
 
 void tma_load(uint32_t destination, const TensorMap& map, uint32_t mbarrier, const int32_t* coordinates, unsigned rank,
               Place place);
-void bulk_load(uint32_t destination, const void* source, uint32_t bytes, uint32_t mbarrier, Place place);
 
 // ---- wgmma --------------------------------------------------------------------------------------------------------
 

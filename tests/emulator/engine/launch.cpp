@@ -216,9 +216,4 @@ unsigned lane_index() { return self().lane(); }
 unsigned warp_index() { return self().warp(); }
 const void* launch_arguments() { return current->arguments; }
 
-unsigned elected_lane() {
-    const uint64_t order = current->shape.order;
-    return order == 0 ? 0 : order == 1 ? WARP - 1 : unsigned(order % WARP);
-}
-
 }  // namespace emulator

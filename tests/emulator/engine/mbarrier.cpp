@@ -182,23 +182,8 @@ void tma_load(uint32_t destination, const TensorMap& map, uint32_t mbarrier, con
         if (valid_bytes > 0) check(source, valid_bytes, Access::Read, 1, "TMA load");
     });
     TmaLoad load = begin_load(destination, bytes, mbarrier, "TMA load");
-    load.tiled = true;
     load.map = map;
     std::copy_n(at, 5, load.coordinates);
-    block().tma_loads.push_back(load);
-    ++block().progress;
-    current->origin = {};
-}
-
-void bulk_load(uint32_t destination, const void* source, uint32_t bytes, uint32_t mbarrier, Place place) {
-    current->origin = {nullptr, place};
-    if (destination % 16 != 0 || bytes % 16 != 0 || reinterpret_cast<uintptr_t>(source) % 16 != 0) {
-        report(Kind::Misuse, "bulk load of %u bytes from %p to shared address %u: not all multiples of 16", bytes,
-               source, destination);
-    }
-    check(source, bytes, Access::Read, 1, "bulk load");
-    TmaLoad load = begin_load(destination, bytes, mbarrier, "bulk load");
-    load.source = source;
     block().tma_loads.push_back(load);
     ++block().progress;
     current->origin = {};
@@ -210,8 +195,7 @@ bool deliver_tma(size_t choice) {
     const auto chosen = loads.begin() + choice % loads.size();
     const TmaLoad load = *chosen;
     loads.erase(chosen);
-    if (load.tiled) write_tile(load);
-    else memcpy(shared_pointer(load.destination), load.source, load.bytes);
+    write_tile(load);
     Mbarrier& mbarrier = block().mbarriers.at(load.mbarrier);
     uint32_t& arrived = mbarrier.arriving.entry(mbarrier.actor);
     arrived = std::max(arrived, load.load);

@@ -28,10 +28,8 @@ struct TmaLoad {
     uint32_t mbarrier;
     uint32_t bytes;
     uint32_t load;  // its number on this mbarrier
-    bool tiled;
     TensorMap map;
     int32_t coordinates[5];
-    const void* source;  // where not tiled
 };
 
 // Lets one load arrive; false if none is under way. Called by the scheduler.

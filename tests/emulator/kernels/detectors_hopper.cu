@@ -29,7 +29,7 @@ __device__ __forceinline__ void begin_block(uint32_t shared, uint32_t full_count
 __device__ __forceinline__ void load_tile(const HopperDetectorArguments& p, uint32_t shared, uint32_t tile,
                                           int32_t row, uint32_t expected = TILE_BYTES) {
     ptx::mbarrier_arrive_expect_tx(shared + FULL, expected);
-    ptx::tma_load_3d(shared + tile, &p.map, shared + FULL, 0, row, 0);
+    ptx::tma_load_4d(shared + tile, &p.map, shared + FULL, 0, row, 0, 0);
 }
 
 __device__ __forceinline__ float first_element(uint32_t tile) {
@@ -40,7 +40,7 @@ extern "C" __global__ void tile_read_before_its_wait(const __grid_constant__ Hop
     const uint32_t shared = shared_base();
     begin_block(shared);
     if (is_producer()) {
-        if (ptx::elect_one()) load_tile(p, shared, TILE, 0);
+        if (threadIdx.x % 32 == 0) load_tile(p, shared, TILE, 0);
         __syncwarp();
         ptx::mbarrier_wait(shared + FULL, 0);
     } else {
@@ -131,7 +131,7 @@ extern "C" __global__ void result_read_before_its_wait(const __grid_constant__ H
     const uint32_t shared = shared_base();
     begin_block(shared);
     if (is_producer()) {
-        if (ptx::elect_one()) load_tile(p, shared, TILE, 0);
+        if (threadIdx.x % 32 == 0) load_tile(p, shared, TILE, 0);
         return;
     }
     ptx::mbarrier_wait(shared + FULL, 0);
@@ -149,7 +149,7 @@ extern "C" __global__ void wgmma_without_its_fence(const __grid_constant__ Hoppe
     const uint32_t shared = shared_base();
     begin_block(shared);
     if (is_producer()) {
-        if (ptx::elect_one()) load_tile(p, shared, TILE, 0);
+        if (threadIdx.x % 32 == 0) load_tile(p, shared, TILE, 0);
         return;
     }
     ptx::mbarrier_wait(shared + FULL, 0);
@@ -206,7 +206,7 @@ extern "C" __global__ void wgmma_by_half_a_warpgroup(const __grid_constant__ Hop
     const uint32_t shared = shared_base();
     begin_block(shared);
     if (is_producer()) {
-        if (ptx::elect_one()) load_tile(p, shared, TILE, 0);
+        if (threadIdx.x % 32 == 0) load_tile(p, shared, TILE, 0);
         return;
     }
     ptx::mbarrier_wait(shared + FULL, 0);

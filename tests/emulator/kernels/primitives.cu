@@ -65,11 +65,13 @@ __device__ __forceinline__ void multiply_loaded(const MatrixArguments& p) {
     ptx::cp_async_commit();
     ptx::cp_async_wait<0>();
     __syncwarp();
-    uint32_t a[4], b[2];
+    uint32_t a[4], matrices[4];
     const int lane = threadIdx.x;
     ptx::ldmatrix_x4(a, a_tile + (lane % 16 * 16 + lane / 16 * 8) * 2);
-    if constexpr (TRANSPOSED) ptx::ldmatrix_x2_trans(b, b_tile + lane % 16 * 8 * 2);
-    else ptx::ldmatrix_x2(b, b_tile + (lane % 8 * 16 + lane / 8 % 2 * 8) * 2);
+    // B is two matrices; the other two are the same once more.
+    if constexpr (TRANSPOSED) ptx::ldmatrix_x4_trans(matrices, b_tile + lane % 16 * 8 * 2);
+    else ptx::ldmatrix_x4(matrices, b_tile + (lane % 8 * 16 + lane / 8 % 2 * 8) * 2);
+    const uint32_t b[2] = {matrices[2], matrices[3]};
     float d[4] = {};
     ptx::mma_m16n8k16_f16(d, a, b);
     store_fragment(p.d, d);

@@ -5,28 +5,24 @@ struct TileArguments {
     CUtensorMap a;
     CUtensorMap b;
     float* d;
-    int32_t coordinates[5];
+    int32_t coordinates[4];
     uint32_t a_bytes;
     uint32_t b_bytes;
 };
 
 // One TMA box copied out as it lies in shared memory, as 16-bit integers.
-template <int RANK>
 __device__ __forceinline__ void load_box(const TileArguments& p) {
     unsigned char* memory = ptx::dynamic_shared_memory();
     const uint32_t shared = ptx::shared_address(memory), mbarrier = shared + p.a_bytes;
     if (threadIdx.x == 0) {
         ptx::mbarrier_init(mbarrier, 1);
         ptx::fence_mbarrier_init();
-        ptx::prefetch_tensor_map(&p.a);
     }
     __syncthreads();
     if (threadIdx.x == 0) {
         const int32_t* c = p.coordinates;
         ptx::mbarrier_arrive_expect_tx(mbarrier, p.a_bytes);
-        if constexpr (RANK == 3) ptx::tma_load_3d(shared, &p.a, mbarrier, c[0], c[1], c[2]);
-        if constexpr (RANK == 4) ptx::tma_load_4d(shared, &p.a, mbarrier, c[0], c[1], c[2], c[3]);
-        if constexpr (RANK == 5) ptx::tma_load_5d(shared, &p.a, mbarrier, c[0], c[1], c[2], c[3], c[4]);
+        ptx::tma_load_4d(shared, &p.a, mbarrier, c[0], c[1], c[2], c[3]);
     }
     ptx::mbarrier_wait(mbarrier, 0);
     for (uint32_t i = threadIdx.x; i < p.a_bytes / 2; i += blockDim.x) {
@@ -34,26 +30,9 @@ __device__ __forceinline__ void load_box(const TileArguments& p) {
     }
 }
 
-extern "C" __global__ void load_box_3d(const __grid_constant__ TileArguments p) { load_box<3>(p); }
-extern "C" __global__ void load_box_4d(const __grid_constant__ TileArguments p) { load_box<4>(p); }
-extern "C" __global__ void load_box_5d(const __grid_constant__ TileArguments p) { load_box<5>(p); }
-
-// d[0..256] doubled, by way of shared memory; thread 0 polls and does the other arrival while it waits.
-extern "C" __global__ void double_by_bulk_load(const __grid_constant__ TileArguments p) {
-    unsigned char* memory = ptx::dynamic_shared_memory();
-    const uint32_t shared = ptx::shared_address(memory), mbarrier = shared + 1024;
-    if (threadIdx.x == 0) {
-        ptx::mbarrier_init(mbarrier, 2);
-        ptx::fence_mbarrier_init();
-        ptx::mbarrier_arrive_expect_tx(mbarrier, 1024);
-        ptx::bulk_load(shared, p.d, 1024, mbarrier);
-        for (int attempt = 0; !ptx::mbarrier_try_wait(mbarrier, 0); ++attempt) {
-            if (attempt == 0) ptx::mbarrier_arrive(mbarrier);
-        }
-    }
-    __syncthreads();
-    for (uint32_t i = threadIdx.x; i < 256; i += blockDim.x) p.d[i] = 2.0f * reinterpret_cast<const float*>(memory)[i];
-}
+extern "C" __global__ void load_swizzled_128(const __grid_constant__ TileArguments p) { load_box(p); }
+extern "C" __global__ void load_swizzled_64(const __grid_constant__ TileArguments p) { load_box(p); }
+extern "C" __global__ void load_unswizzled(const __grid_constant__ TileArguments p) { load_box(p); }
 
 // D [64, N] = A [64, 64] · B, with B [N, 64] (K-major) or [64, N] (MN-major), by one warpgroup. Tiles come by TMA with
 // the 128-byte swizzle; an MN-major B lies as slabs [64, 64], one after the other.
@@ -69,12 +48,12 @@ __device__ __forceinline__ void multiply(const TileArguments& p) {
     __syncthreads();
     if (threadIdx.x == 0) {
         ptx::mbarrier_arrive_expect_tx(mbarrier, p.a_bytes + p.b_bytes);
-        ptx::tma_load_3d(a_tile, &p.a, mbarrier, 0, 0, 0);
+        ptx::tma_load_4d(a_tile, &p.a, mbarrier, 0, 0, 0, 0);
         if constexpr (B == ptx::Major::K) {
-            ptx::tma_load_3d(b_tile, &p.b, mbarrier, 0, 0, 0);
+            ptx::tma_load_4d(b_tile, &p.b, mbarrier, 0, 0, 0, 0);
         } else {
             for (uint32_t i = 0; i * SLAB < p.b_bytes; ++i) {
-                ptx::tma_load_3d(b_tile + i * SLAB, &p.b, mbarrier, int32_t(i) * 64, 0, 0);
+                ptx::tma_load_4d(b_tile + i * SLAB, &p.b, mbarrier, int32_t(i) * 64, 0, 0, 0);
             }
         }
     }

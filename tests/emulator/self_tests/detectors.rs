@@ -100,8 +100,8 @@ fn launch_hopper(kernels: &Kernels, name: &str, seeded: bool, order: u64) -> Res
     let tensor = device.input("tensor", &vec![f16::ONE; 2 * SIDE * SIDE]);
     let input = device.input("input", &[1.0f32; 1024]);
     let output = device.output::<f32>("output", 160);
-    let strides = [2 * SIDE as u64, 4 * (SIDE * SIDE) as u64];
-    let map = TensorMap::new(&tensor, &[SIDE as u64, 2 * SIDE as u64, 1], &strides, &[64, 64, 1], 128);
+    let (side, whole) = (SIDE as u64, 4 * (SIDE * SIDE) as u64);
+    let map = TensorMap::new(&tensor, &[side, 2 * side, 1, 1], &[2 * side, whole, whole], &[64, 64, 1, 1], 128);
     let arguments = HopperDetectorArguments {
         map,
         input: input.address(),
