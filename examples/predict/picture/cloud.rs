@@ -103,9 +103,9 @@ fn principal_axes(mut matrix: [[f32; 3]; 3]) -> (Vec3, [[f32; 3]; 3]) {
         for row in [&mut matrix, &mut axes].into_iter().flatten() {
             (row[p], row[q]) = (cos * row[p] - sin * row[q], sin * row[p] + cos * row[q]);
         }
-        for column in 0..3 {
-            let (a, b) = (matrix[p][column], matrix[q][column]);
-            (matrix[p][column], matrix[q][column]) = (cos * a - sin * b, sin * a + cos * b);
+        let (upper, lower) = matrix.split_at_mut(q);
+        for (a, b) in upper[p].iter_mut().zip(&mut lower[0]) {
+            (*a, *b) = (cos * *a - sin * *b, sin * *a + cos * *b);
         }
     }
     (std::array::from_fn(|i| matrix[i][i]), axes)
@@ -165,18 +165,13 @@ mod tests {
     fn axes_belong_to_the_matrix() {
         for seed in 0..50 {
             let mut random = StdRng::seed_from_u64(seed);
-            let mut matrix = [[0.0f32; 3]; 3];
-            for row in 0..3 {
-                for column in row..3 {
-                    matrix[row][column] = random.random_range(-1.0..1.0);
-                    matrix[column][row] = matrix[row][column];
-                }
-            }
+            let [a, b, c, d, e, f]: [f32; 6] = std::array::from_fn(|_| random.random_range(-1.0..1.0));
+            let matrix = [[a, b, c], [b, d, e], [c, e, f]];
             let (values, axes) = principal_axes(matrix);
             for axis in 0..3 {
-                for row in 0..3 {
-                    let product: f32 = (0..3).map(|at| matrix[row][at] * axes[at][axis]).sum();
-                    assert!((product - values[axis] * axes[row][axis]).abs() < 1e-5, "{matrix:?}");
+                let along = axes.map(|row| row[axis]);
+                for (row, part) in matrix.iter().zip(along) {
+                    assert!((dot(*row, along) - values[axis] * part).abs() < 1e-5, "{matrix:?}");
                 }
             }
         }

@@ -22,9 +22,10 @@ impl Predictor {
     ///
     /// ```
     /// # use candle_mixed_attention::models::ab_upt::{AbUptConfig, Predictor};
-    /// # let config = AbUptConfig::read("tests/torch_files/config.json")?;
+    /// # let config = AbUptConfig::read("examples/data/ellipsoid.json")?;
     /// let keys = serde_json::json!({
     ///     "raw_pos_min": -40, "raw_pos_max": [80, 40, 40],
+    ///     "alpha_mean": 0, "alpha_std": 11.5, "beta_mean": 0, "beta_std": 11.5,
     ///     "surface_pressure_mean": -0.5, "surface_pressure_std": 0.8,
     ///     "volume_pressure_mean": -0.1, "volume_pressure_std": 0.4,
     ///     "volume_velocity_mean": [1, 0, 0], "volume_velocity_std": [0.2, 0.3, 0.3],
