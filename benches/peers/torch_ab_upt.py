@@ -2,8 +2,8 @@
 """The network of benches/ab_upt in PyTorch, with PyTorch's fused attention.
 
     pip install torch safetensors
-    AB_UPT_EXPORT=/tmp/ab_upt cargo bench --bench ab_upt
-    python3 benches/peers/torch_ab_upt.py /tmp/ab_upt [--threads 1]
+    AB_UPT_EXPORT=target/ab_upt cargo bench --bench ab_upt
+    python3 benches/peers/torch_ab_upt.py target/ab_upt [--threads 1]
 
 Reads the network, inputs and results that the benchmark wrote, checks that it gets the same fields, and prints CPU and
 wall time (best of several runs) of the first pass, of the later pass by the cache, and the peak memory of the process.

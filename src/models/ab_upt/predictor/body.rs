@@ -47,12 +47,14 @@ impl EncodedBody {
 
     /// The fields at points of a domain, in one pass. Positions are numbers in physical units, point after point.
     ///
-    /// ```no_run
-    /// # let body: candle_mixed_attention::models::ab_upt::EncodedBody = unimplemented!();
+    /// ```
+    /// # use candle_mixed_attention::models::ab_upt::EncodedBody;
+    /// # fn example(body: &EncodedBody) -> Result<(), Box<dyn std::error::Error>> {
     /// let points = [[0.1f32, 0.2, 0.3], [0.4, 0.5, 0.6]];
     /// let fields = body.predict("volume", points.as_flattened())?;
     /// println!("{}", fields.get("velocity")?); // [2, 3]
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// # Errors
@@ -102,10 +104,11 @@ impl EncodedBody {
     /// Calls `consume` with chunk after chunk of the fields at any number of points, until it breaks; returns what it
     /// broke with, if it did.
     ///
-    /// ```no_run
+    /// ```
     /// use std::ops::ControlFlow;
     /// # use std::sync::atomic::{AtomicBool, Ordering};
-    /// # let body: candle_mixed_attention::models::ab_upt::EncodedBody = unimplemented!();
+    /// # use candle_mixed_attention::models::ab_upt::EncodedBody;
+    /// # fn example(body: &EncodedBody) -> Result<(), Box<dyn std::error::Error>> {
     /// # let points: Vec<[f32; 3]> = Vec::new();
     /// # static CANCELLED: AtomicBool = AtomicBool::new(false);
     /// let broke = body.for_each_chunk("volume", points, 65_536, |fields| {
@@ -115,7 +118,8 @@ impl EncodedBody {
     ///         false => ControlFlow::Continue(()),
     ///     }
     /// })?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// # Errors
