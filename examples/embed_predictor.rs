@@ -51,7 +51,7 @@ fn numbers(sample: &HashMap<String, Tensor>, name: &str) -> Result<Vec<f32>> {
 }
 
 pub fn main() -> Result<()> {
-    let flow = Flow::new(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data"), &Device::Cpu)?;
+    let flow = Flow::new(&Path::new(env!("CARGO_MANIFEST_DIR")).join("predict/data"), &Device::Cpu)?;
     let points: Vec<[f32; 3]> = (0..8u8).map(|i| [-2.0 + 0.5 * f32::from(i), 0.0, 1.5]).collect();
     for (point, velocity) in points.iter().zip(flow.velocity(&points)?) {
         println!("{point:5.2?}  {velocity:6.3?}");

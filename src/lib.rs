@@ -48,20 +48,15 @@
 
 mod attention;
 mod cache;
-mod cache_file;
-mod convert;
 mod error;
-mod layers;
 #[cfg(feature = "metal")]
 mod metal;
 pub mod models;
 pub mod modules;
+mod ops;
 mod padding;
-mod pattern;
 pub mod plan;
 mod rope;
-mod tokens;
-mod waves;
 
 pub use attention::{
     AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,
@@ -75,7 +70,5 @@ pub use modules::{
     SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, branch_of,
 };
 pub use padding::KeyPadding;
-pub use pattern::AttentionPattern;
-pub use plan::AttentionPlan;
+pub use plan::{AttentionPattern, AttentionPlan, TokenSpec};
 pub use rope::{Rope, RopeConfig, RopeFrequencies, wave_numbers};
-pub use tokens::TokenSpec;

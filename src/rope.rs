@@ -16,8 +16,8 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::convert::to_dtype;
-use crate::{AttentionError, waves};
+use crate::AttentionError;
+use crate::ops::{cos, sin, to_dtype};
 
 /// What the RoPE angles depend on besides the positions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -194,7 +194,7 @@ impl RopeFrequencies {
             return Err(AttentionError::Shape { argument: "angles", expected, got: theta.dims().to_vec() }.into());
         }
         let theta = to_dtype(theta, DType::F32)?;
-        Ok(Self { table: Tensor::stack(&[waves::cos(&theta)?, waves::sin(&theta)?], D::Minus1)?.contiguous()? })
+        Ok(Self { table: Tensor::stack(&[cos(&theta)?, sin(&theta)?], D::Minus1)?.contiguous()? })
     }
 
     /// Wraps a table `[batch, tokens, head_dim / 2, 2]` of (cos, sin).

@@ -1,18 +1,14 @@
-//! GPU kernels executed on the CPU: the emulator's tests of itself, and the crate's kernels.
+//! The crate's GPU kernels executed on the CPU.
 //!
 //! Without a C++ compiler the tests are ignored, each with the reason in its name.
 
 mod emulated_kernels;
-mod emulator;
-
-use libtest_mimic::Arguments;
 
 use emulator::Compiler;
+use libtest_mimic::Arguments;
 
 fn main() {
     let arguments = Arguments::from_args();
     let compiler = Compiler::find();
-    let mut trials = emulator::self_tests::trials(&compiler);
-    trials.extend(emulated_kernels::trials(&compiler));
-    libtest_mimic::run(&arguments, trials).exit();
+    libtest_mimic::run(&arguments, emulated_kernels::trials(&compiler)).exit();
 }

@@ -35,7 +35,7 @@ fn queries_of_the_model_do_not_see_each_other() {
 
 #[test]
 fn the_flow_is_that_of_the_sample() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("predict/data");
     let sample = candle_core::safetensors::load(data.join("sample.safetensors"), &Device::Cpu).unwrap();
     let points: Vec<f32> = sample["volume.queries"].flatten_all().unwrap().to_vec1().unwrap();
     let velocity = Flow::new(&data, &Device::Cpu).unwrap().velocity(points.as_chunks().0).unwrap();

@@ -1,7 +1,7 @@
 // Every line of inline PTX of the CUDA kernels: one thin wrapper per instruction, named after what it does.
 //
 // Kernels include this header as <ptx.cuh> and write no `asm` themselves. The emulator has a header of the same name
-// with the same signatures (tests/emulator/cuda/ptx.cuh) that comes first in its include path, so the text of a kernel
+// with the same signatures (emulator/cuda/ptx.cuh) that comes first in its include path, so the text of a kernel
 // is the same on a GPU and in the emulator. A wrapper holds one instruction and no decision: the emulator cannot see
 // its text, only the disassembly and a GPU can tell whether it is right.
 //

@@ -6,7 +6,7 @@ use candle_core::CudaStorage;
 use candle_core::MetalStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
 
-use super::arguments::Arguments;
+use super::call::Arguments;
 #[cfg(feature = "cuda")]
 use super::cuda;
 #[cfg(feature = "metal")]

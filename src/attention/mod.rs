@@ -1,8 +1,8 @@
 //! The functional op and its backends.
 //!
-//! [`mixed_attention`] checks its [`arguments`], then runs the [`fused`] kernel of the device or the [`reference`].
+//! [`mixed_attention`] checks its arguments ([`call`]), then runs the [`fused`] kernel of the device or the [`reference`].
 
-mod arguments;
+mod call;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -22,8 +22,8 @@ use std::sync::Once;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use arguments::Arguments;
-pub(crate) use arguments::Inputs;
+use call::Arguments;
+pub(crate) use call::Inputs;
 pub use cpu::{SimdLevel, UnknownSimdLevel};
 use fused::FusedAttention;
 pub use options::{AttentionOptions, Backend};

@@ -4,7 +4,7 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::arguments::{Arguments, wide_dtype};
+use super::call::{Arguments, wide_dtype};
 use crate::RopeFrequencies;
 use crate::plan::{KeyRange, KeySource, PaddingBits};
 

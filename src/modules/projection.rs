@@ -6,7 +6,7 @@ use candle_nn::{Linear, VarBuilder};
 use super::untied::{DomainRuns, UntiedLinear, WeightSharing};
 use crate::AttentionError;
 use crate::cache::check_same;
-use crate::layers::{Epilogue, linear};
+use crate::ops::{Epilogue, linear};
 
 /// Checks that heads divide the width, and returns head_dim.
 pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {

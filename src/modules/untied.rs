@@ -6,7 +6,7 @@ use candle_nn::{Init, Linear, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::anchor::branch_of;
-use crate::layers::{Epilogue, linear};
+use crate::ops::{Epilogue, linear};
 use crate::{AnchorError, AttentionError, TokenSpec};
 
 /// Which way round a checkpoint stores the square weights of untied layers.

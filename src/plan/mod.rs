@@ -7,23 +7,27 @@ mod display;
 mod key_rows;
 mod layout;
 mod padding;
+mod pattern;
 mod ranges;
 mod resolved;
 mod schedule;
 mod steps;
+mod tokens;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::{AttentionPattern, PlanError, TokenSpec};
+use crate::PlanError;
 
 pub use key_rows::{KeyRows, KeySpan};
 pub use layout::{CacheLayout, CachedGroup};
 pub use padding::{PaddingBits, TileClass};
+pub use pattern::AttentionPattern;
 pub use ranges::{KeyRange, KeySource, PlanRanges, QueryRange};
 pub use resolved::ResolvedPlan;
 pub use schedule::{KeyTile, Reduction, TileSchedule, TileShape, WorkItem};
 pub use steps::{KeyStep, MAX_KEYS_PER_STEP, SlotReduction, StepContext, StepItem, StepSchedule};
+pub use tokens::TokenSpec;
 
 use ranges::PatternRanges;
 

@@ -11,8 +11,8 @@ mod numbers;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
-use crate::emulator::Compiler;
 use case::{CASES, Case, MANY_KEYS, Problem};
+use emulator::Compiler;
 use numbers::{Number, worst_error};
 
 /// One test per kernel, head_dim and case.

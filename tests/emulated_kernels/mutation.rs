@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::case::{self, Case};
-use crate::emulator::{Finding, FindingKind};
+use emulator::{Finding, FindingKind};
 
 /// One piece of text of a kernel's source, which is there exactly once, replaced by a wrong one.
 pub struct Mutation {

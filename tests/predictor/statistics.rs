@@ -42,7 +42,7 @@ fn half_precision_stays_close() {
 
 #[test]
 fn the_published_errors_of_the_sample_are_reproduced() {
-    let text = include_str!("../../examples/data/ellipsoid.json");
+    let text = include_str!("../../predict/data/ellipsoid.json");
     let description: serde_json::Value = serde_json::from_str(text).unwrap();
     for (domain, field) in FIELDS {
         let fields = BODY.predict(domain, &sample(&format!("{domain}.queries"))).unwrap();

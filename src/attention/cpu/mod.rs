@@ -34,7 +34,7 @@ use self::launch::OutputShape;
 use self::scratch::Purpose;
 use self::view::{RopeView, View};
 use crate::AttentionError;
-use crate::attention::arguments::Arguments;
+use crate::attention::call::Arguments;
 use crate::plan::{KeyRows, TileShape};
 
 /// Queries of a work item: enough that staging its keys stays small against using them. Large items gain up to 3 % with

@@ -39,7 +39,7 @@ use self::launch::{Extent, rotation_table, row_view};
 use self::scratch::{Buffers, StreamId};
 use self::tensor_map::TensorMap;
 use self::tuning::{Element, Row};
-use crate::attention::arguments::{Arguments, CacheArguments};
+use crate::attention::call::{Arguments, CacheArguments};
 use crate::attention::gpu::{AngleRows, Rows};
 use crate::{AttentionError, Unsupported};
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use candle_core::Result;
 
-use crate::attention::arguments::Arguments;
+use crate::attention::call::Arguments;
 use crate::plan::{KeyRows, PaddingBits, ResolvedPlan, StepContext, StepSchedule, TileShape};
 
 /// What an uploaded schedule depends on besides the plan. `D` names a device or a stream of it, `T` a kernel's tile.

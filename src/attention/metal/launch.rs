@@ -13,7 +13,7 @@ use super::device_plan::{DevicePlan, PlanKey, Rotation, Split};
 use super::recipes::{self, Uniform};
 use super::source::Recipe;
 use super::tuning::{self, COMBINE_THREADS, Element, ROTATE_THREADS, Row};
-use crate::attention::arguments::Arguments;
+use crate::attention::call::Arguments;
 use crate::attention::gpu::{AngleRows, Rows};
 use crate::metal::{Binding, dispatch, extent, load};
 

@@ -27,7 +27,7 @@ pub(super) use self::support::supports;
 
 use self::launch::Call;
 use crate::AttentionError;
-use crate::attention::arguments::Arguments;
+use crate::attention::call::Arguments;
 use crate::metal::source;
 
 /// One operand of the launch.

@@ -8,7 +8,7 @@ use candle_nn::{Init, VarBuilder};
 
 use super::feed_forward::FeedForward;
 use super::norm::{Affine, LayerNorm, ScaleShift};
-use crate::convert::to_dtype;
+use crate::ops::to_dtype;
 use crate::{TokenSpec, WeightSharing};
 
 /// What all branches of a block have in common.

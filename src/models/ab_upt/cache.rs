@@ -10,7 +10,7 @@ use super::config::AbUptConfig;
 use super::error::AbUptError;
 use crate::KvCache;
 use crate::cache::CacheHeader;
-use crate::cache_file::{CacheFormat, not_a_cache};
+use crate::cache::file::{CacheFormat, not_a_cache};
 use crate::models::Normalisation;
 
 const FORMAT_VERSION: u32 = 1;

@@ -10,8 +10,8 @@ use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::error::AbUptError;
-use crate::convert::to_dtype;
-use crate::{wave_numbers, waves};
+use crate::ops::{cos, sin, to_dtype};
+use crate::wave_numbers;
 
 /// Turns positions into vectors of sines and cosines.
 ///
@@ -65,8 +65,7 @@ impl SinCosEmbedding {
         let pairs = self.omega.dim(0)?;
         let shape = |last: usize| [leading, &[last]].concat();
         let theta = to_dtype(positions, DType::F32)?.unsqueeze(D::Minus1)?.broadcast_mul(&self.omega)?;
-        let waves = Tensor::cat(&[waves::sin(&theta)?, waves::cos(&theta)?], D::Minus1)?
-            .reshape(shape(2 * coordinates * pairs))?;
+        let waves = Tensor::cat(&[sin(&theta)?, cos(&theta)?], D::Minus1)?.reshape(shape(2 * coordinates * pairs))?;
         to_dtype(&waves.pad_with_zeros(D::Minus1, 0, self.width - 2 * coordinates * pairs)?, self.dtype)
     }
 }

@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::layers::Epilogue;
 use crate::modules::projection::Projection;
+use crate::ops::Epilogue;
 use crate::{DomainRuns, WeightSharing};
 
 /// Two linear layers with a GELU between them; shared by all tokens, or one pair for each domain.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::error::AbUptError;
-use crate::convert::to_dtype;
+use crate::ops::to_dtype;
 
 /// Checks that a tensor holds neither NaN nor infinity.
 pub(super) fn check_finite(argument: &str, tensor: &Tensor) -> Result<()> {

@@ -5,7 +5,7 @@ use candle_nn::{Linear, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::error::AbUptError;
-use crate::layers::{Epilogue, linear};
+use crate::ops::{Epilogue, linear};
 
 /// The function between two linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -18,8 +18,8 @@ use super::pooling::SupernodePooling;
 use super::tokens::{ANCHOR_SUFFIX, DomainTokens};
 use super::transformer_block::{BlockKeys, TransformerBlock, TransformerBlockConfig};
 use super::weights_hash::weights_hash;
-use crate::convert::to_dtype;
-use crate::layers::{Epilogue, linear};
+use crate::ops::to_dtype;
+use crate::ops::{Epilogue, linear};
 use crate::{
     AnchorKind, AttentionOptions, AttentionPlan, Backend, DotProductAttention, KvCache, PlanError, Rope, RopeConfig,
     RopeFrequencies, SimdLevel, TokenSpec, anchor_patterns,

@@ -4,7 +4,7 @@ use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, Linear, Module, VarBuilder};
 
 use super::error::AbUptError;
-use crate::layers::layer_norm;
+use crate::ops::layer_norm;
 
 /// `(x − mean) / √(variance + eps)` over the channels, then a scale and a shift where there are any. Computed in f32.
 #[derive(Debug, Clone)]

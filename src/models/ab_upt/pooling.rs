@@ -23,7 +23,7 @@ use super::error::AbUptError;
 use super::geometry::Geometry;
 use super::mlp::Activation;
 use super::neighbours::{NeighbourChoice, Neighbours, neighbours};
-use crate::layers::{Messages, is_plain, message_sum};
+use crate::ops::{Messages, is_plain, message_sum};
 
 /// Longest wavelength of the embeddings of the geometry, whatever the network uses elsewhere.
 const MAX_WAVELENGTH: f64 = 10_000.0;

@@ -4,7 +4,7 @@ use candle_core::{D, DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::error::{NormalisationError, check};
-use crate::convert::to_dtype;
+use crate::ops::to_dtype;
 
 /// Smallest standard deviation that data is divided by, so that a constant field stays finite.
 const SMALLEST_STD: f64 = 1e-6;

@@ -161,7 +161,7 @@ impl Normalisation {
 mod tests {
     use super::*;
 
-    const DEMO: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/ellipsoid.json"));
+    const DEMO: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/predict/data/ellipsoid.json"));
 
     fn demo() -> Normalisation {
         let description: serde_json::Value = serde_json::from_str(DEMO).unwrap();

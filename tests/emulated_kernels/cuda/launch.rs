@@ -8,7 +8,7 @@ use super::arguments::{AttentionArguments, KeyValueViews, RotationArguments, Rot
 use super::tuning::{self, Element, Row, Sm90Row};
 use crate::emulated_kernels::case::Problem;
 use crate::emulated_kernels::numbers::Number;
-use crate::emulator::{Kernels, Launch, TensorMap};
+use emulator::{Kernels, Launch, TensorMap};
 
 /// Runs the attention kernel, after the one that rotates keys where there is RoPE. Returns
 /// `[batch, tokens, heads, head_dim]`.

@@ -21,7 +21,7 @@ use libtest_mimic::Trial;
 use super::case::Case;
 use super::numbers::Number;
 use super::{HEAD_DIMS, Operands, cases_for};
-use crate::emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
+use emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
 use recipes::{ELEMENTS, Recipe};
 use tuning::{Element, Row, SM90_ROWS, Sm80Row, Sm90Row};
 

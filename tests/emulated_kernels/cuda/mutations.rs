@@ -16,8 +16,8 @@ use super::{FOLDER, launch};
 use crate::emulated_kernels::case::{self, Problem};
 use crate::emulated_kernels::numbers::Number;
 use crate::emulated_kernels::{Operands, check};
-use crate::emulator::FindingKind::{self, *};
-use crate::emulator::{Compiler, Finding, Kernels, Source, trial};
+use emulator::FindingKind::{self, *};
+use emulator::{Compiler, Finding, Kernels, Source, trial};
 
 struct Mutation {
     name: &'static str,

@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use super::table::source::{self, Recipe};
 use super::table::tuning::{Element, Family, Row};
 use super::table::{all_recipes, recipes};
-use crate::emulator::{Compiler, trial};
+use emulator::{Compiler, trial};
 
 /// Text that kernels must not contain, and why.
 const REFUSED: [(&str, &str); 3] = [("asm", "private intrinsics"), ("[&", "lambdas"), ("[=", "lambdas")];

@@ -11,7 +11,7 @@ use super::table::recipes::Uniform;
 use super::table::tuning::{self, Row};
 use crate::emulated_kernels::case::Problem;
 use crate::emulated_kernels::numbers::Number;
-use crate::emulator::{Buffer, Device, Kernels, Launch, MetalArguments};
+use emulator::{Buffer, Device, Kernels, Launch, MetalArguments};
 
 /// The kernels of a call.
 #[derive(Clone, Copy)]

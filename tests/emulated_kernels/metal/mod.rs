@@ -19,7 +19,7 @@ use libtest_mimic::Trial;
 use super::case::Case;
 use super::numbers::Number;
 use super::{HEAD_DIMS, Operands, cases_for};
-use crate::emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
+use emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
 use launch::CallKernels;
 use table::source::Recipe;
 use table::tuning::{Element, Row};

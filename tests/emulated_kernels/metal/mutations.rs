@@ -11,8 +11,8 @@ use super::table::source::Recipe;
 use super::table::tuning::{Element, Family, Row};
 use crate::emulated_kernels::mutation::{Mutation, Sign, WRONG_NUMBERS};
 use crate::emulated_kernels::{Operands, check};
-use crate::emulator::FindingKind::*;
-use crate::emulator::{Compiler, Kernels, Source, trial};
+use emulator::FindingKind::*;
+use emulator::{Compiler, Kernels, Source, trial};
 
 const ATTENTION: &str = "mixed_attention.metal";
 

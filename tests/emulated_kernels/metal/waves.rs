@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use super::compile;
 use super::table::waves;
 use crate::emulated_kernels::numbers::worst_error;
-use crate::emulator::{Compiler, Kernels, Launch, MetalArguments, compiled, trial};
+use emulator::{Compiler, Kernels, Launch, MetalArguments, compiled, trial};
 
 const THREADS: usize = 64;
 

@@ -22,7 +22,7 @@ impl Predictor {
     ///
     /// ```
     /// # use candle_mixed_attention::models::ab_upt::{AbUptConfig, Predictor};
-    /// # let config = AbUptConfig::read("examples/data/ellipsoid.json")?;
+    /// # let config = AbUptConfig::read("predict/data/ellipsoid.json")?;
     /// let keys = serde_json::json!({
     ///     "raw_pos_min": -40, "raw_pos_max": [80, 40, 40],
     ///     "alpha_mean": 0, "alpha_std": 11.5, "beta_mean": 0, "beta_std": 11.5,

@@ -1,0 +1,57 @@
+// The C interface of a kernel library, for the Rust side (emulator/src/lib.rs).
+#include <cstring>
+
+#include "finding.h"
+#include "global_memory.h"
+#include "kernel_table.h"
+#include "launch.h"
+
+extern "C" {
+
+extern const emulator::Kernel emulator_kernels[];
+
+emulator::GlobalMemory* emulator_device_new() { return new emulator::GlobalMemory; }
+
+void emulator_device_free(emulator::GlobalMemory* device) { delete device; }
+
+// A buffer with a copy of `initial`, or uninitialised where it is null; null if there is no room.
+void* emulator_allocate(emulator::GlobalMemory* device, const char* name, size_t bytes, const void* initial,
+                        bool writable) {
+    return device->allocate(name, bytes, initial, writable);
+}
+
+// Runs a kernel. `finding->kind` tells whether something was found.
+void emulator_launch(emulator::GlobalMemory* device, const char* name, const emulator::Shape* shape,
+                     const void* arguments, size_t argument_bytes, emulator::Finding* finding) {
+    using emulator::Finding;
+    using emulator::Kind;
+    *finding = Finding{};
+    const emulator::Kernel* kernel = emulator_kernels;
+    while (kernel->name && strcmp(kernel->name, name) != 0) ++kernel;
+    const auto refuse = [&](const char* format, auto... values) {
+        finding->kind = Kind::Setup;
+        snprintf(finding->message, sizeof finding->message, format, values...);
+    };
+    if (!kernel->name) return refuse("there is no kernel `%s`", name);
+    if (kernel->argument_bytes != argument_bytes) {
+        return refuse("kernel `%s` takes %zu bytes of arguments, not %zu", name, kernel->argument_bytes,
+                      argument_bytes);
+    }
+    const size_t threads = size_t(shape->block[0]) * shape->block[1] * shape->block[2];
+    if (threads == 0 || threads > 1024) return refuse("a block of %zu threads", threads);
+    // Kernel parameters may be aligned to more than the caller's bytes are.
+    struct alignas(128) Line {
+        unsigned char bytes[128];
+    };
+    std::vector<Line> aligned(argument_bytes / sizeof(Line) + 1);
+    memcpy(aligned.data(), arguments, argument_bytes);
+    emulator::Launch launch{.shape = *shape,
+                            .memory = *device,
+                            .finding = *finding,
+                            .kernel = kernel->call,
+                            .arguments = aligned.data(),
+                            .random = std::mt19937_64(shape->order)};
+    emulator::run(launch);
+}
+
+}  // extern "C"

@@ -1,0 +1,215 @@
+//! Emulated device memory and launches.
+
+use std::ffi::{CString, c_char, c_void};
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+
+use anyhow::Result;
+use bytemuck::{NoUninit, Pod, Zeroable};
+use libloading::Library;
+
+use crate::compile::{Compiler, Source};
+use crate::finding::{Finding, RawFinding};
+
+/// The engine's view of a device: opaque.
+#[repr(C)]
+struct RawDevice {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+struct Shape {
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u64,
+    order: u64,
+}
+
+/// The C interface of a kernel library (`engine/api.cpp`).
+struct Interface {
+    device_new: unsafe extern "C" fn() -> *mut RawDevice,
+    device_free: unsafe extern "C" fn(*mut RawDevice),
+    allocate: unsafe extern "C" fn(*mut RawDevice, *const c_char, usize, *const c_void, bool) -> *mut c_void,
+    launch: unsafe extern "C" fn(*mut RawDevice, *const c_char, *const Shape, *const c_void, usize, *mut RawFinding),
+    // Keeps the functions above valid; dropped last.
+    _library: Library,
+}
+
+/// Compiled kernels.
+#[derive(Clone)]
+pub struct Kernels {
+    interface: Arc<Interface>,
+    path: PathBuf,
+}
+
+impl Kernels {
+    /// Compiles (or finds in the cache) and loads the kernels of a file.
+    pub fn compile(compiler: &Compiler, source: Source<'_>) -> Result<Self> {
+        let path = compiler.build(source)?;
+        // SAFETY: the library is ours, its static initialisers only set up constants.
+        let library = unsafe { Library::new(&path)? };
+        // SAFETY: the types are those of `engine/api.cpp`, and the library outlives the copied pointers.
+        let interface = unsafe {
+            Interface {
+                device_new: *library.get(b"emulator_device_new")?,
+                device_free: *library.get(b"emulator_device_free")?,
+                allocate: *library.get(b"emulator_allocate")?,
+                launch: *library.get(b"emulator_launch")?,
+                _library: library,
+            }
+        };
+        Ok(Self { interface: Arc::new(interface), path })
+    }
+
+    /// A device with no buffers, on which these kernels run.
+    pub fn device(&self) -> Device {
+        // SAFETY: takes nothing and returns a device of our own.
+        let raw = unsafe { (self.interface.device_new)() };
+        Device { raw: NonNull::new(raw).expect("`new` does not return null"), kernels: self.clone() }
+    }
+}
+
+/// Grid, block and the order in which threads and blocks take turns.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    /// Dynamic shared memory.
+    pub shared_bytes: usize,
+    /// 0: ascending; 1: descending; otherwise the seed of a random order, in which TMA loads arrive at random too.
+    pub order: u64,
+}
+
+/// Memory of an emulated device.
+pub struct Device {
+    raw: NonNull<RawDevice>,
+    kernels: Kernels,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: `raw` came from `device_new`; buffers borrow the device, so none is left.
+        unsafe { (self.kernels.interface.device_free)(self.raw.as_ptr()) }
+    }
+}
+
+/// A buffer of an emulated device.
+pub struct Buffer<'a, T> {
+    start: NonNull<T>,
+    len: usize,
+    device: PhantomData<&'a Device>,
+}
+
+impl Device {
+    /// A buffer that kernels may only read.
+    pub fn input<T: Pod>(&self, name: &str, contents: &[T]) -> Buffer<'_, T> {
+        self.allocate(name, contents.len(), Some(contents), false)
+    }
+
+    /// A buffer with contents that kernels may read and write.
+    pub fn in_out<T: Pod>(&self, name: &str, contents: &[T]) -> Buffer<'_, T> {
+        self.allocate(name, contents.len(), Some(contents), true)
+    }
+
+    /// A buffer that holds NaN; reading what has not been written is a finding.
+    pub fn output<T: Pod>(&self, name: &str, len: usize) -> Buffer<'_, T> {
+        self.allocate(name, len, None, true)
+    }
+
+    fn allocate<T: Pod>(&self, name: &str, len: usize, contents: Option<&[T]>, writable: bool) -> Buffer<'_, T> {
+        let bytes = len * size_of::<T>();
+        let initial = contents.map_or(ptr::null(), |contents| contents.as_ptr().cast());
+        let name = CString::new(name).expect("a name without a zero byte");
+        // SAFETY: `initial` is null or the start of `bytes` readable bytes; the name is copied.
+        let start =
+            unsafe { (self.kernels.interface.allocate)(self.raw.as_ptr(), name.as_ptr(), bytes, initial, writable) };
+        let start = NonNull::new(start.cast()).expect("room in the emulated address space");
+        Buffer { start, len, device: PhantomData }
+    }
+
+    /// Runs a kernel over the whole grid; the first finding ends it.
+    ///
+    /// `arguments` holds the kernel's parameters in order, each at its own alignment.
+    pub fn launch(&self, kernel: &str, launch: Launch, arguments: &impl NoUninit) -> Result<(), Finding> {
+        let Launch { grid, block, shared_bytes, order } = launch;
+        let shape = Shape { grid, block, shared_bytes: shared_bytes as u64, order };
+        let arguments = bytemuck::bytes_of(arguments);
+        let name = CString::new(kernel).expect("a name without a zero byte");
+        let mut found = RawFinding::new();
+        // SAFETY: all pointers are valid for the call. The kernel's own accesses are checked by the engine before they
+        // happen, and no reference into a buffer exists: `Buffer::read` copies.
+        unsafe {
+            (self.kernels.interface.launch)(
+                self.raw.as_ptr(),
+                name.as_ptr(),
+                &shape,
+                arguments.as_ptr().cast(),
+                arguments.len(),
+                &mut found,
+            );
+        }
+        found.decode(&self.kernels.path).map_or(Ok(()), Err)
+    }
+}
+
+impl<T: Pod> Buffer<'_, T> {
+    /// The address to put into a kernel's arguments.
+    pub fn address(&self) -> u64 {
+        self.start.as_ptr() as u64
+    }
+
+    /// A copy of the contents.
+    pub fn read(&self) -> Vec<T> {
+        // SAFETY: `len` elements of plain data, alive as long as the device; nobody writes outside of `launch`.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }.to_vec()
+    }
+}
+
+/// Stands for a `CUtensorMap` in a kernel's arguments (`emulator::TensorMap`).
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct TensorMap {
+    magic: u64,
+    base: u64,
+    rank: u32,
+    element_bytes: u32,
+    size: [u64; 5],
+    stride: [u64; 4],
+    boxed: [u32; 5],
+    swizzle_span: u32,
+    padding: u64,
+}
+
+impl TensorMap {
+    /// A tensor of `sizes` elements, innermost first; `strides` in bytes for dimension 1 and up; `swizzle_span` 0, 32,
+    /// 64 or 128 bytes.
+    pub fn new<T: Pod>(
+        tensor: &Buffer<'_, T>,
+        sizes: &[u64],
+        strides: &[u64],
+        boxed: &[u32],
+        swizzle_span: u32,
+    ) -> Self {
+        Self::at::<T>(tensor.address(), sizes, strides, boxed, swizzle_span)
+    }
+
+    /// The same for a tensor that starts at an address inside a buffer.
+    pub fn at<T: Pod>(address: u64, sizes: &[u64], strides: &[u64], boxed: &[u32], swizzle_span: u32) -> Self {
+        assert!(sizes.len() == boxed.len() && strides.len() + 1 == sizes.len() && sizes.len() <= 5);
+        let mut map = Self {
+            magic: 0x7061_6d72_6f73_6e74,
+            base: address,
+            rank: sizes.len() as u32,
+            element_bytes: size_of::<T>() as u32,
+            swizzle_span,
+            ..Self::zeroed()
+        };
+        map.size[..sizes.len()].copy_from_slice(sizes);
+        map.stride[..strides.len()].copy_from_slice(strides);
+        map.boxed[..boxed.len()].copy_from_slice(boxed);
+        map
+    }
+}

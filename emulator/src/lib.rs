@@ -1,0 +1,15 @@
+//! Runs CUDA and Metal kernels on the CPU, from their unmodified source, with every access checked. See `README.md`.
+
+mod compile;
+mod device;
+mod finding;
+mod lazy;
+mod metal;
+mod metal_lint;
+
+pub use compile::{Compiler, Source};
+pub use device::{Buffer, Device, Kernels, Launch, TensorMap};
+pub use finding::{Finding, FindingKind};
+pub use lazy::{LazyKernels, compile_once, compiled, trial};
+pub use metal::MetalArguments;
+pub use metal_lint::unqualified_pointers;

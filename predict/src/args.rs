@@ -1,0 +1,388 @@
+//! The command line.
+
+use std::fmt;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, bail, ensure};
+use candle_mixed_attention::SquareBanks;
+use candle_mixed_attention::candle_core::{DType, Device};
+use clap::Parser;
+
+use crate::ellipsoid::{Case, Vec3};
+use crate::output::Existing;
+
+/// Predicts the flow around a body.
+///
+/// Without arguments: the demo, an ellipsoid in a potential flow, compared with the exact solution. With --semi-axes,
+/// --alpha and --beta the demo takes another body. With --weights it predicts with your own model and meshes.
+#[derive(Debug, Parser)]
+#[command(name = "predict", max_term_width = 100)]
+pub struct Arguments {
+    /// What to predict with a model of your own.
+    #[command(flatten, next_help_heading = "Your model")]
+    pub model: ModelArguments,
+
+    /// Which ellipsoid the demo takes.
+    #[command(flatten, next_help_heading = "Demo")]
+    pub demo: DemoArguments,
+
+    /// How to compute.
+    #[command(flatten, next_help_heading = "Computation")]
+    pub compute: ComputeArguments,
+
+    /// Where results go.
+    #[command(flatten, next_help_heading = "Results")]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ModelArguments {
+    /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th file
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Model description as JSON, such as predict/data/ellipsoid.json; `inspect --write-config` writes one to fill in
+    /// [default: the one in a .th file]
+    #[arg(long, value_name = "FILE", requires = "weights")]
+    pub config: Option<PathBuf>,
+    /// Normalisation statistics: JSON as the entry "normalisation" of predict/data/ellipsoid.json, or YAML or JSON with
+    /// the keys <domain>_<field>_mean, <domain>_<field>_std, raw_pos_min and raw_pos_max [default: those in --config]
+    #[arg(long, value_name = "FILE", requires = "weights")]
+    pub stats: Option<PathBuf>,
+    /// Which way round untied square weights are stored: plain (x W) or transposed (x Wᵀ) [default: what the description
+    /// says; plain for a .th file, which does not say it]
+    #[arg(long, value_name = "KIND", requires = "weights")]
+    pub square_banks: Option<SquareBanksName>,
+    /// The body: .stl, .npy or .safetensors, the latter with #name for one of several tensors
+    #[arg(long, value_name = "FILE", requires = "weights")]
+    pub geometry: Option<String>,
+    /// Where to predict the surface fields, same formats [default: the vertices of --geometry]
+    #[arg(long, value_name = "FILE", requires = "weights")]
+    pub surface: Option<String>,
+    /// Where to predict the volume fields, same formats
+    #[arg(long, value_name = "FILE", requires = "weights")]
+    pub volume: Option<String>,
+    /// Where to predict the fields of any domain, such as wake=points.npy; once for each
+    #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
+    pub points: Vec<DomainFile>,
+    /// Points that the anchors of a domain are drawn from [default: those where it is predicted]
+    #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
+    pub anchor_points: Vec<DomainFile>,
+    /// True fields at the points of a domain: a .safetensors file with a tensor for each field, or a .npy file for a
+    /// domain of one field; the errors go to metrics.json
+    #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
+    pub truth: Vec<DomainFile>,
+    /// A condition in physical units, such as speed=30 or design=1.5,0.2; once for each
+    #[arg(long, value_name = "NAME=VALUES", requires = "weights")]
+    pub condition: Vec<Condition>,
+    /// Points of the geometry that are encoded, drawn from --geometry: evenly over a mesh, or some of the points
+    #[arg(long, value_name = "N", requires = "weights", default_value = "16384")]
+    pub geometry_points: NonZeroUsize,
+    /// Supernodes among them [default: an eighth]
+    #[arg(long, value_name = "N", requires = "weights")]
+    pub supernodes: Option<NonZeroUsize>,
+    /// A plane to draw the fields of a domain in, such as volume:y=0.5; where --geometry is a mesh, the body is cut out
+    /// [default: volume in the middle of y]
+    #[arg(long, value_name = "DOMAIN:AXIS=VALUE", requires = "weights")]
+    pub slice: Vec<DomainSlice>,
+    /// Grid points of such a plane along its longer side
+    #[arg(long, value_name = "N", requires = "weights", default_value = "401")]
+    pub slice_points: NonZeroUsize,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DemoArguments {
+    /// Semi-axes along x, y and z
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',', num_args = 1, conflicts_with = "weights")]
+    #[arg(default_values_t = [1.15, 0.62, 0.81])]
+    pub semi_axes: Vec<f64>,
+    /// Angle of attack in degrees
+    #[arg(long, value_name = "DEGREES", default_value_t = 12.0, allow_negative_numbers = true)]
+    #[arg(conflicts_with = "weights")]
+    pub alpha: f64,
+    /// Sideslip in degrees
+    #[arg(long, value_name = "DEGREES", default_value_t = -7.0, allow_negative_numbers = true)]
+    #[arg(conflicts_with = "weights")]
+    pub beta: f64,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ComputeArguments {
+    /// Anchor points per domain
+    #[arg(long, value_name = "N", default_value = "1024")]
+    pub anchors: NonZeroUsize,
+    /// Seed of everything random: geometry points, supernodes and anchors
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Points predicted at once
+    #[arg(long, value_name = "N", default_value = "65536")]
+    pub chunk: NonZeroU64,
+    /// cpu, cuda, cuda:1 or metal
+    #[arg(long, default_value_t = DeviceName::Cpu)]
+    pub device: DeviceName,
+    /// f32, f16 or bf16
+    #[arg(long, default_value_t = Precision(DType::F32))]
+    pub dtype: Precision,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct OutputArguments {
+    /// Folder of the results
+    #[arg(long, value_name = "DIR", default_value = "prediction")]
+    pub out: PathBuf,
+    /// Go on with an interrupted run
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Begin again, and replace earlier results when the new ones are complete
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Check all input, say what would be written, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write .npz files too
+    #[arg(long)]
+    pub npz: bool,
+}
+
+impl DemoArguments {
+    /// The body and its angles.
+    pub fn case(&self) -> Result<Case> {
+        let axes: Vec3 = self.semi_axes.as_slice().try_into().map_err(|_| {
+            let got = self.semi_axes.len();
+            Error::msg(format!("--semi-axes must be three numbers as in 1.1,0.6,0.8, got {got}"))
+        })?;
+        Case::new(axes, self.alpha, self.beta)
+    }
+}
+
+impl OutputArguments {
+    /// What to do with earlier results.
+    pub fn existing(&self) -> Existing {
+        match (self.resume, self.overwrite) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Overwrite,
+            _ => Existing::Refuse,
+        }
+    }
+}
+
+/// A condition with its values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    pub name: String,
+    pub values: Vec<f64>,
+}
+
+impl FromStr for Condition {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, values) = text.split_once('=').with_context(|| format!("expected NAME=VALUES, got '{text}'"))?;
+        ensure!(!name.is_empty(), "expected NAME=VALUES, got '{text}'");
+        let number = |value: &str| {
+            let parsed = value.trim().parse::<f64>().ok().filter(|value| value.is_finite());
+            parsed.with_context(|| format!("'{name}': expected finite numbers, got '{value}'"))
+        };
+        Ok(Self { name: name.to_string(), values: values.split(',').map(number).collect::<Result<_>>()? })
+    }
+}
+
+/// A file for one of the domains of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainFile {
+    pub domain: String,
+    pub file: String,
+}
+
+impl FromStr for DomainFile {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.split_once('=').filter(|(domain, file)| !domain.is_empty() && !file.is_empty());
+        let (domain, file) = parts.with_context(|| format!("expected DOMAIN=FILE, got '{text}'"))?;
+        Ok(Self { domain: domain.to_string(), file: file.to_string() })
+    }
+}
+
+/// A plane across an axis, for one of the domains of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DomainSlice {
+    pub domain: String,
+    /// 0 for x, 1 for y, 2 for z.
+    pub axis: usize,
+    pub value: f32,
+}
+
+impl FromStr for DomainSlice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (domain, plane) = text.rsplit_once(':')?;
+            let (axis, value) = plane.split_once('=')?;
+            let axis = ["x", "y", "z"].iter().position(|name| *name == axis)?;
+            let value = value.parse::<f32>().ok().filter(|value| value.is_finite())?;
+            Some(Self { domain: domain.to_string(), axis, value })
+        };
+        parse().with_context(|| format!("expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got '{text}'"))
+    }
+}
+
+/// A device, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceName {
+    Cpu,
+    Cuda(usize),
+    Metal,
+}
+
+impl DeviceName {
+    /// The device itself.
+    pub fn open(self) -> Result<Device> {
+        let device = match self {
+            Self::Cpu => return Ok(Device::Cpu),
+            Self::Cuda(index) => Device::new_cuda(index),
+            Self::Metal => Device::new_metal(0),
+        };
+        device.with_context(|| format!("--device {self}: not available"))
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "metal" => Ok(Self::Metal),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => {
+                let index = text.strip_prefix("cuda:").and_then(|index| index.parse().ok());
+                index.map(Self::Cuda).with_context(|| format!("expected cpu, cuda, cuda:INDEX or metal, got '{text}'"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Metal => f.write_str("metal"),
+        }
+    }
+}
+
+/// Which way round untied square weights are stored, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SquareBanksName(pub SquareBanks);
+
+impl FromStr for SquareBanksName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "plain" => Ok(Self(SquareBanks::Plain)),
+            "transposed" => Ok(Self(SquareBanks::Transposed)),
+            _ => bail!("expected plain or transposed, got '{text}'"),
+        }
+    }
+}
+
+/// The dtype of weights and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Precision(pub DType);
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Self(DType::F32)),
+            "f16" => Ok(Self(DType::F16)),
+            "bf16" => Ok(Self(DType::BF16)),
+            _ => bail!("expected f32, f16 or bf16, got '{text}'"),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, String> {
+        Arguments::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_it_is_the_sample_of_the_demo() {
+        let arguments = parse("predict").unwrap();
+        let case = arguments.demo.case().unwrap();
+        assert_eq!((case.semi_axes, case.alpha, case.beta), ([1.15, 0.62, 0.81], 12.0, -7.0));
+        assert_eq!(arguments.output.existing(), Existing::Refuse);
+    }
+
+    #[test]
+    fn another_body_is_taken() {
+        let case = parse("predict --semi-axes 1.1,0.6,0.8 --alpha 10 --beta -5").unwrap().demo.case().unwrap();
+        assert_eq!((case.semi_axes, case.alpha, case.beta), ([1.1, 0.6, 0.8], 10.0, -5.0));
+    }
+
+    #[test]
+    fn a_model_comes_with_all_it_needs() {
+        let line = "predict --weights w.safetensors --config m.json --geometry body.stl --dry-run --volume v.npy \
+                    --condition speed=30 --condition design=1.5,-0.2 --device cuda:1 --dtype bf16 --points wake=a=b.npy \
+                    --slice wake:x=-0.5";
+        let arguments = parse(line).unwrap();
+        let [speed, design] = &arguments.model.condition[..] else { panic!("two conditions") };
+        assert_eq!((speed.name.as_str(), speed.values.as_slice()), ("speed", &[30.0][..]));
+        assert_eq!((design.name.as_str(), design.values.as_slice()), ("design", &[1.5, -0.2][..]));
+        assert_eq!(arguments.model.points, [DomainFile { domain: "wake".into(), file: "a=b.npy".into() }]);
+        assert_eq!(arguments.model.slice, [DomainSlice { domain: "wake".into(), axis: 0, value: -0.5 }]);
+        assert_eq!(arguments.compute.device, DeviceName::Cuda(1));
+        assert_eq!(arguments.compute.dtype, Precision(DType::BF16));
+    }
+
+    #[test]
+    fn bad_lines_say_what_is_wrong() {
+        let model = "predict --dry-run --weights w --config c --geometry g.stl";
+        let cases = [
+            ("predict --device tpu".to_string(), "expected cpu, cuda, cuda:INDEX or metal, got 'tpu'"),
+            ("predict --dtype f64".to_string(), "expected f32, f16 or bf16, got 'f64'"),
+            ("predict --alpha ten".to_string(), "--alpha"),
+            ("predict --resume --overwrite".to_string(), "--overwrite"),
+            ("predict --geometry g.stl".to_string(), "--weights"),
+            ("predict --anchors 0".to_string(), "--anchors"),
+            ("predict --chunk 0".to_string(), "--chunk"),
+            (format!("{model} --points wake"), "expected DOMAIN=FILE, got 'wake'"),
+            (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
+            (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),
+            (format!("{model} --slice volume:y=nan"), "expected DOMAIN:AXIS=VALUE"),
+            (format!("{model} --semi-axes 1,1,1"), "--semi-axes"),
+            (format!("{model} --condition speed"), "expected NAME=VALUES, got 'speed'"),
+            (format!("{model} --condition speed=fast"), "'speed': expected finite numbers, got 'fast'"),
+            (format!("{model} --condition speed=nan"), "'speed': expected finite numbers, got 'nan'"),
+        ];
+        for (line, expected) in cases {
+            let message = parse(&line).unwrap_err();
+            assert!(message.contains(expected), "{line}: {message}");
+        }
+        let two = parse("predict --semi-axes 1,1").unwrap().demo.case().unwrap_err().to_string();
+        assert!(two.contains("three numbers as in 1.1,0.6,0.8, got 2"), "{two}");
+    }
+}

@@ -1,0 +1,5 @@
+//! Predicts the flow around a body: `predict --help`.
+
+fn main() -> std::process::ExitCode {
+    predict::main()
+}

@@ -1,0 +1,288 @@
+//! The KV cache: rotated keys, values and padding of some groups, kept for later passes.
+
+pub(crate) mod file;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use self::file::{CacheFormat, not_a_cache};
+use crate::plan::CacheLayout;
+use crate::{AttentionError, KeyPadding};
+
+/// Version of the file format and of what the tensors mean. A file of another version is refused.
+const FORMAT_VERSION: u32 = 1;
+
+const FORMAT: CacheFormat =
+    CacheFormat { name: "candle-mixed-attention/kv-cache", header: "kv_cache", version: FORMAT_VERSION };
+
+/// Keys (after rotation) and values of some token groups, with their padding.
+///
+/// Filled by [`MixedAttention::forward_with_cache`](crate::MixedAttention::forward_with_cache) and used by
+/// [`forward_cached`](crate::MixedAttention::forward_cached). It owns compact copies, so that nothing else of the first
+/// pass stays in memory. Its [`fingerprint`](Self::fingerprint) is checked on every use. Cheap to clone.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_mixed_attention::KvCache;
+///
+/// // [batch, heads, tokens, head_dim]
+/// let keys = Tensor::randn(0f32, 1., (1, 3, 100, 64), &Device::Cpu)?;
+/// let values = Tensor::randn(0f32, 1., (1, 3, 100, 64), &Device::Cpu)?;
+/// let cache = KvCache::from_groups([("surface_anchors", keys, values)], None)?;
+/// assert_eq!(cache.fingerprint().heads, 3);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct KvCache {
+    /// `[batch, heads, tokens, head_dim]`
+    keys: Tensor,
+    /// `[batch, heads, tokens, head_dim]`
+    values: Tensor,
+    layout: CacheLayout,
+    padding: Option<KeyPadding>,
+}
+
+/// What a cache must have in common with the layer that uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheFingerprint {
+    /// Version of the format.
+    pub version: u32,
+    /// Number of heads.
+    pub heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+    /// Dtype of keys and values.
+    pub dtype: DType,
+    /// Names and sizes of the groups.
+    pub groups: Vec<(String, usize)>,
+}
+
+/// What a file says about the tensors of a cache.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct CacheHeader {
+    groups: Vec<(String, usize)>,
+}
+
+impl KvCache {
+    /// Collects groups, given as (name, keys after rotation, values), both `[batch, heads, tokens, head_dim]`.
+    ///
+    /// `padding [batch or 1, tokens of all groups]` marks the real tokens.
+    ///
+    /// # Errors
+    /// No groups, two groups of one name, or groups that differ in batch, heads, head_dim, dtype or device.
+    pub fn from_groups<S: Into<String>>(
+        groups: impl IntoIterator<Item = (S, Tensor, Tensor)>,
+        padding: Option<KeyPadding>,
+    ) -> Result<Self> {
+        let (mut sizes, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, key, value) in groups {
+            let (batch, heads, tokens, head_dim) = dims4("cache keys", &key)?;
+            let same = |other: &Tensor| {
+                let (other_batch, other_heads, _, other_dim) = dims4("cache keys", other)?;
+                Ok::<_, AttentionError>((batch, heads, head_dim) == (other_batch, other_heads, other_dim))
+            };
+            if !key.dtype().is_float() {
+                let (expected, got) = ("a float dtype".to_string(), key.dtype());
+                return Err(AttentionError::DType { argument: "cache keys", expected, got }.into());
+            }
+            if heads == 0 || head_dim == 0 {
+                let expected = "[batch, heads ≥ 1, tokens, head_dim ≥ 1]".to_string();
+                return Err(AttentionError::Shape { argument: "cache keys", expected, got: key.dims().to_vec() }.into());
+            }
+            let reference = keys.first().unwrap_or(&key);
+            if value.dims() != key.dims() || !same(reference)? {
+                let expected = format!("{:?} up to the number of tokens, keys and values alike", reference.dims());
+                let got = if same(reference)? { value.dims() } else { key.dims() }.to_vec();
+                return Err(AttentionError::Shape { argument: "cache groups", expected, got }.into());
+            }
+            for tensor in [&key, &value] {
+                check_same("cache groups", ("first group", reference), tensor)?;
+            }
+            sizes.push((name.into(), tokens));
+            keys.push(key);
+            values.push(value);
+        }
+        if keys.is_empty() {
+            let (expected, got) = ("at least one group", "none".to_string());
+            return Err(AttentionError::Value { argument: "cache groups", expected, got }.into());
+        }
+        let layout = CacheLayout::new(sizes).map_err(AttentionError::from)?;
+        // A single group would be returned as the view that it is, and keep its whole storage alive.
+        let compact = |parts: &[Tensor]| match parts {
+            [part] => part.force_contiguous(),
+            parts => Tensor::cat(parts, 2)?.contiguous(),
+        };
+        let cache = Self { keys: compact(&keys)?, values: compact(&values)?, layout, padding: None };
+        cache.with_padding(padding)
+    }
+
+    fn with_padding(mut self, padding: Option<KeyPadding>) -> Result<Self> {
+        if let Some(padding) = &padding {
+            let groups = || self.layout.names().join(", ");
+            crate::padding::check(padding, self.batch(), self.layout.tokens(), groups)?;
+        }
+        // A full mask is as good as none.
+        self.padding = padding.filter(|padding| !padding.is_full());
+        Ok(self)
+    }
+
+    /// Batch size.
+    pub fn batch(&self) -> usize {
+        self.keys.dims()[0]
+    }
+
+    /// The groups and where they lie.
+    pub fn layout(&self) -> &CacheLayout {
+        &self.layout
+    }
+
+    /// Keys of all groups after rotation, `[batch, heads, tokens, head_dim]`.
+    pub fn keys(&self) -> &Tensor {
+        &self.keys
+    }
+
+    /// Values of all groups, `[batch, heads, tokens, head_dim]`.
+    pub fn values(&self) -> &Tensor {
+        &self.values
+    }
+
+    /// The padding of the cached tokens, unless all are real.
+    pub fn padding(&self) -> Option<&KeyPadding> {
+        self.padding.as_ref()
+    }
+
+    /// Keys (after rotation) and values of one group, `[batch, heads, tokens, head_dim]`.
+    ///
+    /// # Errors
+    /// The cache has no such group.
+    pub fn group(&self, name: &str) -> Result<(Tensor, Tensor)> {
+        let group = self.layout.group(name).ok_or_else(|| {
+            AttentionError::from(crate::PlanError::NotInCache { group: name.to_string(), cached: self.layout.names() })
+        })?;
+        Ok((self.keys.narrow(2, group.start, group.len)?, self.values.narrow(2, group.start, group.len)?))
+    }
+
+    /// What must match the layer that uses the cache.
+    pub fn fingerprint(&self) -> CacheFingerprint {
+        CacheFingerprint {
+            version: FORMAT_VERSION,
+            heads: self.keys.dims()[1],
+            head_dim: self.keys.dims()[3],
+            dtype: self.keys.dtype(),
+            groups: self.groups(),
+        }
+    }
+
+    fn groups(&self) -> Vec<(String, usize)> {
+        self.layout.groups().iter().map(|group| (group.name.clone(), group.len)).collect()
+    }
+
+    /// Checks that a layer with these heads, head_dim, dtype and device may use the cache for this batch.
+    pub(crate) fn check(&self, queries: &Tensor) -> std::result::Result<(), AttentionError> {
+        let &[batch, heads, _, head_dim] = queries.dims() else {
+            let expected = "[batch, heads, tokens, head_dim]".to_string();
+            return Err(AttentionError::Shape { argument: "queries", expected, got: queries.dims().to_vec() });
+        };
+        let own = self.fingerprint();
+        let compare = |what, expected: usize, got: usize| match expected == got {
+            true => Ok(()),
+            false => Err(AttentionError::CacheMismatch { what, expected: expected.to_string(), got: got.to_string() }),
+        };
+        compare("the number of heads", heads, own.heads)?;
+        compare("head_dim", head_dim, own.head_dim)?;
+        if self.batch() != batch && self.batch() != 1 {
+            return Err(AttentionError::Batch { argument: "cache", expected: batch, got: self.batch() });
+        }
+        check_same("cache", ("input", queries), &self.keys)
+    }
+
+    /// Moves the cache to another device.
+    ///
+    /// # Errors
+    /// The copy fails.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let (keys, values) = (self.keys.to_device(device)?, self.values.to_device(device)?);
+        Ok(Self { keys, values, ..self.clone() })
+    }
+
+    /// Adds the tensors of the cache under `prefix` and returns the header that goes with them.
+    pub(crate) fn write_parts(&self, prefix: &str, tensors: &mut Vec<(String, Tensor)>) -> Result<CacheHeader> {
+        let mut push = |name: &str, tensor: Tensor| tensors.push((format!("{prefix}{name}"), tensor));
+        push("keys", self.keys.clone());
+        push("values", self.values.clone());
+        if let Some(padding) = &self.padding {
+            push("padding", padding.to_mask(&Device::Cpu)?);
+        }
+        Ok(CacheHeader { groups: self.groups() })
+    }
+
+    /// Takes the tensors that [`write_parts`](Self::write_parts) added, or says what is wrong with them.
+    pub(crate) fn read_parts(
+        prefix: &str,
+        header: CacheHeader,
+        tensors: &mut HashMap<String, Tensor>,
+    ) -> std::result::Result<Self, String> {
+        let mut take = |name: &str| tensors.remove(&format!("{prefix}{name}"));
+        let missing = |name: &str| format!("tensor '{prefix}{name}' is missing");
+        let keys = take("keys").ok_or_else(|| missing("keys"))?;
+        let values = take("values").ok_or_else(|| missing("values"))?;
+        let padding = take("padding").map(|mask| KeyPadding::from_mask(&mask)).transpose();
+        let padding = padding.map_err(|error| error.to_string())?;
+        let layout = CacheLayout::new(header.groups).map_err(|error| error.to_string())?;
+        let fits = keys.rank() == 4 && keys.dims() == values.dims() && keys.dims()[2] == layout.tokens();
+        if !fits || keys.dtype() != values.dtype() {
+            let (keys, values, tokens) = (keys.shape(), values.shape(), layout.tokens());
+            return Err(format!("{prefix}keys {keys:?} and values {values:?} do not fit groups of {tokens} tokens"));
+        }
+        Self { keys, values, layout, padding: None }.with_padding(padding).map_err(|error| error.to_string())
+    }
+
+    /// Writes the cache to a safetensors file: `keys`, `values` and, if some tokens are padding, `padding`.
+    ///
+    /// The file appears under its name only when it is complete.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save_safetensors(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut tensors = Vec::new();
+        let header = self.write_parts("", &mut tensors)?;
+        FORMAT.write(path.as_ref(), &header, tensors)
+    }
+
+    /// Reads a file that [`save_safetensors`](Self::save_safetensors) wrote.
+    ///
+    /// # Errors
+    /// The file cannot be read, is truncated, is not a cache, or has another format version.
+    pub fn load_safetensors(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let path = path.as_ref();
+        let (header, mut tensors) = FORMAT.read(path, device)?;
+        Ok(Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?)
+    }
+}
+
+fn dims4(argument: &'static str, tensor: &Tensor) -> std::result::Result<(usize, usize, usize, usize), AttentionError> {
+    tensor.dims4().map_err(|_| {
+        let expected = "[batch, heads, tokens, head_dim]".to_string();
+        AttentionError::Shape { argument, expected, got: tensor.dims().to_vec() }
+    })
+}
+
+/// Checks that a tensor shares dtype and device with another one, whose name is for the error.
+pub(crate) fn check_same(
+    argument: &'static str,
+    (name, expected): (&'static str, &Tensor),
+    got: &Tensor,
+) -> std::result::Result<(), AttentionError> {
+    if expected.dtype() != got.dtype() {
+        let expected = format!("{:?}, the dtype of the {name}", expected.dtype());
+        return Err(AttentionError::DType { argument, expected, got: got.dtype() });
+    }
+    if !expected.device().same_device(got.device()) {
+        let (expected, got) = (expected.device().location(), got.device().location());
+        return Err(AttentionError::Device { argument, expected, got });
+    }
+    Ok(())
+}

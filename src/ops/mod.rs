@@ -1,0 +1,35 @@
+//! What surrounds attention, fused for the CPU: one pass over memory where candle's separate ops take several.
+//!
+//! | file | idea |
+//! |---|---|
+//! | [`linear`] | matrix product, bias and activation while a block of rows is in cache |
+//! | [`gelu`] | the GELU, vectorised |
+//! | [`layer_norm`] | layer norm with its modulation |
+//! | [`message_sum`] | GELU messages between points, summed up without a list of them |
+//! | [`rows`] | blocks of rows on the thread pool |
+//! | [`sin_cos`] | sines and cosines at f32 accuracy, also on Metal |
+//! | [`convert`] | conversion of tensors of any size |
+//!
+//! Every function here has the result of the candle ops that its documentation names, and falls back to them on other
+//! devices, for other dtypes, and where a gradient is tracked.
+
+mod convert;
+mod gelu;
+mod layer_norm;
+mod linear;
+mod message_sum;
+mod rows;
+mod sin_cos;
+
+use candle_core::{DType, Tensor};
+
+pub(crate) use convert::to_dtype;
+pub(crate) use layer_norm::layer_norm;
+pub(crate) use linear::{Epilogue, linear};
+pub(crate) use message_sum::{Messages, message_sum};
+pub(crate) use sin_cos::{cos, sin};
+
+/// Whether a tensor can be read by the ops here: f32 on the CPU, and no gradient to follow.
+pub(crate) fn is_plain(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32 && !tensor.track_op()
+}
