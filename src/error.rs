@@ -345,11 +345,24 @@ pub enum Unsupported {
     },
 }
 
+/// An error without the backtrace that candle prints behind its message where the environment asks for one.
+pub(crate) fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        other => other,
+    }
+}
+
+/// An error of this crate inside one of candle, with its own message alone.
+pub(crate) fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> candle_core::Error {
+    without_backtrace(candle_core::Error::wrap(error))
+}
+
 macro_rules! into_candle {
     ($($error:ty),*) => {$(
         impl From<$error> for candle_core::Error {
             fn from(error: $error) -> Self {
-                candle_core::Error::wrap(error)
+                wrap(error)
             }
         }
     )*};

@@ -49,6 +49,7 @@
 mod attention;
 mod cache;
 mod error;
+mod files;
 #[cfg(feature = "metal")]
 mod metal;
 pub mod models;

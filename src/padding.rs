@@ -29,7 +29,7 @@ impl KeyPadding {
     /// Reads a mask `[batch, tokens]` of dtype u8, u32 or i64: 0 for padding, anything else for a real token.
     ///
     /// # Errors
-    /// Another dtype or number of axes.
+    /// Another dtype or number of axes; a mask that does not fit into memory.
     pub fn from_mask(mask: &Tensor) -> Result<Self> {
         if !matches!(mask.dtype(), DType::U8 | DType::U32 | DType::I64) {
             let expected = "u8, u32 or i64 (1 = real token, 0 = padding)".to_string();
@@ -39,6 +39,7 @@ impl KeyPadding {
             let expected = "[batch, tokens]".to_string();
             return Err(AttentionError::Shape { argument: "key_padding", expected, got: mask.dims().to_vec() }.into());
         };
+        check_shape(batch, tokens)?;
         // candle's GPU comparisons take no empty tensors.
         let real = match mask.elem_count() {
             0 => Vec::new(),
@@ -56,13 +57,8 @@ impl KeyPadding {
             let (expected, got) = ("at most the number of tokens", format!("{length} of {tokens}"));
             return Err(AttentionError::Value { argument: "key_padding length", expected, got }.into());
         }
-        let words = lengths.len().checked_mul(tokens.div_ceil(64));
-        if words.is_none_or(|words| Vec::<u64>::new().try_reserve_exact(words).is_err()) {
-            let (expected, got) =
-                ("a mask that fits into memory", format!("{} rows of {tokens} tokens", lengths.len()));
-            return Err(AttentionError::Value { argument: "key_padding", expected, got }.into());
-        }
-        Ok(Self { bits: Arc::new(PaddingBits::new(lengths.len(), tokens, |row, token| token < lengths[row])) })
+        check_shape(lengths.len(), tokens)?;
+        Ok(Self { bits: Arc::new(PaddingBits::from_lengths(lengths, tokens)) })
     }
 
     /// Number of rows.
@@ -102,8 +98,17 @@ impl KeyPadding {
 
     /// Whether no token is padding.
     pub(crate) fn is_full(&self) -> bool {
-        (0..self.batch()).all(|row| self.bits.count(row, 0, self.tokens()) == self.tokens())
+        self.bits.is_full()
     }
+}
+
+/// Checks that a mask of this shape can be packed, before anything of its size is made.
+fn check_shape(batch: usize, tokens: usize) -> std::result::Result<(), AttentionError> {
+    if PaddingBits::check_shape(batch, tokens) {
+        return Ok(());
+    }
+    let (expected, got) = ("a mask that fits into memory", format!("{batch} rows of {tokens} tokens"));
+    Err(AttentionError::Value { argument: "key_padding", expected, got })
 }
 
 /// Checks a mask against the input, whose groups are named for the error.

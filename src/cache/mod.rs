@@ -1,6 +1,7 @@
 //! The KV cache: rotated keys, values and padding of some groups, kept for later passes.
 
 pub(crate) mod file;
+mod validate;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,6 +10,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::file::{CacheFormat, not_a_cache};
+use crate::error::without_backtrace;
 use crate::plan::CacheLayout;
 use crate::{AttentionError, KeyPadding};
 
@@ -72,43 +74,30 @@ impl KvCache {
     /// `padding [batch or 1, tokens of all groups]` marks the real tokens.
     ///
     /// # Errors
-    /// No groups, two groups of one name, or groups that differ in batch, heads, head_dim, dtype or device.
+    /// No groups, two groups of one name, or groups that differ in batch, heads, head_dim, dtype or device; no heads or
+    /// channels; a dtype other than f16, bf16, f32 and f64.
     pub fn from_groups<S: Into<String>>(
         groups: impl IntoIterator<Item = (S, Tensor, Tensor)>,
         padding: Option<KeyPadding>,
     ) -> Result<Self> {
         let (mut sizes, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for (name, key, value) in groups {
+            validate::check_shapes(&key, &value)?;
             let (batch, heads, tokens, head_dim) = dims4("cache keys", &key)?;
-            let same = |other: &Tensor| {
-                let (other_batch, other_heads, _, other_dim) = dims4("cache keys", other)?;
-                Ok::<_, AttentionError>((batch, heads, head_dim) == (other_batch, other_heads, other_dim))
-            };
-            if !key.dtype().is_float() {
-                let (expected, got) = ("a float dtype".to_string(), key.dtype());
-                return Err(AttentionError::DType { argument: "cache keys", expected, got }.into());
-            }
-            if heads == 0 || head_dim == 0 {
-                let expected = "[batch, heads ≥ 1, tokens, head_dim ≥ 1]".to_string();
-                return Err(AttentionError::Shape { argument: "cache keys", expected, got: key.dims().to_vec() }.into());
-            }
             let reference = keys.first().unwrap_or(&key);
-            if value.dims() != key.dims() || !same(reference)? {
-                let expected = format!("{:?} up to the number of tokens, keys and values alike", reference.dims());
-                let got = if same(reference)? { value.dims() } else { key.dims() }.to_vec();
-                return Err(AttentionError::Shape { argument: "cache groups", expected, got }.into());
+            let (first_batch, first_heads, _, first_dim) = dims4("cache keys", reference)?;
+            if (batch, heads, head_dim) != (first_batch, first_heads, first_dim) {
+                let expected = format!("{:?} up to the number of tokens", reference.dims());
+                return Err(
+                    AttentionError::Shape { argument: "cache groups", expected, got: key.dims().to_vec() }.into()
+                );
             }
-            for tensor in [&key, &value] {
-                check_same("cache groups", ("first group", reference), tensor)?;
-            }
+            check_same("cache groups", ("first group", reference), &key)?;
             sizes.push((name.into(), tokens));
             keys.push(key);
             values.push(value);
         }
-        if keys.is_empty() {
-            let (expected, got) = ("at least one group", "none".to_string());
-            return Err(AttentionError::Value { argument: "cache groups", expected, got }.into());
-        }
+        validate::check_groups(keys.len())?;
         let layout = CacheLayout::new(sizes).map_err(AttentionError::from)?;
         // A single group would be returned as the view that it is, and keep its whole storage alive.
         let compact = |parts: &[Tensor]| match parts {
@@ -229,15 +218,26 @@ impl KvCache {
         let missing = |name: &str| format!("tensor '{prefix}{name}' is missing");
         let keys = take("keys").ok_or_else(|| missing("keys"))?;
         let values = take("values").ok_or_else(|| missing("values"))?;
-        let padding = take("padding").map(|mask| KeyPadding::from_mask(&mask)).transpose();
-        let padding = padding.map_err(|error| error.to_string())?;
-        let layout = CacheLayout::new(header.groups).map_err(|error| error.to_string())?;
-        let fits = keys.rank() == 4 && keys.dims() == values.dims() && keys.dims()[2] == layout.tokens();
-        if !fits || keys.dtype() != values.dtype() {
-            let (keys, values, tokens) = (keys.shape(), values.shape(), layout.tokens());
-            return Err(format!("{prefix}keys {keys:?} and values {values:?} do not fit groups of {tokens} tokens"));
-        }
-        Self { keys, values, layout, padding: None }.with_padding(padding).map_err(|error| error.to_string())
+        let mask = take("padding");
+        let read = || -> Result<Self> {
+            validate::check_groups(header.groups.len())?;
+            validate::check_shapes(&keys, &values)?;
+            let layout = CacheLayout::new(header.groups).map_err(AttentionError::from)?;
+            let (expected, got, groups) = (layout.tokens(), keys.dims()[2], layout.names().join(", "));
+            if expected != got {
+                return Err(AttentionError::TokenCount { argument: "cache keys", expected, got, groups }.into());
+            }
+            let padding = mask.map(|mask| KeyPadding::from_mask(&mask)).transpose()?;
+            let cache = Self { keys, values, layout, padding: None }.with_padding(padding)?;
+            validate::check_finite("cache keys", &cache.keys, cache.padding())?;
+            validate::check_finite("cache values", &cache.values, cache.padding())?;
+            Ok(cache)
+        };
+        let part = prefix.trim_end_matches('.');
+        read().map_err(|error| match (without_backtrace(error), part) {
+            (error, "") => error.to_string(),
+            (error, part) => format!("{part}: {error}"),
+        })
     }
 
     /// Writes the cache to a safetensors file: `keys`, `values` and, if some tokens are padding, `padding`.
@@ -255,11 +255,12 @@ impl KvCache {
     /// Reads a file that [`save_safetensors`](Self::save_safetensors) wrote.
     ///
     /// # Errors
-    /// The file cannot be read, is truncated, is not a cache, or has another format version.
+    /// The file cannot be read, is truncated, is not a cache, or has another format version; it holds NaN or infinity
+    /// where there is no padding.
     pub fn load_safetensors(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
-        let (header, mut tensors) = FORMAT.read(path, device)?;
-        Ok(Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?)
+        let (header, mut tensors) = FORMAT.read(path)?;
+        Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?.to_device(device)
     }
 }
 

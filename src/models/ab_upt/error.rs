@@ -118,16 +118,8 @@ pub enum AbUptError {
     },
 }
 
-/// An error without the backtrace that candle prints behind its message where the environment asks for one.
-pub(super) fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
-    match error {
-        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
-        other => other,
-    }
-}
-
 impl From<AbUptError> for candle_core::Error {
     fn from(error: AbUptError) -> Self {
-        candle_core::Error::wrap(error)
+        crate::error::wrap(error)
     }
 }

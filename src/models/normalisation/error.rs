@@ -137,7 +137,7 @@ impl NormalisationError {
 
 impl From<NormalisationError> for candle_core::Error {
     fn from(error: NormalisationError) -> Self {
-        candle_core::Error::wrap(error)
+        crate::error::wrap(error)
     }
 }
 

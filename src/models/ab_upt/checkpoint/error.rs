@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::models::ab_upt::error::{AbUptError, without_backtrace};
+use crate::error::without_backtrace;
+use crate::models::ab_upt::error::AbUptError;
 
 /// Why a checkpoint cannot be read or does not fit a network. Converts into [`candle_core::Error`].
 #[derive(Debug, Error)]
@@ -53,7 +54,7 @@ impl From<candle_core::Error> for CheckpointError {
 
 impl From<CheckpointError> for candle_core::Error {
     fn from(error: CheckpointError) -> Self {
-        candle_core::Error::wrap(error)
+        crate::error::wrap(error)
     }
 }
 

@@ -9,7 +9,7 @@ use candle_nn::var_builder::SimpleBackend;
 
 use super::error::{CheckpointError, TensorProblem};
 use super::{Checkpoint, StoredTensor};
-use crate::models::ab_upt::finite::first_not_finite;
+use crate::ops::first_not_finite;
 
 /// What came up while a network was loaded.
 #[derive(Debug, Default)]

@@ -5,11 +5,11 @@ mod error;
 mod loader;
 mod model_config;
 mod names;
+mod pickle;
 mod pytorch_file;
 mod safetensors_file;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -26,6 +26,7 @@ use safetensors_file::{SafetensorsFile, read_index};
 
 use super::config::AbUptConfig;
 use super::model::AbUpt;
+use crate::files::open_regular;
 
 /// How a zip archive, and so a file of `torch.save`, begins.
 const ZIP_MAGIC: [u8; 4] = *b"PK\x03\x04";
@@ -104,7 +105,7 @@ impl Checkpoint {
         open: impl Fn(&Path) -> Result<SafetensorsFile, CheckpointError>,
     ) -> Result<Self, CheckpointError> {
         let mut magic = Vec::new();
-        File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic)).map_err(io_error(path))?;
+        open_regular(path).and_then(|file| file.take(4).read_to_end(&mut magic)).map_err(io_error(path))?;
         if magic == ZIP_MAGIC {
             let file = PytorchFile::open(path)?;
             let tensors = file.tensors().iter();

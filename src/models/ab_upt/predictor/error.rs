@@ -2,8 +2,9 @@
 
 use thiserror::Error;
 
+use crate::error::without_backtrace;
 use crate::models::NormalisationError;
-use crate::models::ab_upt::error::{AbUptError, without_backtrace};
+use crate::models::ab_upt::error::AbUptError;
 
 /// Why a [`Predictor`](super::Predictor) cannot be made, or does not take its input.
 #[derive(Debug, Error)]
@@ -63,7 +64,7 @@ impl From<PredictorError> for candle_core::Error {
     fn from(error: PredictorError) -> Self {
         match error {
             PredictorError::Candle(error) => error,
-            other => candle_core::Error::wrap(other),
+            other => crate::error::wrap(other),
         }
     }
 }
