@@ -139,8 +139,8 @@
 //! | keys from the cache and from the input in one pattern | crash | works |
 //! | padding and a cache | refused | works: a cache carries its own padding; refused only where it would be ignored |
 //! | NaN in a masked token | spreads through the values | no influence |
-//! | branch names of which one starts another (`wing`, `wing_tip`) | crash | works: the longest name wins |
-//! | a token named `surfaceX` with a branch `surface` | belongs to it | error: `_` must follow |
+//! | domain names of which one starts another (`wing`, `wing_tip`) | crash | works: the longest name wins |
+//! | a token named `surfaceX` with a domain `surface` | belongs to it | error: `_` must follow |
 //! | group names | four are allowed | any |
 //! | padding of batch 1 with two equally large patterns | crash | works |
 //! | 0 tokens with RoPE | crash | works |
@@ -148,6 +148,7 @@
 
 mod attention;
 mod cache;
+mod deprecated;
 mod error;
 #[cfg(feature = "metal")]
 mod metal;
@@ -163,11 +164,13 @@ pub use attention::{
 };
 pub use cache::{CacheFingerprint, KvCache};
 pub use candle_core;
+#[allow(deprecated, reason = "the alias of one version")]
+pub use deprecated::branch_of;
 pub use error::{AnchorError, AttentionError, PlanError, Unsupported};
 pub use modules::{
     AnchorAttention, AnchorAttentionConfig, AnchorKind, BoundAttention, DomainRuns, DotProductAttention,
     DotProductAttentionConfig, MixedAttention, MixedAttentionConfig, PerceiverAttention, PerceiverAttentionConfig,
-    SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, branch_of,
+    SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
 };
 pub use padding::KeyPadding;
 pub use plan::{AttentionPattern, AttentionPlan, TokenSpec};
