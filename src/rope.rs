@@ -17,6 +17,7 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::AttentionError;
+use crate::modules::projection::LARGEST_WIDTH;
 use crate::ops::{cos, sin, to_dtype};
 
 /// What the RoPE angles depend on besides the positions.
@@ -51,12 +52,16 @@ impl RopeConfig {
 /// number with `coordinates · e ≤ width`.
 ///
 /// # Errors
-/// No pair of channels for each coordinate, or a longest wavelength that is not positive and finite.
+/// No pair of channels for each coordinate, more than 2²⁴ channels, or a longest wavelength that is not positive and finite.
 pub fn wave_numbers(
     width: usize,
     coordinates: usize,
     max_wavelength: f64,
 ) -> std::result::Result<Vec<f32>, AttentionError> {
+    if width > LARGEST_WIDTH {
+        let expected = "at most 16777216 channels";
+        return Err(AttentionError::Value { argument: "head_dim", expected, got: width.to_string() });
+    }
     let per_axis = width.checked_div(coordinates).map_or(0, |channels| channels / 2 * 2);
     if per_axis == 0 {
         let got = format!("{width} channels for {coordinates} coordinates");

@@ -75,7 +75,7 @@ impl Arguments {
             let expected = "[batch < 2³², 1 ≤ heads < 2³², tokens, head_dim ≥ 1]".to_string();
             return Err(AttentionError::Shape { argument: "queries", expected, got: queries.dims().to_vec() });
         }
-        if !queries.dtype().is_float() {
+        if !matches!(queries.dtype(), DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
             let expected = "a float dtype".to_string();
             return Err(AttentionError::DType { argument: "queries", expected, got: queries.dtype() });
         }

@@ -8,14 +8,39 @@ use crate::AttentionError;
 use crate::cache::check_same;
 use crate::ops::{Epilogue, linear};
 
+/// Channels of a token at most. More than any network has; widths up to here can be added and multiplied in 64 bits.
+pub(crate) const LARGEST_WIDTH: usize = 1 << 24;
+
 /// Checks that heads divide the width, and returns head_dim.
 pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
+    check_width("hidden_dim", hidden_dim)?;
     if hidden_dim == 0 || num_heads == 0 || !hidden_dim.is_multiple_of(num_heads) {
         let got = format!("hidden_dim {hidden_dim}, num_heads {num_heads}");
         let expected = "positive and divisible by num_heads";
         return Err(AttentionError::Value { argument: "hidden_dim", expected, got }.into());
     }
     Ok(hidden_dim / num_heads)
+}
+
+/// Checks that a width is not beyond measure.
+pub(super) fn check_width(argument: &'static str, width: usize) -> Result<()> {
+    if width <= LARGEST_WIDTH {
+        return Ok(());
+    }
+    Err(AttentionError::Value { argument, expected: "at most 16777216", got: width.to_string() }.into())
+}
+
+/// Checks that weights that are not there, and so would be drawn at random, fit into memory.
+fn check_drawn((inputs, outputs): (usize, usize), vb: &VarBuilder) -> Result<()> {
+    if vb.contains_tensor("weight") || vb.contains_tensor("weight.0") {
+        return Ok(());
+    }
+    let numbers = inputs.checked_mul(outputs);
+    if numbers.is_some_and(|numbers| Vec::<f32>::new().try_reserve_exact(numbers).is_ok()) {
+        return Ok(());
+    }
+    let (expected, got) = ("small enough for weights that fit into memory", format!("{outputs} × {inputs} numbers"));
+    Err(AttentionError::Value { argument: "width of a layer", expected, got }.into())
 }
 
 /// Checks the shape of an input, `[batch, tokens, width]`, and returns batch and tokens.
@@ -39,6 +64,7 @@ pub(crate) enum Projection {
 impl Projection {
     /// Loads `weight` and `bias`, or `weight.0`, … for each domain.
     pub fn load(widths: (usize, usize), bias: bool, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
+        check_drawn(widths, &vb)?;
         match sharing {
             WeightSharing::Shared => Ok(Self::Shared(candle_nn::linear_b(widths.0, widths.1, bias, vb)?)),
             WeightSharing::PerDomain { domains, square } => {

@@ -129,7 +129,7 @@ impl NormalisationError {
     /// The same error for points that are part of a longer list, where the first of them has this index.
     pub fn counted_from(mut self, first: u64) -> Self {
         if let Self::OutsideBox { point, .. } | Self::NotFinite { point, .. } = &mut self {
-            *point += first;
+            *point = point.saturating_add(first);
         }
         self
     }

@@ -334,9 +334,6 @@ impl AbUptConfig {
     }
 }
 
-/// More than any network has; widths up to here can be added and multiplied in 64 bits.
-const LARGEST_WIDTH: usize = 1 << 24;
-
 /// Checks a width or a number of components.
 pub(super) fn check_width(field: &str, width: usize) -> Result<(), AbUptError> {
     if (1..=LARGEST_WIDTH).contains(&width) {

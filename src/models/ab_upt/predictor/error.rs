@@ -46,6 +46,14 @@ pub enum PredictorError {
         /// The dtype of the network.
         dtype: &'static str,
     },
+    /// Points are counted in 64 bits.
+    #[error("point {first} and the {points} that follow are more than can be counted")]
+    TooManyPoints {
+        /// Index of the first point.
+        first: u64,
+        /// Number of points.
+        points: usize,
+    },
     /// A chunk must hold a point.
     #[error("a chunk must have at least 1 point, got 0")]
     EmptyChunk,
