@@ -97,7 +97,7 @@ inline EMULATOR_UNCHECKED bool mbarrier_try_wait(uint32_t mbarrier, uint32_t par
 }
 
 inline EMULATOR_UNCHECKED void mbarrier_wait(uint32_t mbarrier, uint32_t parity, Place place = Place::current()) {
-    while (!mbarrier_try_wait(mbarrier, parity, place)) {
+    while (!ptx::mbarrier_try_wait(mbarrier, parity, place)) {
     }
 }
 

@@ -40,11 +40,7 @@ pub fn compiled(kernels: &'static LazyKernels) -> Result<&'static Kernels> {
 }
 
 /// A test; ignored without what compiles its kernels, with the reason in its name.
-pub fn trial<C>(
-    name: &str,
-    compiler: &Result<C, String>,
-    test: impl FnOnce() -> Result<()> + Send + 'static,
-) -> Trial {
+pub fn trial<C>(name: &str, compiler: &Result<C, String>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     let title = match compiler {
         Ok(_) => name.to_string(),
         Err(reason) => format!("{name} ({reason})"),

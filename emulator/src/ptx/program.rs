@@ -71,7 +71,11 @@ impl Program {
         let flat = kernel.instructions.iter().map(|instruction| flatten(instruction, opcodes, &kernel.registers));
         let flat = flat.collect::<Result<Vec<_>>>()?;
         let last = flat.last().context("a kernel without instructions")?;
-        ensure!(last.flow != Flow::Next && last.guard.is_none(), "line {}: the kernel goes on behind its end", last.line);
+        ensure!(
+            last.flow != Flow::Next && last.guard.is_none(),
+            "line {}: the kernel goes on behind its end",
+            last.line
+        );
         let slots = Slots::assign(&flat, &kernel.registers)?;
         ensure!(slots.count() <= MOST_SLOTS, "{} slots for registers, at most {MOST_SLOTS} fit", slots.count());
         let mut program = Self {

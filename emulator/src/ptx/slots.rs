@@ -43,7 +43,8 @@ impl Slots {
                 let Part::Accumulate(registers) = part else { continue };
                 let first = self.registers[registers[0]];
                 let place = |number: u32| first.map(|first| first + number);
-                let together = (0..).zip(registers).all(|(number, &register)| self.registers[register] == place(number));
+                let together =
+                    (0..).zip(registers).all(|(number, &register)| self.registers[register] == place(number));
                 let line = instruction.line;
                 ensure!(together, "line {line}: these registers are accumulators of another wgmma in another order");
                 if first.is_none() {

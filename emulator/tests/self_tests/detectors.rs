@@ -4,8 +4,8 @@ use bytemuck::{NoUninit, Pod, Zeroable};
 use half::f16;
 use libtest_mimic::Trial;
 
-use FindingKind::*;
 use super::Way;
+use FindingKind::*;
 use emulator::{Finding, FindingKind, Kernels, Launch, TensorMap};
 
 /// Ascending, descending and a few random orders.
