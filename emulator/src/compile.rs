@@ -168,7 +168,7 @@ impl Compiler {
         units
             .iter()
             .map(|unit| {
-                let key = self.key(&[headers.as_slice(), &[unit.clone()]].concat(), &[])?;
+                let key = self.key(&[headers.as_slice(), std::slice::from_ref(unit)].concat(), &[])?;
                 let stem = unit.file_stem().unwrap_or_default().to_string_lossy();
                 cached(&format!("{name}-{stem}-{key:016x}.o"), |object| {
                     let mut command = Command::new(&self.command);
