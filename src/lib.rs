@@ -148,6 +148,7 @@
 
 mod attention;
 mod cache;
+mod checks;
 mod deprecated;
 mod error;
 mod files;
@@ -159,6 +160,7 @@ mod ops;
 mod padding;
 pub mod plan;
 mod rope;
+mod through_candle;
 
 pub use attention::{
     AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::AttentionError;
-use crate::error::without_backtrace;
 use crate::files::{UniqueKeys, check_header, read_regular};
+use crate::through_candle::without_backtrace;
 
 /// One kind of cache file.
 pub(crate) struct CacheFormat {

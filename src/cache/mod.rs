@@ -10,9 +10,11 @@ use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::file::{CacheFormat, not_a_cache};
-use crate::error::without_backtrace;
+use crate::checks::{check_batch, check_heads, check_same, check_tokens};
+use crate::error::{AttentionError, PlanError};
+use crate::padding::KeyPadding;
 use crate::plan::CacheLayout;
-use crate::{AttentionError, KeyPadding};
+use crate::through_candle::without_backtrace;
 
 /// Version of the file format and of what the tensors mean. A file of another version is refused.
 const FORMAT_VERSION: u32 = 1;
@@ -83,14 +85,12 @@ impl KvCache {
         let (mut sizes, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for (name, key, value) in groups {
             validate::check_shapes(&key, &value)?;
-            let (batch, heads, tokens, head_dim) = dims4("cache keys", &key)?;
+            let (batch, heads, tokens, head_dim) = check_heads("cache keys", &key)?;
             let reference = keys.first().unwrap_or(&key);
-            let (first_batch, first_heads, _, first_dim) = dims4("cache keys", reference)?;
+            let (first_batch, first_heads, _, first_dim) = check_heads("cache keys", reference)?;
             if (batch, heads, head_dim) != (first_batch, first_heads, first_dim) {
                 let expected = format!("{:?} up to the number of tokens", reference.dims());
-                return Err(
-                    AttentionError::Shape { argument: "cache groups", expected, got: key.dims().to_vec() }.into()
-                );
+                return Err(AttentionError::shape("cache groups", expected, key.dims()).into());
             }
             check_same("cache groups", ("first group", reference), &key)?;
             sizes.push((name.into(), tokens));
@@ -110,8 +110,7 @@ impl KvCache {
 
     fn with_padding(mut self, padding: Option<KeyPadding>) -> Result<Self> {
         if let Some(padding) = &padding {
-            let groups = || self.layout.names().join(", ");
-            crate::padding::check(padding, self.batch(), self.layout.tokens(), groups)?;
+            padding.check(self.batch(), self.layout.tokens(), || self.layout.names().join(", "))?;
         }
         // A full mask is as good as none.
         self.padding = padding.filter(|padding| !padding.is_full());
@@ -149,7 +148,7 @@ impl KvCache {
     /// The cache has no such group.
     pub fn group(&self, name: &str) -> Result<(Tensor, Tensor)> {
         let group = self.layout.group(name).ok_or_else(|| {
-            AttentionError::from(crate::PlanError::NotInCache { group: name.to_string(), cached: self.layout.names() })
+            AttentionError::from(PlanError::NotInCache { group: name.to_string(), cached: self.layout.names() })
         })?;
         Ok((self.keys.narrow(2, group.start, group.len)?, self.values.narrow(2, group.start, group.len)?))
     }
@@ -171,10 +170,7 @@ impl KvCache {
 
     /// Checks that a layer with these heads, head_dim, dtype and device may use the cache for this batch.
     pub(crate) fn check(&self, queries: &Tensor) -> std::result::Result<(), AttentionError> {
-        let &[batch, heads, _, head_dim] = queries.dims() else {
-            let expected = "[batch, heads, tokens, head_dim]".to_string();
-            return Err(AttentionError::Shape { argument: "queries", expected, got: queries.dims().to_vec() });
-        };
+        let (batch, heads, _, head_dim) = check_heads("queries", queries)?;
         let own = self.fingerprint();
         let compare = |what, expected: usize, got: usize| match expected == got {
             true => Ok(()),
@@ -182,9 +178,7 @@ impl KvCache {
         };
         compare("the number of heads", heads, own.heads)?;
         compare("head_dim", head_dim, own.head_dim)?;
-        if self.batch() != batch && self.batch() != 1 {
-            return Err(AttentionError::Batch { argument: "cache", expected: batch, got: self.batch() });
-        }
+        check_batch("cache", batch, self.batch())?;
         check_same("cache", ("input", queries), &self.keys)
     }
 
@@ -223,10 +217,7 @@ impl KvCache {
             validate::check_groups(header.groups.len())?;
             validate::check_shapes(&keys, &values)?;
             let layout = CacheLayout::new(header.groups).map_err(AttentionError::from)?;
-            let (expected, got, groups) = (layout.tokens(), keys.dims()[2], layout.names().join(", "));
-            if expected != got {
-                return Err(AttentionError::TokenCount { argument: "cache keys", expected, got, groups }.into());
-            }
+            check_tokens("cache keys", layout.tokens(), keys.dims()[2], || layout.names().join(", "))?;
             let padding = mask.map(|mask| KeyPadding::from_mask(&mask)).transpose()?;
             let cache = Self { keys, values, layout, padding: None }.with_padding(padding)?;
             validate::check_finite("cache keys", &cache.keys, cache.padding())?;
@@ -262,28 +253,4 @@ impl KvCache {
         let (header, mut tensors) = FORMAT.read(path)?;
         Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?.to_device(device)
     }
-}
-
-fn dims4(argument: &'static str, tensor: &Tensor) -> std::result::Result<(usize, usize, usize, usize), AttentionError> {
-    tensor.dims4().map_err(|_| {
-        let expected = "[batch, heads, tokens, head_dim]".to_string();
-        AttentionError::Shape { argument, expected, got: tensor.dims().to_vec() }
-    })
-}
-
-/// Checks that a tensor shares dtype and device with another one, whose name is for the error.
-pub(crate) fn check_same(
-    argument: &'static str,
-    (name, expected): (&'static str, &Tensor),
-    got: &Tensor,
-) -> std::result::Result<(), AttentionError> {
-    if expected.dtype() != got.dtype() {
-        let expected = format!("{:?}, the dtype of the {name}", expected.dtype());
-        return Err(AttentionError::DType { argument, expected, got: got.dtype() });
-    }
-    if !expected.device().same_device(got.device()) {
-        let (expected, got) = (expected.device().location(), got.device().location());
-        return Err(AttentionError::Device { argument, expected, got });
-    }
-    Ok(())
 }

@@ -1,25 +1,21 @@
 //! What every cache must be made of, wherever its tensors come from.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, Tensor};
 
-use super::{check_same, dims4};
+use crate::checks::{check_float, check_heads, check_same};
+use crate::error::AttentionError;
 use crate::ops::is_finite;
-use crate::{AttentionError, KeyPadding};
+use crate::padding::KeyPadding;
 
 /// Checks keys and values: `[batch, heads ≥ 1, tokens, head_dim ≥ 1]`, alike, in a dtype that attention computes in.
 pub(super) fn check_shapes(keys: &Tensor, values: &Tensor) -> Result<(), AttentionError> {
-    let (_, heads, _, head_dim) = dims4("cache keys", keys)?;
-    if !matches!(keys.dtype(), DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
-        let (expected, got) = ("f16, bf16, f32 or f64".to_string(), keys.dtype());
-        return Err(AttentionError::DType { argument: "cache keys", expected, got });
-    }
+    let (_, heads, _, head_dim) = check_heads("cache keys", keys)?;
+    check_float("cache keys", keys)?;
     if heads == 0 || head_dim == 0 {
-        let expected = "[batch, heads ≥ 1, tokens, head_dim ≥ 1]".to_string();
-        return Err(AttentionError::Shape { argument: "cache keys", expected, got: keys.dims().to_vec() });
+        return Err(AttentionError::shape("cache keys", "[batch, heads ≥ 1, tokens, head_dim ≥ 1]", keys.dims()));
     }
     if values.dims() != keys.dims() {
-        let expected = format!("{:?} as the keys", keys.dims());
-        return Err(AttentionError::Shape { argument: "cache values", expected, got: values.dims().to_vec() });
+        return Err(AttentionError::shape("cache values", format!("{:?} as the keys", keys.dims()), values.dims()));
     }
     check_same("cache values", ("keys", keys), values)
 }
@@ -27,9 +23,7 @@ pub(super) fn check_shapes(keys: &Tensor, values: &Tensor) -> Result<(), Attenti
 /// The error for a cache without groups.
 pub(super) fn check_groups(count: usize) -> Result<(), AttentionError> {
     match count {
-        0 => {
-            Err(AttentionError::Value { argument: "cache groups", expected: "at least one group", got: "none".into() })
-        }
+        0 => Err(AttentionError::value("cache groups", "at least one group", "none")),
         _ => Ok(()),
     }
 }
@@ -40,7 +34,7 @@ pub(super) fn check_finite(
     tensor: &Tensor,
     padding: Option<&KeyPadding>,
 ) -> candle_core::Result<()> {
-    let refuse = || AttentionError::Value { argument, expected: "finite", got: "NaN or infinity".to_string() };
+    let refuse = || AttentionError::value(argument, "finite", "NaN or infinity");
     if is_finite(tensor)? {
         return Ok(());
     }

@@ -3,9 +3,11 @@
 use candle_core::{Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
-use super::untied::{DomainRuns, UntiedLinear, WeightSharing};
-use crate::AttentionError;
-use crate::cache::check_same;
+use super::domains::DomainRuns;
+use super::sharing::WeightSharing;
+use super::untied::UntiedLinear;
+use crate::checks::{check_input, check_same};
+use crate::error::AttentionError;
 use crate::ops::{Epilogue, linear};
 
 /// Channels of a token at most. More than any network has; widths up to here can be added and multiplied in 64 bits.
@@ -16,18 +18,17 @@ pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
     check_width("hidden_dim", hidden_dim)?;
     if hidden_dim == 0 || num_heads == 0 || !hidden_dim.is_multiple_of(num_heads) {
         let got = format!("hidden_dim {hidden_dim}, num_heads {num_heads}");
-        let expected = "positive and divisible by num_heads";
-        return Err(AttentionError::Value { argument: "hidden_dim", expected, got }.into());
+        return Err(AttentionError::value("hidden_dim", "positive and divisible by num_heads", got).into());
     }
     Ok(hidden_dim / num_heads)
 }
 
 /// Checks that a width is not beyond measure.
 pub(super) fn check_width(argument: &'static str, width: usize) -> Result<()> {
-    if width <= LARGEST_WIDTH {
-        return Ok(());
+    match width <= LARGEST_WIDTH {
+        true => Ok(()),
+        false => Err(AttentionError::value(argument, "at most 16777216", width).into()),
     }
-    Err(AttentionError::Value { argument, expected: "at most 16777216", got: width.to_string() }.into())
 }
 
 /// Checks that weights that are not there, and so would be drawn at random, fit into memory.
@@ -39,19 +40,8 @@ fn check_drawn((inputs, outputs): (usize, usize), vb: &VarBuilder) -> Result<()>
     if numbers.is_some_and(|numbers| Vec::<f32>::new().try_reserve_exact(numbers).is_ok()) {
         return Ok(());
     }
-    let (expected, got) = ("small enough for weights that fit into memory", format!("{outputs} × {inputs} numbers"));
-    Err(AttentionError::Value { argument: "width of a layer", expected, got }.into())
-}
-
-/// Checks the shape of an input, `[batch, tokens, width]`, and returns batch and tokens.
-pub(crate) fn check_input(argument: &'static str, x: &Tensor, width: usize) -> Result<(usize, usize)> {
-    match x.dims() {
-        &[batch, tokens, got] if got == width => Ok((batch, tokens)),
-        dims => {
-            let expected = format!("[batch, tokens, {width}]");
-            Err(AttentionError::Shape { argument, expected, got: dims.to_vec() }.into())
-        }
-    }
+    let got = format!("{outputs} × {inputs} numbers");
+    Err(AttentionError::value("width of a layer", "small enough for weights that fit into memory", got).into())
 }
 
 /// The weight of one projection: shared by all tokens, or one for each domain.

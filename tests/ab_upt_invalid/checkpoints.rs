@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_mixed_attention::models::ab_upt::{
-    AbUpt, AbUptConfig, AbUptInput, Checkpoint, CheckpointError, Geometry, PredictorError, TensorProblem,
+    AbUpt, AbUptConfig, AbUptError, AbUptInput, Checkpoint, Geometry, TensorProblem,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -31,7 +31,7 @@ fn weights() -> Result<HashMap<String, Tensor>> {
     Ok(candle_core::safetensors::load(stored("weights.safetensors"), &Device::Cpu)?)
 }
 
-fn load(path: &Path) -> Result<AbUpt, CheckpointError> {
+fn load(path: &Path) -> Result<AbUpt, AbUptError> {
     Checkpoint::open(path)?.load(&config(), DType::F32, &Device::Cpu)
 }
 
@@ -108,7 +108,7 @@ fn problems(folder: &Path, weights: &HashMap<String, Tensor>) -> Result<(Vec<Ten
     let message = error.to_string();
     assert_eq!(checked, message, "check and load say the same");
     match error {
-        CheckpointError::Tensors { problems, .. } => Ok((problems, message)),
+        AbUptError::Tensors { problems, .. } => Ok((problems, message)),
         other => panic!("{other}"),
     }
 }
@@ -204,7 +204,7 @@ fn numbers_that_no_weight_has_are_listed() -> Result<()> {
         candle_core::safetensors::save(&weights, &path)?;
         let problems = match Checkpoint::open(&path)?.load(&config(), dtype, &Device::Cpu) {
             Ok(_) => Vec::new(),
-            Err(CheckpointError::Tensors { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+            Err(AbUptError::Tensors { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
             Err(other) => panic!("{case}: {other}"),
         };
         assert_eq!(problems, expected, "{case}");
@@ -227,8 +227,7 @@ fn errors_say_everything_once_and_without_a_backtrace() -> Result<()> {
         backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
     };
     assert_ne!(traced().to_string(), error.to_string());
-    assert_eq!(CheckpointError::from(traced()).to_string(), "first");
-    assert_eq!(PredictorError::from(traced()).to_string(), "first");
+    assert_eq!(AbUptError::from(traced()).to_string(), "first");
     Ok(())
 }
 
@@ -414,9 +413,9 @@ fn tensor_pickle(shape: &[i64]) -> Vec<u8> {
     let shape_numbers: Vec<u8> = shape.iter().flat_map(number).collect();
     let strides: Vec<u8> = shape.iter().flat_map(|_| number(&0)).collect();
     [
-        b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n",
+        &b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"[..],
         b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x10tQK\x00(",
-        &shape_numbers[..],
+        &shape_numbers,
         b"t(",
         &strides,
         b"t\x89ccollections\nOrderedDict\n)RtRs.",

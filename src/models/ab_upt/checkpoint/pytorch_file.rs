@@ -14,9 +14,9 @@ use serde_json::Value;
 use zip::read::ZipFile;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::error::{CheckpointError, io_error, not_readable};
 use super::pickle::{Object, Pickle, Place};
 use crate::files::open_regular;
+use crate::models::ab_upt::error::AbUptError;
 
 const FORMAT: &str = "PyTorch";
 
@@ -55,10 +55,10 @@ pub(super) struct StridedTensor {
 }
 
 impl PytorchFile {
-    pub fn open(path: &Path) -> std::result::Result<Self, CheckpointError> {
-        let refuse = |reason: String| not_readable(path, FORMAT, reason);
-        let file = open_regular(path).map_err(io_error(path))?;
-        let length = file.metadata().map_err(io_error(path))?.len();
+    pub fn open(path: &Path) -> std::result::Result<Self, AbUptError> {
+        let refuse = |reason: String| AbUptError::format(path, FORMAT, reason);
+        let file = open_regular(path).map_err(AbUptError::io(path))?;
+        let length = file.metadata().map_err(AbUptError::io(path))?.len();
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| refuse(error.to_string()))?;
         let names = archive.file_names().filter_map(|name| name.ok().map(|name| name.into_owned()));
         let pickle = names.into_iter().find(|name| name == PICKLE || name.ends_with(&format!("/{PICKLE}")));
@@ -102,10 +102,10 @@ impl PytorchFile {
     }
 
     /// Reads a tensor.
-    pub fn tensor(&self, name: &str) -> std::result::Result<Tensor, CheckpointError> {
+    pub fn tensor(&self, name: &str) -> std::result::Result<Tensor, AbUptError> {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() };
         let tensor = self.tensors.get(name).ok_or_else(missing)?;
-        let refuse = |reason: String| not_readable(&self.path, FORMAT, format!("tensor '{name}': {reason}"));
+        let refuse = |reason: String| AbUptError::format(&self.path, FORMAT, format!("tensor '{name}': {reason}"));
         // A poisoned lock only means that another thread panicked while it read.
         let mut archive = self.archive.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let storage = read_entry(&mut archive, tensor.storage, self.length).map_err(refuse)?;
