@@ -14,6 +14,8 @@
 mod args;
 mod demo;
 mod ellipsoid;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod input;
 pub mod inspect;
 mod interrupt;

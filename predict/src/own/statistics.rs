@@ -31,7 +31,7 @@ pub fn read(path: &Path, config: &AbUptConfig) -> Result<Normalisation> {
 }
 
 /// The keys of a file that is flat: YAML always, JSON by what it holds.
-fn flat_keys(path: &Path) -> Result<Option<Map<String, Value>>> {
+pub fn flat_keys(path: &Path) -> Result<Option<Map<String, Value>>> {
     let name = || path.display().to_string();
     let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
     let text = read_text(path).with_context(|| format!("cannot read {}", name()))?;
