@@ -64,22 +64,9 @@ impl Loader {
     }
 }
 
-/// Whether weights that are stored in one dtype can be had in another. candle's conversion of 8-bit floats to f64 calls
-/// itself without end.
-fn is_read(stored: DType, wanted: DType) -> bool {
-    match stored {
-        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => true,
-        DType::F8E4M3 => wanted != DType::F64,
-        _ => false,
-    }
-}
-
-/// What came instead of a dtype that can be read.
-fn unreadable(stored: DType, wanted: DType) -> String {
-    match stored {
-        DType::F8E4M3 => format!("{}, which cannot be read as {}", stored.as_str(), wanted.as_str()),
-        _ => stored.as_str().to_string(),
-    }
+/// Whether weights of this dtype can be read. candle has names for smaller floats, but does not compute with them.
+fn is_read(stored: DType) -> bool {
+    matches!(stored, DType::F8E4M3 | DType::F16 | DType::BF16 | DType::F32 | DType::F64)
 }
 
 impl SimpleBackend for Loader {
@@ -92,8 +79,8 @@ impl SimpleBackend for Loader {
             Some(stored) if stored.shape != expected => {
                 TensorProblem::Shape { name: name.to_string(), expected, got: stored.shape.clone() }
             }
-            Some(stored) if !is_read(stored.dtype, dtype) => {
-                TensorProblem::Dtype { name: name.to_string(), got: unreadable(stored.dtype, dtype) }
+            Some(stored) if !is_read(stored.dtype) => {
+                TensorProblem::Dtype { name: name.to_string(), got: stored.dtype.as_str().to_string() }
             }
             Some(_) if self.dry => return Tensor::zeros(shape, dtype, device),
             Some(stored) => return self.read(&mut notes, name, stored, dtype, device),
@@ -111,8 +98,8 @@ impl SimpleBackend for Loader {
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() }.bt();
         let stored = self.checkpoint.tensors().get(name).ok_or_else(missing)?;
-        if !is_read(stored.dtype, dtype) {
-            candle_core::bail!("{name} must be of a floating type, got {}", unreadable(stored.dtype, dtype));
+        if !is_read(stored.dtype) {
+            candle_core::bail!("{name} must be of a floating type, got {}", stored.dtype.as_str());
         }
         let mut notes = self.notes();
         notes.used.insert(name.to_string());
