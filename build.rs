@@ -10,11 +10,11 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::{env, fs, thread};
 
-#[path = "kernels/cuda/recipes.rs"]
+#[path = "src/kernels/cuda/recipes.rs"]
 mod recipes;
 #[allow(dead_code, reason = "the launch uses the rest")]
-#[path = "src/attention/cuda/tuning.rs"]
-mod tuning;
+#[path = "src/kernels/cuda/tiling.rs"]
+mod tiling;
 
 use recipes::{Recipe, Target};
 
@@ -25,7 +25,8 @@ const TOOLKIT_VARIABLES: [&str; 4] = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CU
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/attention/cuda/tuning.rs");
+    println!("cargo:rerun-if-changed=src/kernels/cuda/recipes.rs");
+    println!("cargo:rerun-if-changed=src/kernels/cuda/tiling.rs");
     println!("cargo:rerun-if-changed={KERNELS}");
     println!("cargo:rerun-if-env-changed=NVCC");
     for variable in TOOLKIT_VARIABLES {

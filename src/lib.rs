@@ -49,6 +49,9 @@
 mod attention;
 mod cache;
 mod error;
+#[doc(hidden)]
+pub mod kernels;
+mod lock;
 #[cfg(feature = "metal")]
 mod metal;
 pub mod models;
@@ -56,6 +59,7 @@ pub mod modules;
 mod ops;
 mod padding;
 pub mod plan;
+mod recent;
 mod rope;
 
 pub use attention::{

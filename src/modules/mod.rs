@@ -5,7 +5,6 @@
 
 mod anchor;
 mod dot_product;
-mod last_plan;
 mod mixed;
 mod perceiver;
 pub(crate) mod projection;
