@@ -145,48 +145,48 @@ pub enum PlanError {
     Anchors(#[from] AnchorError),
 }
 
-/// Why branches and tokens do not make an anchor-attention plan.
+/// Why domains and tokens do not make an anchor-attention plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AnchorError {
-    /// No branch was named.
-    #[error("anchor attention needs at least one branch, got none")]
-    NoBranches,
-    /// Two branches have the same name.
-    #[error("branch '{branch}' is named twice")]
-    DuplicateBranch {
-        /// The branch.
-        branch: String,
+    /// No domain was named.
+    #[error("anchor attention needs at least one domain, got none")]
+    NoDomains,
+    /// Two domains have the same name.
+    #[error("domain '{domain}' is named twice")]
+    DuplicateDomain {
+        /// The domain.
+        domain: String,
     },
-    /// Cross and joint attention need a second branch.
-    #[error("{kind} anchor attention needs at least two branches, got {got:?}; with one, use self attention")]
-    TooFewBranches {
+    /// Cross and joint attention need a second domain.
+    #[error("{kind} anchor attention needs at least two domains, got {got:?}; with one, use self attention")]
+    TooFewDomains {
         /// `"cross"` or `"joint"`.
         kind: &'static str,
-        /// The branches.
+        /// The domains.
         got: Vec<String>,
     },
-    /// A token group belongs to no branch.
-    #[error("group '{group}' belongs to no branch: its name starts with none of {branches:?} followed by '_'")]
-    UnknownBranch {
+    /// A token group belongs to no domain.
+    #[error("group '{group}' belongs to no domain: its name starts with none of {domains:?} followed by '_'")]
+    UnknownDomain {
         /// The group.
         group: String,
-        /// The configured branches.
-        branches: Vec<String>,
+        /// The configured domains.
+        domains: Vec<String>,
     },
-    /// A branch has no token group.
-    #[error("branch '{branch}' has no token group; the groups are {groups:?}")]
-    BranchWithoutTokens {
-        /// The branch.
-        branch: String,
+    /// A domain has no token group.
+    #[error("domain '{domain}' has no token group; the groups are {groups:?}")]
+    DomainWithoutTokens {
+        /// The domain.
+        domain: String,
         /// The groups that came.
         groups: Vec<String>,
     },
-    /// A branch has no anchor group.
-    #[error("branch '{branch}' lacks its anchor group '{anchors}'; the groups are {groups:?}")]
+    /// A domain has no anchor group.
+    #[error("domain '{domain}' lacks its anchor group '{anchors}'; the groups are {groups:?}")]
     MissingAnchors {
-        /// The branch.
-        branch: String,
+        /// The domain.
+        domain: String,
         /// The expected name of its anchor group.
         anchors: String,
         /// The groups that came.

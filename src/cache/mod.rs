@@ -20,8 +20,8 @@ const FORMAT: CacheFormat =
 
 /// Keys (after rotation) and values of some token groups, with their padding.
 ///
-/// Filled by [`MixedAttention::forward_with_cache`](crate::MixedAttention::forward_with_cache) and used by
-/// [`forward_cached`](crate::MixedAttention::forward_cached). It owns compact copies, so that nothing else of the first
+/// Filled by [`MixedAttention::forward_and_cache`](crate::MixedAttention::forward_and_cache) and used by
+/// [`forward_from_cache`](crate::MixedAttention::forward_from_cache). It owns compact copies, so that nothing else of the first
 /// pass stays in memory. Its [`fingerprint`](Self::fingerprint) is checked on every use. Cheap to clone.
 ///
 /// ```

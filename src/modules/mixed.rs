@@ -115,7 +115,7 @@ impl MixedAttention {
     ///
     /// # Errors
     /// Shapes, options or plan that do not fit; a plan with cached groups (see
-    /// [`forward_cached`](Self::forward_cached)).
+    /// [`forward_from_cache`](Self::forward_from_cache)).
     pub fn forward(&self, x: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
         self.check(x, plan, options)?;
         plan.resolve(None).map_err(AttentionError::from)?;
@@ -150,7 +150,7 @@ impl MixedAttention {
     ///
     /// # Errors
     /// As [`forward`](Self::forward); no group to cache, or an unknown one.
-    pub fn forward_with_cache(
+    pub fn forward_and_cache(
         &self,
         x: &Tensor,
         plan: &AttentionPlan,
@@ -169,7 +169,7 @@ impl MixedAttention {
     ///
     /// # Errors
     /// As [`forward`](Self::forward); a cache of another layer, batch size, dtype or device, or one that lacks a group.
-    pub fn forward_cached(
+    pub fn forward_from_cache(
         &self,
         x: &Tensor,
         plan: &AttentionPlan,

@@ -1,6 +1,6 @@
 //! Attention layers with weights: projections, plan, fused op, output projection.
 //!
-//! All of them are [`MixedAttention`] or the fused op under a plan: anchor attention makes its patterns from branch
+//! All of them are [`MixedAttention`] or the fused op under a plan: anchor attention makes its patterns from domain
 //! names, dot-product attention is a plan of one group, perceiver attention a plan whose keys are all cached.
 
 mod anchor;
@@ -10,7 +10,7 @@ mod perceiver;
 pub(crate) mod projection;
 mod untied;
 
-pub use anchor::{AnchorAttention, AnchorAttentionConfig, AnchorKind, anchor_patterns, branch_of};
+pub use anchor::{AnchorAttention, AnchorAttentionConfig, AnchorKind, anchor_patterns, domain_of};
 pub use dot_product::{DotProductAttention, DotProductAttentionConfig};
 pub use mixed::{BoundAttention, MixedAttention, MixedAttentionConfig};
 pub use perceiver::{PerceiverAttention, PerceiverAttentionConfig};

@@ -5,7 +5,7 @@ use candle_nn::init::DEFAULT_KAIMING_NORMAL;
 use candle_nn::{Init, Linear, VarBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::anchor::branch_of;
+use super::anchor::domain_of;
 use crate::ops::{Epilogue, linear};
 use crate::{AnchorError, AttentionError, TokenSpec};
 
@@ -32,7 +32,7 @@ pub enum WeightSharing {
     #[default]
     Shared,
     /// One set of weights for each domain, stored as `weight.0`, `weight.1`, … in the order of `domains`. A token group
-    /// belongs to the domain that [`branch_of`] finds.
+    /// belongs to the domain that [`domain_of`] finds.
     PerDomain {
         /// Names of the domains.
         domains: Vec<String>,
@@ -86,9 +86,9 @@ impl DomainRuns {
     pub fn of_groups<S: AsRef<str>>(tokens: &[TokenSpec], domains: &[S]) -> std::result::Result<Self, AnchorError> {
         let mut runs = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let domain = branch_of(&token.name, domains).ok_or_else(|| AnchorError::UnknownBranch {
+            let domain = domain_of(&token.name, domains).ok_or_else(|| AnchorError::UnknownDomain {
                 group: token.name.clone(),
-                branches: domains.iter().map(|domain| domain.as_ref().to_string()).collect(),
+                domains: domains.iter().map(|domain| domain.as_ref().to_string()).collect(),
             })?;
             let position = domains.iter().position(|name| name.as_ref() == domain);
             runs.extend(position.zip(token.size));

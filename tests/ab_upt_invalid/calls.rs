@@ -204,7 +204,7 @@ fn fields_that_do_not_exist() -> Result<()> {
     refused("a field of another domain", fields.at_anchors("wing", "shear"), &["'wing_shear'", "wing_tip_shear"]);
     refused("an unknown domain", fields.at_anchors("tail", "pressure"), &["'tail_pressure'", "wing_pressure"]);
     refused("queries that were not given", fields.at_queries("wing_tip", "heat"), &["'query_wing_tip_heat'"]);
-    let later = model.forward_cached([("wing", points(1, 2)?)], &output.cache)?;
+    let later = model.forward_from_cache([("wing", points(1, 2)?)], &output.cache)?;
     refused("anchors of a later pass", later.at_anchors("wing", "pressure"), &["'wing_pressure'", "query_wing"]);
     Ok(())
 }

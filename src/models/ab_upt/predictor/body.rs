@@ -83,7 +83,7 @@ impl EncodedBody {
         let config = predictor.domain("queries", domain)?;
         let argument = queries_of(domain);
         let positions = predictor.positions(&argument, first, positions)?;
-        let fields = predictor.model().forward_cached([(domain, positions)], &self.cache)?;
+        let fields = predictor.model().forward_from_cache([(domain, positions)], &self.cache)?;
         let field = |name: &str| -> CandleResult<_> { fields.at_queries(domain, name)?.squeeze(0) };
         PredictedFields::denormalise(predictor, config, &argument, first, field)
     }
