@@ -15,12 +15,12 @@ pub struct Address<'a> {
 
 impl<'a> Address<'a> {
     /// Of a buffer that kernels read.
-    pub fn of<T>(slice: Option<&'a CudaSlice<T>>, stream: &'a CudaStream) -> Self {
+    pub fn of<T: 'a>(slice: Option<&'a CudaSlice<T>>, stream: &'a CudaStream) -> Self {
         Self::with_guard(slice.map(|slice| slice.device_ptr(stream)))
     }
 
     /// Of a buffer that kernels write.
-    pub fn of_mut<T>(slice: Option<&'a mut CudaSlice<T>>, stream: &'a CudaStream) -> Self {
+    pub fn of_mut<T: 'a>(slice: Option<&'a mut CudaSlice<T>>, stream: &'a CudaStream) -> Self {
         Self::with_guard(slice.map(|slice| slice.device_ptr_mut(stream)))
     }
 
@@ -29,12 +29,12 @@ impl<'a> Address<'a> {
     }
 
     /// Of the storage of an operand.
-    pub fn of_storage<T: CudaDType>(storage: &'a CudaStorage, stream: &'a CudaStream) -> Result<Self> {
+    pub fn of_storage<T: CudaDType + 'a>(storage: &'a CudaStorage, stream: &'a CudaStream) -> Result<Self> {
         Ok(Self::of(Some(storage.as_cuda_slice::<T>()?), stream))
     }
 
     /// Of a tensor that is no operand of the op, with its layout.
-    pub fn of_tensor<T: CudaDType>(
+    pub fn of_tensor<T: CudaDType + 'a>(
         (storage, layout): &'a (impl Deref<Target = Storage>, &'a Layout),
         stream: &'a CudaStream,
     ) -> Result<(Self, &'a Layout)> {

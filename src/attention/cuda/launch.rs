@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::cuda::{CudaDType, WrapErr};
-use candle_core::{CudaStorage, Result, Tensor};
+use candle_core::{CudaStorage, Layout, Result, Tensor};
 
 use super::addresses::Address;
 use super::device_plan::{DevicePlan, DevicePlans};
@@ -42,10 +42,11 @@ pub fn run<T: CudaDType + DeviceRepr>(
     let queries = Address::of_storage::<T>(operands.queries.0, stream)?;
     let keys = Address::of_storage::<T>(operands.keys.0, stream)?;
     let values = Address::of_storage::<T>(operands.values.0, stream)?;
-    let operand =
-        |address: &Address, layout| TensorRows::of(layout, bytes, false).map(|rows| RowView::new(address.value, rows));
+    let view = |address: &Address<'_>, layout: &Layout, broadcast: bool| {
+        TensorRows::of(layout, bytes, broadcast).map(|rows| RowView::new(address.value, rows))
+    };
     let mut input =
-        KeyValueViews { keys: operand(&keys, operands.keys.1)?, values: operand(&values, operands.values.1)? };
+        KeyValueViews { keys: view(&keys, operands.keys.1, false)?, values: view(&values, operands.values.1, false)? };
 
     let rope = arguments.rope.as_ref().map(Tensor::storage_and_layout);
     let rope = rope.as_ref().map(|rope| Address::of_tensor::<f32>(rope, stream)).transpose()?;
@@ -63,11 +64,10 @@ pub fn run<T: CudaDType + DeviceRepr>(
         }
         None => None,
     };
-    let cached = |(address, layout): &(Address, _)| {
-        TensorRows::of(layout, bytes, broadcast).map(|rows| RowView::new(address.value, rows))
-    };
     let cache_views = match &cache {
-        Some((keys, values)) => KeyValueViews { keys: cached(keys)?, values: cached(values)? },
+        Some(((keys, key_layout), (values, value_layout))) => {
+            KeyValueViews { keys: view(keys, key_layout, broadcast)?, values: view(values, value_layout, broadcast)? }
+        }
         None => KeyValueViews::default(),
     };
 
@@ -89,7 +89,7 @@ pub fn run<T: CudaDType + DeviceRepr>(
     let arrivals = Address::of_mut(arrivals.as_mut(), stream);
     let output = Address::of_mut(Some(output), stream);
     let tensors = Tensors {
-        queries: operand(&queries, operands.queries.1)?,
+        queries: view(&queries, operands.queries.1, false)?,
         input,
         cache: cache_views,
         angles,
