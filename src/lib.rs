@@ -148,6 +148,7 @@
 
 mod attention;
 mod cache;
+mod checks;
 mod deprecated;
 mod error;
 #[doc(hidden)]
@@ -162,6 +163,7 @@ mod padding;
 pub mod plan;
 mod recent;
 mod rope;
+mod through_candle;
 
 pub use attention::{
     AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,

@@ -174,8 +174,8 @@ impl Call {
     ) -> Result<Launch<AttentionArguments>, AttentionError> {
         let blocks = self.tiling.blocks(sizes.items, self.workers);
         let (Ok(blocks @ ..=MOST_BLOCKS), Ok(item_count)) = (u32::try_from(blocks), u32::try_from(sizes.items)) else {
-            let (expected, got) = ("at most 2147483647 work items in one launch", sizes.items.to_string());
-            return Err(AttentionError::Value { argument: "plan", expected, got });
+            let expected = "at most 2147483647 work items in one launch";
+            return Err(AttentionError::value("plan", expected, sizes.items));
         };
         Ok(Launch {
             kernel: self.tiling.kernel_name(self.element),
