@@ -85,6 +85,10 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
+/// On CUDA a call can be captured into a graph once the plan has met its sizes on that stream: the first time uploads its
+/// schedule, and is refused in a capture. A graph refers to what the plan keeps and to scratch memory of the stream, so it
+/// is replayed on that stream, while the plan lives and no call there has needed more scratch memory.
+///
 /// # Errors
 /// Shapes, dtypes or devices that do not fit each other, the plan or the options; a plan with cached groups (see
 /// [`mixed_attention_cached`]); [`Backend::Fused`] where it cannot run.
