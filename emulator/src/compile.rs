@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::metal;
 use crate::metal_lint::unqualified_pointers;
+use crate::source::{Source, folder};
 
 /// The first clang that has the vector and number types of Metal.
 const OLDEST_CLANG: u32 = 16;
@@ -26,20 +27,6 @@ const COMPILER_VARIABLE: &str = "EMULATOR_CXX";
 pub struct Compiler {
     command: String,
     version: String,
-}
-
-/// A `.cu` or `.metal` file and the kernels of it that are wanted.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    pub path: &'a Path,
-    /// Names as C++ expressions: functions, or instances of templates.
-    pub kernels: &'a [&'a str],
-    /// Macros, as `NAME` or `NAME=VALUE`.
-    pub defines: &'a [&'a str],
-}
-
-pub(super) fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Kernel code: little optimisation, so that a finding's line is the one that was written; uninitialised locals hold a

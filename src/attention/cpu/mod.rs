@@ -22,7 +22,7 @@ mod operands;
 mod output;
 mod rotate;
 mod scratch;
-mod simd;
+pub(in crate::attention) mod simd;
 mod strip;
 mod view;
 mod words;
