@@ -151,6 +151,7 @@ mod cache;
 mod checks;
 mod deprecated;
 mod error;
+mod files;
 #[doc(hidden)]
 pub mod kernels;
 mod lock;

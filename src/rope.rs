@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checks::{check_batch, check_tokens};
 use crate::error::AttentionError;
+use crate::modules::projection::LARGEST_WIDTH;
 use crate::ops::{cos, sin, to_dtype};
 
 /// What the RoPE angles depend on besides the positions.
@@ -52,12 +53,15 @@ impl RopeConfig {
 /// number with `coordinates · e ≤ width`.
 ///
 /// # Errors
-/// No pair of channels for each coordinate, or a longest wavelength that is not positive and finite.
+/// No pair of channels for each coordinate, more than 2²⁴ channels, or a longest wavelength that is not positive and finite.
 pub fn wave_numbers(
     width: usize,
     coordinates: usize,
     max_wavelength: f64,
 ) -> std::result::Result<Vec<f32>, AttentionError> {
+    if width > LARGEST_WIDTH {
+        return Err(AttentionError::value("head_dim", "at most 16777216 channels", width));
+    }
     let per_axis = width.checked_div(coordinates).map_or(0, |channels| channels / 2 * 2);
     if per_axis == 0 {
         let got = format!("{width} channels for {coordinates} coordinates");

@@ -79,6 +79,7 @@ impl PerceiverAttention {
     pub fn with_sharing(config: &PerceiverAttentionConfig, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
         projection::head_dim(config.hidden_dim, config.num_heads)?;
         let (width, kv_width) = (config.hidden_dim, config.kv_dim.unwrap_or(config.hidden_dim));
+        projection::check_width("kv_dim", kv_width)?;
         Ok(Self {
             config: *config,
             query: FusedLinear::load(&vb, "q", &["q"], (width, width), config.bias, sharing)?,

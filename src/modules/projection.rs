@@ -10,13 +10,38 @@ use crate::checks::{check_input, check_same};
 use crate::error::AttentionError;
 use crate::ops::{Epilogue, linear};
 
+/// Channels of a token at most. More than any network has; widths up to here can be added and multiplied in 64 bits.
+pub(crate) const LARGEST_WIDTH: usize = 1 << 24;
+
 /// Checks that heads divide the width, and returns head_dim.
 pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
+    check_width("hidden_dim", hidden_dim)?;
     if hidden_dim == 0 || num_heads == 0 || !hidden_dim.is_multiple_of(num_heads) {
         let got = format!("hidden_dim {hidden_dim}, num_heads {num_heads}");
         return Err(AttentionError::value("hidden_dim", "positive and divisible by num_heads", got).into());
     }
     Ok(hidden_dim / num_heads)
+}
+
+/// Checks that a width is not beyond measure.
+pub(super) fn check_width(argument: &'static str, width: usize) -> Result<()> {
+    match width <= LARGEST_WIDTH {
+        true => Ok(()),
+        false => Err(AttentionError::value(argument, "at most 16777216", width).into()),
+    }
+}
+
+/// Checks that weights that are not there, and so would be drawn at random, fit into memory.
+fn check_drawn((inputs, outputs): (usize, usize), vb: &VarBuilder) -> Result<()> {
+    if vb.contains_tensor("weight") || vb.contains_tensor("weight.0") {
+        return Ok(());
+    }
+    let numbers = inputs.checked_mul(outputs);
+    if numbers.is_some_and(|numbers| Vec::<f32>::new().try_reserve_exact(numbers).is_ok()) {
+        return Ok(());
+    }
+    let got = format!("{outputs} × {inputs} numbers");
+    Err(AttentionError::value("width of a layer", "small enough for weights that fit into memory", got).into())
 }
 
 /// The weight of one projection: shared by all tokens, or one for each domain.
@@ -29,6 +54,7 @@ pub(crate) enum Projection {
 impl Projection {
     /// Loads `weight` and `bias`, or `weight.0`, … for each domain.
     pub fn load(widths: (usize, usize), bias: bool, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
+        check_drawn(widths, &vb)?;
         match sharing {
             WeightSharing::Shared => Ok(Self::Shared(candle_nn::linear_b(widths.0, widths.1, bias, vb)?)),
             WeightSharing::PerDomain { domains, square } => {
