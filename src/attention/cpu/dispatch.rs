@@ -56,7 +56,7 @@ pub(super) fn run<T: Element>(
         }
     }
     for reduction in operands.schedule.reductions() {
-        combine(reduction, &partial, slot_len, shape, &mut output);
+        combine(reduction, operands.exponent, &partial, slot_len, shape, &mut output);
     }
     output
 }

@@ -12,13 +12,6 @@ pub(super) trait Element: WithDType {
     /// Converts a row to f32.
     fn widen(source: &[Self], target: &mut [f32]);
 
-    /// `factor` times a row, in f32.
-    #[inline(always)]
-    fn widen_times(source: &[Self], factor: f32, target: &mut [f32]) {
-        Self::widen(source, target);
-        target.iter_mut().for_each(|number| *number *= factor);
-    }
-
     /// `factor` times a row, rounded to this dtype, to nearest even.
     fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]);
 
@@ -38,15 +31,9 @@ impl Element for f32 {
         target.copy_from_slice(source);
     }
 
-    // In one loop: a copy would be a call per row.
-    #[inline(always)]
-    fn widen_times(source: &[Self], factor: f32, target: &mut [f32]) {
-        target.iter_mut().zip(source).for_each(|(target, source)| *target = source * factor);
-    }
-
     #[inline(always)]
     fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]) {
-        Self::widen_times(source, factor, target);
+        target.iter_mut().zip(source).for_each(|(target, source)| *target = source * factor);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -102,7 +89,7 @@ impl Element for f16 {
         let mut product = [0.0; 64];
         for (target, source) in target.chunks_mut(product.len()).zip(source.chunks(product.len())) {
             let product = &mut product[..source.len()];
-            f32::widen_times(source, factor, product);
+            f32::narrow_times(source, factor, product);
             target.convert_from_f32_slice(product);
         }
     }

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use super::element::Element;
 use super::item::Sink;
+use super::simd::Exponent;
 use crate::plan::{Reduction, WorkItem};
 
 /// The extents of the output.
@@ -101,30 +102,34 @@ fn normalisation(sum: f32) -> f32 {
     if sum == 0.0 { 0.0 } else { 1.0 / sum }
 }
 
-/// Combines the parts of one query tile: `Σ_i 2^(m_i − m) O_i / Σ_i 2^(m_i − m) l_i` with `m = max m_i`.
+/// Combines the parts of one query tile: `Σ_i 2^(s (m_i − m)) O_i / Σ_i 2^(s (m_i − m)) l_i` with `m = max m_i`.
 pub(super) fn combine<T: Element>(
     reduction: &Reduction,
+    exponent: Exponent,
     partial: &[f32],
     slot_len: usize,
     shape: OutputShape,
     output: &mut [T],
 ) {
     let row_len = shape.head_dim + 2;
+    // There may be as many parts as threads.
+    let mut totals = vec![0f64; shape.head_dim];
     let mut channels = vec![0f32; shape.head_dim];
     for row in 0..reduction.query_len as usize {
         let slots = reduction.first_slot as usize..(reduction.first_slot + reduction.slots) as usize;
         let parts = slots.map(|slot| partial[slot * slot_len + row * row_len..][..row_len].split_at(shape.head_dim));
         let maximum = parts.clone().fold(f32::NEG_INFINITY, |maximum, (_, state)| maximum.max(state[0]));
-        channels.fill(0.0);
+        totals.fill(0.0);
         let mut sum = 0.0;
         // A part without a visible key has sum 0 and is left out, so that `−∞ − −∞` never comes up.
         for (part, state) in parts.filter(|(_, state)| state[1] != 0.0) {
-            let weight = (state[0] - maximum).exp2();
-            sum += weight * state[1];
-            channels.iter_mut().zip(part).for_each(|(channel, part)| *channel += weight * part);
+            let weight = (f64::from(exponent.factor) * (f64::from(state[0]) - f64::from(maximum))).exp2();
+            sum += weight * f64::from(state[1]);
+            totals.iter_mut().zip(part).for_each(|(total, part)| *total += weight * f64::from(*part));
         }
         let token = reduction.query_start as usize + row;
         let offset = shape.offset(reduction.batch as usize, token, reduction.head as usize);
-        T::narrow_times(&channels, normalisation(sum), &mut output[offset..offset + shape.head_dim]);
+        channels.iter_mut().zip(&totals).for_each(|(channel, total)| *channel = *total as f32);
+        T::narrow_times(&channels, normalisation(sum as f32), &mut output[offset..offset + shape.head_dim]);
     }
 }
