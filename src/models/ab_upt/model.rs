@@ -101,8 +101,7 @@ impl AbUpt {
         config.validate()?;
         let dtype = vb.dtype();
         if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-            let (field, expected) = ("dtype".to_string(), "f32, f16 or bf16".to_string());
-            return Err(AbUptError::Config { field, expected, got: dtype.as_str().to_string() }.into());
+            return Err(AbUptError::config("dtype", "f32, f16 or bf16", dtype.as_str()).into());
         }
         let &AbUptConfig { hidden_dim: width, num_heads, mlp_hidden_dim, position_dim, max_wavelength, .. } = config;
         let condition_dim = Some(config.condition_dim()).filter(|&dim| dim > 0);
