@@ -4,7 +4,7 @@
 use candle_core::CudaStorage;
 #[cfg(feature = "metal")]
 use candle_core::MetalStorage;
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::call::Arguments;
 #[cfg(feature = "cuda")]
@@ -61,7 +61,7 @@ impl CustomOp3 for FusedAttention {
         metal::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
     }
 
-    /// Gradients by recomputation: the reference runs again on copies of the operands, and candle differentiates it.
+    /// Gradients by recomputation, block by block of queries.
     fn bwd(
         &self,
         queries: &Tensor,
@@ -70,12 +70,9 @@ impl CustomOp3 for FusedAttention {
         _output: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let variable = |tensor: &Tensor| Var::from_tensor(&tensor.detach().contiguous()?);
-        let (queries, keys, values) = (variable(queries)?, variable(keys)?, variable(values)?);
-        let output = reference::forward(&self.arguments, &queries, &keys, &values)?;
-        let loss = (output.transpose(1, 2)? * gradient)?.sum_all()?;
-        let gradients = loss.backward()?;
-        let of = |variable: &Var| gradients.get(variable).cloned();
-        Ok((of(&queries), of(&keys), of(&values)))
+        let operands = (&queries.detach(), &keys.detach(), &values.detach());
+        let [queries, keys, values] =
+            reference::backward(&self.arguments, operands, &gradient.detach().transpose(1, 2)?)?;
+        Ok((Some(queries), Some(keys), Some(values)))
     }
 }

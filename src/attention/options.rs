@@ -31,6 +31,7 @@ pub struct AttentionOptions {
     pub(crate) backend: Backend,
     pub(crate) simd: Option<SimdLevel>,
     pub(crate) tf32: bool,
+    pub(crate) invariant: bool,
     pub(crate) cache_groups: Option<Vec<String>>,
 }
 
@@ -80,6 +81,15 @@ impl AttentionOptions {
     /// multiply them, which takes a third of the instructions. Off by default; other dtypes and devices ignore it.
     pub fn tf32(mut self, allowed: bool) -> Self {
         self.tf32 = allowed;
+        self
+    }
+
+    /// Makes the result of a sample independent of what else is in the batch, of the number of threads and of the size of
+    /// the GPU, to the last bit: keys are never split between workers. Off by default, because few queries with very many
+    /// keys then run on few workers. It holds for the op of a fused backend on one device and instruction set; products of
+    /// the layers around it are those of candle.
+    pub fn invariant(mut self, wanted: bool) -> Self {
+        self.invariant = wanted;
         self
     }
 

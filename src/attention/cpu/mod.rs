@@ -109,7 +109,9 @@ fn typed<T: Element>(
     let rows = (arguments.batch as u64).saturating_mul(heads as u64);
     let threads = dispatch::threads(ranges.visible_pairs().saturating_mul(rows), head_dim);
     let tile = TileShape { queries: queries_per_item(arguments, threads), keys: KEYS_PER_TILE };
-    let schedule = arguments.resolved.schedule(arguments.batch, heads, tile, threads);
+    // One worker: no item is split.
+    let workers = if arguments.invariant { 1 } else { threads };
+    let schedule = arguments.resolved.schedule(arguments.batch, heads, tile, workers);
     let given_keys = view::<T>(keys.0, keys.1)?;
     let values = view::<T>(values.0, values.1)?;
     let run = |input: Option<Keys<'_, T>>| {

@@ -48,7 +48,8 @@ impl<D, T> PlanKey<D, T> {
         Self {
             device,
             tile,
-            workers,
+            // One worker: no item is split.
+            workers: if arguments.invariant { 1 } else { workers },
             batch: arguments.batch,
             heads: arguments.heads,
             head_dim: arguments.head_dim,

@@ -5,9 +5,10 @@ use super::Simd;
 /// Coefficients of `(2^f − 1) / f` on `[-1/2, 1/2]`, constant term first. With the 1 exact, `2^0` is exactly 1: what was
 /// summed before a tile of keys keeps its weight where the maximum does not change.
 ///
-/// Minimax in the relative error of `2^f`, found by iteratively reweighted least squares: 9.2e-8 in exact arithmetic,
-/// 1.6e-7 when evaluated in f32 with fused multiply-adds (measured on 400,001 points).
-const COEFFICIENTS: [f32; 5] = [0.693_147, 0.240_222_45, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
+/// Minimax in the relative error of `2^f`, found by iteratively reweighted least squares: 2.0e-9 in exact arithmetic,
+/// 6.8e-8 when evaluated in f32 with fused multiply-adds (measured on 400,001 points).
+const COEFFICIENTS: [f32; 6] =
+    [std::f32::consts::LN_2, 0.240_226_45, 0.055_503_324, 0.009_618_437, 0.001_339_887_4, 0.000_153_533_62];
 
 /// `1.5 * 2^23`: adding and subtracting it rounds to an integer, whose low bits then stand in the mantissa.
 const ROUND: f32 = 12_582_912.0;
@@ -37,11 +38,6 @@ impl Exponent {
     /// The same without the shift.
     pub fn unshifted(self) -> Self {
         Self::new(self.factor, 0)
-    }
-
-    /// log₂ of the power of 0.
-    pub fn at_zero(self) -> f32 {
-        self.round - ROUND
     }
 }
 
@@ -80,6 +76,7 @@ mod tests {
     fn check_bound<S: Simd>(simd: S) {
         // Where multiply-adds round twice (the scalar level), the product adds its own error.
         let fused = simd_is_fused(simd);
+        let bound = if fused { 8e-8 } else { 1.6e-7 };
         for (factor, shift) in [(1.0, 0), (0.180_336_88, 0), (0.180_336_88, 21), (37.5, 7)] {
             let exponent = Exponent::new(factor, shift);
             let (low, high) = ((-125.0 + shift as f32) / factor, 6.0 / factor);
@@ -90,7 +87,7 @@ mod tests {
                 let want = (f64::from(*x) * f64::from(factor) - f64::from(shift)).exp2();
                 let error = ((f64::from(y) - want) / want).abs();
                 let product = if fused { 0.0 } else { 4.5e-8 * f64::from(x * factor).abs() };
-                assert!(error <= 1.8e-7 + product, "2^({x} · {factor} − {shift}) = {y}, error {error:e}");
+                assert!(error <= bound + product, "2^({x} · {factor} − {shift}) = {y}, error {error:e}");
                 worst = worst.max(error);
             }
             assert!(worst > 1e-8, "the sweep has not measured anything: {worst}");

@@ -81,7 +81,7 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// `source` is valid for reads and `target` for writes of `LANES` rows of `LANES` numbers at these strides.
     unsafe fn transpose(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize);
 
-    /// `2^(factor · x − shift)` for powers up to 2^126, with a relative error below 1.8e-7 down to 2^−125; 0 below that, so
+    /// `2^(factor · x − shift)` for powers up to 2^126, with a relative error below 8e-8 down to 2^−125; 0 below that, so
     /// that a key without weight adds nothing, however large its value is. Exact for x = 0; NaN stays NaN.
     #[inline(always)]
     fn exp2(self, x: Self::Vector, exponent: Exponent) -> Self::Vector {
