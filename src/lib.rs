@@ -162,7 +162,8 @@ mod rope;
 mod through_candle;
 
 pub use attention::{
-    AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,
+    AttentionOptions, AttentionPart, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached,
+    mixed_attention_part, supports,
 };
 pub use cache::{CacheFingerprint, KvCache};
 pub use candle_core;

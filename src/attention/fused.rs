@@ -1,10 +1,12 @@
 //! The fused kernels as a candle op: one launch forward, recomputation by the reference backward.
 
+use std::sync::{Arc, OnceLock};
+
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 #[cfg(feature = "metal")]
 use candle_core::MetalStorage;
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 
 use super::call::Arguments;
 #[cfg(feature = "cuda")]
@@ -16,6 +18,9 @@ use super::{cpu, reference};
 /// The op on (queries, keys, values); everything else is in its arguments. Returns `[batch, tokens, heads, head_dim]`.
 pub(super) struct FusedAttention {
     pub arguments: Arguments,
+    /// Where the log-sum-exp of each query's scores goes, `[batch, tokens, heads]`, if it is wanted. An op of candle has
+    /// one output.
+    pub log_sum_exp: Option<Arc<OnceLock<Tensor>>>,
 }
 
 impl CustomOp3 for FusedAttention {
@@ -32,7 +37,14 @@ impl CustomOp3 for FusedAttention {
         values: &CpuStorage,
         values_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        cpu::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
+        let wanted = self.log_sum_exp.is_some();
+        let operands = ((queries, queries_layout), (keys, keys_layout), (values, values_layout));
+        let (output, shape, numbers) = cpu::forward(&self.arguments, operands.0, operands.1, operands.2, wanted)?;
+        if let (Some(slot), Some(numbers)) = (&self.log_sum_exp, numbers) {
+            // Set once: an op runs forward once.
+            let _ = slot.set(Tensor::from_vec(numbers, &shape.dims()[..3], &Device::Cpu)?);
+        }
+        Ok((output, shape))
     }
 
     #[cfg(feature = "cuda")]

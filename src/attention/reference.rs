@@ -5,6 +5,7 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::call::{Arguments, wide_dtype};
+use super::part::AttentionPart;
 use crate::RopeFrequencies;
 use crate::plan::{KeyRange, KeySource, PaddingBits, QueryRange};
 
@@ -16,23 +17,44 @@ const LEAST_QUERIES: usize = 16;
 
 /// Runs the plan and returns `[batch, heads, tokens, head_dim]`.
 pub(super) fn forward(arguments: &Arguments, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+    Ok(forward_part(arguments, queries, keys, values)?.output)
+}
+
+/// Runs the plan and returns the output with the log-sum-exp of each query's scores.
+pub(super) fn forward_part(
+    arguments: &Arguments,
+    queries: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<AttentionPart> {
+    let (batch, heads, tokens, _) = queries.dims4()?;
     if queries.elem_count() == 0 {
-        return queries.zeros_like();
+        let log_sum_exp = Tensor::zeros((batch, heads, tokens), wide_dtype(queries.dtype()), queries.device())?;
+        return Ok(AttentionPart { output: queries.zeros_like()?, log_sum_exp });
     }
     let operands = Operands::new(arguments, queries, keys, values)?;
     let ranges = arguments.resolved.ranges();
-    let mut outputs = Vec::with_capacity(ranges.query_ranges().len());
+    let (mut outputs, mut log_sum_exps) = (Vec::new(), Vec::new());
     for range in ranges.query_ranges() {
         let seen = operands.seen_by(range)?;
         for (start, len) in blocks(arguments, range) {
             let queries = operands.queries.narrow(2, start, len)?.contiguous()?;
-            outputs.push(match &seen {
-                Some(seen) => seen.weights(&queries, operands.scale)?.matmul(&seen.values)?,
-                None => queries.zeros_like()?,
-            });
+            match &seen {
+                Some(seen) => {
+                    let (weights, log_sum_exp) = seen.weights(&queries, operands.scale)?;
+                    outputs.push(weights.matmul(&seen.values)?);
+                    log_sum_exps.push(log_sum_exp);
+                }
+                None => {
+                    outputs.push(queries.zeros_like()?);
+                    let nothing = Tensor::full(f32::NEG_INFINITY, (batch, heads, len), queries.device())?;
+                    log_sum_exps.push(nothing.to_dtype(queries.dtype())?);
+                }
+            }
         }
     }
-    Tensor::cat(&outputs, 2)?.to_dtype(queries.dtype())
+    let output = Tensor::cat(&outputs, 2)?.to_dtype(queries.dtype())?;
+    Ok(AttentionPart { output, log_sum_exp: Tensor::cat(&log_sum_exps, 2)? })
 }
 
 /// Gradients of queries, keys and values for a gradient `[batch, heads, tokens, head_dim]` of the output.
@@ -64,7 +86,7 @@ pub(super) fn backward(
                 continue;
             };
             let gradient = gradient.narrow(2, start, len)?.contiguous()?;
-            let weights = seen.weights(&queries, operands.scale)?;
+            let (weights, _) = seen.weights(&queries, operands.scale)?;
             let of_weights = gradient.matmul(&seen.values.t()?.contiguous()?)?;
             let mean = (&weights * &of_weights)?.sum_keepdim(D::Minus1)?;
             let of_scores = ((&weights * of_weights.broadcast_sub(&mean)?)? * operands.scale)?;
@@ -206,8 +228,9 @@ struct Seen {
 }
 
 impl Seen {
-    /// `softmax(q kᵀ · scale)`; zeros for a query without a visible key, and for one whose scores are all −∞.
-    fn weights(&self, queries: &Tensor, scale: f64) -> Result<Tensor> {
+    /// `softmax(q kᵀ · scale)`, zeros for a query without a visible key and for one whose scores are all −∞; and the
+    /// logarithm of the sum that it divides by, without the shift by the maximum, `[batch, heads, queries]`.
+    fn weights(&self, queries: &Tensor, scale: f64) -> Result<(Tensor, Tensor)> {
         let scores = (queries.matmul(&self.keys.t()?.contiguous()?)? * scale)?;
         let scores = match &self.real {
             Some(real) => {
@@ -222,9 +245,10 @@ impl Seen {
         let maximum = scores.max_keepdim(D::Minus1)?.detach().maximum(lowest)?;
         let weights = scores.broadcast_sub(&maximum)?.exp()?;
         let sum = weights.sum_keepdim(D::Minus1)?;
+        let log_sum_exp = (sum.log()? + maximum)?.squeeze(D::Minus1)?;
         // Rows without a visible key: 0 / 1 instead of 0 / 0.
         let sum = (&sum + sum.eq(0f64)?.to_dtype(sum.dtype())?)?;
-        weights.broadcast_div(&sum)
+        Ok((weights.broadcast_div(&sum)?, log_sum_exp))
     }
 }
 

@@ -36,7 +36,7 @@ pub use simd::{SimdLevel, UnknownSimdLevel};
 
 use self::element::Element;
 use self::operands::{Keys, Operands, Source};
-use self::output::OutputShape;
+use self::output::{OutputShape, Results};
 use self::scratch::Purpose;
 use self::simd::Exponent;
 use self::view::{RopeView, View};
@@ -57,21 +57,23 @@ const KEYS_PER_TILE: usize = 128;
 /// One operand of the launch.
 pub(super) type Operand<'a> = (&'a CpuStorage, &'a Layout);
 
-/// Runs the plan and returns rows `[batch, tokens, heads, head_dim]`.
+/// Runs the plan and returns rows `[batch, tokens, heads, head_dim]` and, if wanted, the log-sum-exp of each row's
+/// scores, `[batch, tokens, heads]`.
 pub(super) fn forward(
     arguments: &Arguments,
     queries: Operand<'_>,
     keys: Operand<'_>,
     values: Operand<'_>,
-) -> Result<(CpuStorage, Shape)> {
-    let storage = match queries.0 {
-        CpuStorage::F32(_) => typed::<f32>(arguments, queries, keys, values)?,
-        CpuStorage::F16(_) => typed::<f16>(arguments, queries, keys, values)?,
-        CpuStorage::BF16(_) => typed::<bf16>(arguments, queries, keys, values)?,
+    with_log_sum_exp: bool,
+) -> Result<(CpuStorage, Shape, Option<Vec<f32>>)> {
+    let (storage, log_sum_exp) = match queries.0 {
+        CpuStorage::F32(_) => typed::<f32>(arguments, queries, keys, values, with_log_sum_exp)?,
+        CpuStorage::F16(_) => typed::<f16>(arguments, queries, keys, values, with_log_sum_exp)?,
+        CpuStorage::BF16(_) => typed::<bf16>(arguments, queries, keys, values, with_log_sum_exp)?,
         other => bail!("the fused CPU kernel takes f32, f16 and bf16, got {:?}", other_dtype(other)),
     };
     let shape = (arguments.batch, arguments.tokens(), arguments.heads, arguments.head_dim);
-    Ok((storage, Shape::from(shape)))
+    Ok((storage, Shape::from(shape), log_sum_exp))
 }
 
 fn other_dtype(storage: &CpuStorage) -> candle_core::DType {
@@ -84,7 +86,8 @@ fn typed<T: Element>(
     queries: Operand<'_>,
     keys: Operand<'_>,
     values: Operand<'_>,
-) -> Result<CpuStorage> {
+    with_log_sum_exp: bool,
+) -> Result<(CpuStorage, Option<Vec<f32>>)> {
     let ranges = arguments.resolved.ranges();
     let (heads, head_dim) = (arguments.heads, arguments.head_dim);
 
@@ -126,7 +129,8 @@ fn typed<T: Element>(
             head_dim,
         };
         let shape = OutputShape { batch: arguments.batch, tokens: arguments.tokens(), heads, head_dim };
-        Ok(T::storage(dispatch::run(&operands, level, shape, threads)))
+        let results = dispatch::run(&operands, level, Results::new(shape, with_log_sum_exp), threads);
+        Ok((T::storage(results.output), results.log_sum_exp))
     };
     match (ranges.has_input_keys(), rope) {
         (false, _) => run(None),

@@ -35,6 +35,12 @@ impl Exponent {
         Self { factor, round: ROUND - shift, limit: ((LOWEST + shift) / factor).max(f32::MIN) }
     }
 
+    /// Natural logarithm of a sum of `2^(factor · (x − maximum) − shift)`, times 2^(factor · maximum + shift); −∞ for 0.
+    pub fn log_sum_exp(self, maximum: f32, sum: f64) -> f32 {
+        let shift = f64::from(ROUND - self.round);
+        ((f64::from(maximum) * f64::from(self.factor) + sum.log2() + shift) * std::f64::consts::LN_2) as f32
+    }
+
     /// The same without the shift.
     pub fn unshifted(self) -> Self {
         Self::new(self.factor, 0)
