@@ -150,6 +150,7 @@ mod attention;
 mod cache;
 mod checks;
 mod deprecated;
+mod element;
 mod error;
 #[cfg(feature = "metal")]
 mod metal;

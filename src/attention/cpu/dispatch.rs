@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(target_arch = "x86_64")]
 use candle_core::DType;
 
-use super::element::Element;
 use super::item;
 use super::kernel::{Blocked, StripKernel};
 use super::operands::Operands;
@@ -20,6 +19,7 @@ use super::simd::{Avx2, Avx512, Avx512Bf16};
 #[cfg(target_arch = "x86_64")]
 use super::words::Bf16Pairs;
 use super::words::Floats;
+use crate::element::Element;
 use crate::plan::WorkItem;
 
 /// Below this many multiply-adds a launch runs on the calling thread: waking another one takes longer.

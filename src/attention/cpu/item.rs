@@ -5,7 +5,6 @@
 //! padding costs nothing and whatever it holds has no influence), strides that would collide in the cache are gone. A
 //! tile is then used by every strip of the item.
 
-use super::element::Element;
 use super::kernel::StripKernel;
 use super::operands::{Keys, Operands, Source};
 use super::rotate::rotate_row;
@@ -14,6 +13,7 @@ use super::simd::{Exponent, Simd};
 use super::strip::{StagedKeys, Strip};
 use super::total::{self, Compensated, Total};
 use super::words::Words;
+use crate::element::Element;
 use crate::plan::{KeySource, PaddingBits, TileClass, WorkItem};
 
 /// Receives the result of an item row by row: the row, the sums of its channels, and the maximum of its scores (before the

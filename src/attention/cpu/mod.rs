@@ -13,10 +13,9 @@
 //! | [`dispatch`] | all work items on the thread pool |
 //! | [`output`] | where rows are written; combining the parts of split items |
 //! | [`rotate`] | RoPE of queries and keys |
-//! | [`view`], [`element`], [`scratch`] | strided access, dtypes, memory that threads keep |
+//! | [`view`], [`scratch`] | strided access, memory that threads keep |
 
 mod dispatch;
-mod element;
 mod item;
 mod kernel;
 mod operands;
@@ -34,7 +33,6 @@ use half::{bf16, f16};
 
 pub use simd::{SimdLevel, UnknownSimdLevel};
 
-use self::element::Element;
 use self::operands::{Keys, Operands, Source};
 use self::output::{OutputShape, Results};
 use self::scratch::Purpose;
@@ -42,6 +40,7 @@ use self::simd::Exponent;
 use self::view::{RopeView, View};
 use crate::AttentionError;
 use crate::attention::call::Arguments;
+use crate::element::Element;
 use crate::plan::{KeyRows, TileSchedule, TileShape};
 
 /// Queries of a work item: enough that staging its keys stays small against using them. Large items gain up to 3 % with

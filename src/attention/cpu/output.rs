@@ -2,9 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::element::Element;
 use super::item::Sink;
 use super::simd::Exponent;
+use crate::element::Element;
 use crate::plan::{Reduction, WorkItem};
 
 /// The extents of the output.

@@ -5,10 +5,10 @@
 //! the algorithm in [`strip`](super::strip) reads the same for both. Words travel as f32; only the methods below look
 //! into them.
 
-use super::element::Element;
 use super::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx512, Avx512Bf16};
+use crate::element::Element;
 
 /// What a word holds and how words are multiplied.
 pub(super) trait Words: Copy + Send + Sync {

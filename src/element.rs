@@ -1,11 +1,13 @@
-//! The dtypes of the fused CPU kernel: how a row becomes f32 and back.
+//! The dtypes of the CPU kernels: how a row becomes f32 and back.
+
+use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, WithDType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// A dtype of queries, keys, values and outputs.
-pub(super) trait Element: WithDType {
+/// A dtype of operands and outputs; what is computed on them is f32.
+pub(crate) trait Element: WithDType {
     /// The zero that pads and that a query without keys gets.
     const ZERO: Self;
 
@@ -18,6 +20,16 @@ pub(super) trait Element: WithDType {
     /// The bits of this number rounded to bf16, to nearest even.
     #[cfg(target_arch = "x86_64")]
     fn bf16_bits(self) -> u16;
+
+    /// The numbers themselves, if this is f32.
+    fn as_f32(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
+    /// The places themselves, if this is f32.
+    fn as_uninit_f32(_: &mut [MaybeUninit<Self>]) -> Option<&mut [MaybeUninit<f32>]> {
+        None
+    }
 
     /// Wraps an output.
     fn storage(data: Vec<Self>) -> CpuStorage;
@@ -40,6 +52,14 @@ impl Element for f32 {
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         bf16::from_f32(self).to_bits()
+    }
+
+    fn as_f32(numbers: &[Self]) -> Option<&[f32]> {
+        Some(numbers)
+    }
+
+    fn as_uninit_f32(places: &mut [MaybeUninit<Self>]) -> Option<&mut [MaybeUninit<f32>]> {
+        Some(places)
     }
 
     fn storage(data: Vec<Self>) -> CpuStorage {
