@@ -152,6 +152,9 @@ mod checks;
 mod deprecated;
 mod element;
 mod error;
+#[doc(hidden)]
+pub mod kernels;
+mod lock;
 #[cfg(feature = "metal")]
 mod metal;
 pub mod models;
@@ -159,6 +162,7 @@ pub mod modules;
 mod ops;
 mod padding;
 pub mod plan;
+mod recent;
 mod rope;
 mod through_candle;
 

@@ -5,16 +5,12 @@
 mod call;
 mod cpu;
 #[cfg(feature = "cuda")]
-pub(crate) mod cuda;
+mod cuda;
 mod fused;
-#[cfg(any(feature = "cuda", feature = "metal", test))]
-#[cfg_attr(
-    not(any(feature = "cuda", feature = "metal")),
-    allow(dead_code, unused_imports, reason = "its tests need no GPU")
-)]
+#[cfg(any(feature = "cuda", feature = "metal"))]
 mod gpu;
 #[cfg(feature = "metal")]
-pub(crate) mod metal;
+mod metal;
 mod options;
 mod part;
 mod reference;
@@ -73,7 +69,8 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 /// `queries` and is a view of rows `[batch, tokens, heads, head_dim]`, so that
 /// `.transpose(1, 2)?.flatten_from(2)` gives `[batch, tokens, heads · head_dim]` without a copy.
 ///
-/// Scores, softmax and sums are f32 whatever the dtype. A query without a visible key gets zeros.
+/// Scores, softmax and sums are f32 whatever the dtype (f64 for f64). A query without a visible key gets zeros, and so does
+/// one whose scores are all −∞.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -216,7 +213,7 @@ impl<'a> Call<'a> {
 fn readable(tensor: &Tensor) -> Result<Tensor> {
     #[cfg(any(feature = "cuda", feature = "metal"))]
     if !tensor.device().is_cpu() {
-        let in_place = gpu::is_readable(tensor.layout(), tensor.dtype().size_in_bytes());
+        let in_place = crate::kernels::rows::is_readable(tensor.layout(), tensor.dtype().size_in_bytes());
         return if in_place { Ok(tensor.clone()) } else { tensor.force_contiguous() };
     }
     match tensor.stride() {

@@ -37,6 +37,9 @@ pub struct AttentionOptions {
 
 impl AttentionOptions {
     /// Rotates queries and input keys by these angles, one per input token. Cached keys are already rotated.
+    ///
+    /// A pass that fills a cache in f16 or bf16 rounds the rotated keys to that dtype, which a pass without a cache does not:
+    /// results may differ by one rounding of each key (2e-3 for f16 at scores of order 1).
     pub fn rope(mut self, frequencies: &RopeFrequencies) -> Self {
         self.rope = Some(frequencies.clone());
         self
