@@ -366,6 +366,12 @@ pub enum Unsupported {
         /// Why not.
         reason: String,
     },
+    /// The kernel of this device gives no log-sum-exp.
+    #[error("the fused kernel for {device:?} gives no log-sum-exp; use Backend::Auto or Backend::Reference")]
+    LogSumExp {
+        /// The device.
+        device: DeviceLocation,
+    },
     /// A gradient would be lost.
     #[error(
         "{argument} is part of a gradient computation, which the fused kernel cannot follow; use Backend::Auto or \

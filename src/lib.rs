@@ -150,6 +150,7 @@ mod attention;
 mod cache;
 mod checks;
 mod deprecated;
+mod element;
 mod error;
 mod files;
 #[doc(hidden)]
@@ -167,7 +168,8 @@ mod rope;
 mod through_candle;
 
 pub use attention::{
-    AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,
+    AttentionOptions, AttentionPart, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached,
+    mixed_attention_part, supports,
 };
 pub use cache::{CacheFingerprint, KvCache};
 pub use candle_core;

@@ -37,7 +37,8 @@ impl Arguments {
     pub fn schedule_inputs(&self, tile: TileShape, workers: usize) -> ScheduleInputs {
         ScheduleInputs {
             tile,
-            workers,
+            // One worker: no item is split.
+            workers: if self.invariant { 1 } else { workers },
             batch: self.batch,
             heads: self.heads,
             rotated: self.rope.is_some(),

@@ -12,9 +12,10 @@ mod gpu;
 #[cfg(feature = "metal")]
 mod metal;
 mod options;
+mod part;
 mod reference;
 
-use std::sync::Once;
+use std::sync::{Arc, Once, OnceLock};
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -23,8 +24,9 @@ pub(crate) use call::Inputs;
 pub use cpu::{SimdLevel, UnknownSimdLevel};
 use fused::FusedAttention;
 pub use options::{AttentionOptions, Backend};
+pub use part::AttentionPart;
 
-use crate::{AttentionPlan, KvCache, Unsupported};
+use crate::{AttentionError, AttentionPlan, KvCache, Unsupported};
 
 /// Whether the fused kernel of a device takes this dtype and head_dim, or the reason why not.
 ///
@@ -67,7 +69,8 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 /// `queries` and is a view of rows `[batch, tokens, heads, head_dim]`, so that
 /// `.transpose(1, 2)?.flatten_from(2)` gives `[batch, tokens, heads · head_dim]` without a copy.
 ///
-/// Scores, softmax and sums are f32 whatever the dtype. A query without a visible key gets zeros.
+/// Scores, softmax and sums are f32 whatever the dtype (f64 for f64). A query without a visible key gets zeros, and so does
+/// one whose scores are all −∞.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -119,25 +122,94 @@ pub fn mixed_attention_cached(
     run(Inputs { queries, keys_values, cache: Some(cache) }, plan, options)
 }
 
+/// As [`mixed_attention`] and [`mixed_attention_cached`], with the log-sum-exp of each query's scores, so that results over
+/// several parts of the keys can be [combined](AttentionPart::combine).
+///
+/// The log-sum-exp is fused on the CPU. On other devices, and where a gradient is followed, [`Backend::Auto`] runs the
+/// reference and [`Backend::Fused`] is an error.
+///
+/// # Errors
+/// As [`mixed_attention_cached`].
+pub fn mixed_attention_part(
+    queries: &Tensor,
+    keys_values: Option<(&Tensor, &Tensor)>,
+    cache: Option<&KvCache>,
+    plan: &AttentionPlan,
+    options: &AttentionOptions,
+) -> Result<AttentionPart> {
+    let call = Call::new(Inputs { queries, keys_values, cache }, plan, options)?;
+    if !call.is_fused(|call| call.gives_log_sum_exp())? {
+        return reference::forward_part(&call.arguments, queries, call.keys, call.values);
+    }
+    let slot = Arc::new(OnceLock::new());
+    let output = call.fused(Some(slot.clone()))?;
+    let log_sum_exp: &Tensor =
+        slot.get().ok_or_else(|| candle_core::Error::Msg("the fused kernel gave no log-sum-exp".to_string()))?;
+    Ok(AttentionPart { output, log_sum_exp: log_sum_exp.transpose(1, 2)? })
+}
+
 /// Checks a call and runs it on the backend that the options and the device lead to.
 pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
-    let arguments = Arguments::new(inputs, plan, options)?;
-    let queries = inputs.queries;
-    // Without input keys the op still has three operands; it never reads these two.
-    let (keys, values) = inputs.keys_values.unwrap_or((queries, queries));
-    let fused =
-        supports(queries.device(), queries.dtype(), arguments.head_dim).and_then(|()| arguments.follows_gradients());
-    match (options.backend, fused) {
-        (Backend::Reference, _) => reference::forward(&arguments, queries, keys, values),
-        (Backend::Auto, Err(reason)) => {
-            log_fallback(&reason);
-            reference::forward(&arguments, queries, keys, values)
+    let call = Call::new(inputs, plan, options)?;
+    if call.is_fused(|_| Ok(()))? {
+        call.fused(None)
+    } else {
+        reference::forward(&call.arguments, call.queries, call.keys, call.values)
+    }
+}
+
+/// A checked call and the operands of its op.
+struct Call<'a> {
+    arguments: Arguments,
+    backend: Backend,
+    queries: &'a Tensor,
+    keys: &'a Tensor,
+    values: &'a Tensor,
+}
+
+impl<'a> Call<'a> {
+    fn new(inputs: Inputs<'a>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Self> {
+        let arguments = Arguments::new(inputs, plan, options)?;
+        let queries = inputs.queries;
+        // Without input keys the op still has three operands; it never reads these two.
+        let (keys, values) = inputs.keys_values.unwrap_or((queries, queries));
+        Ok(Self { arguments, backend: options.backend, queries, keys, values })
+    }
+
+    /// Whether the fused kernel runs, under a further condition; else the reference does.
+    fn is_fused(&self, also: impl Fn(&Self) -> std::result::Result<(), Unsupported>) -> Result<bool> {
+        if self.backend == Backend::Reference {
+            return Ok(false);
         }
-        (Backend::Fused, Err(reason)) => Err(crate::AttentionError::from(reason).into()),
-        (_, Ok(())) => {
-            let (queries, keys, values) = (readable(queries)?, readable(keys)?, readable(values)?);
-            queries.apply_op3(&keys, &values, FusedAttention { arguments })?.transpose(1, 2)
+        let fused = supports(self.queries.device(), self.queries.dtype(), self.arguments.head_dim)
+            .and_then(|()| self.arguments.follows_gradients())
+            .and_then(|()| also(self));
+        match (self.backend, fused) {
+            (_, Ok(())) => Ok(true),
+            (Backend::Fused, Err(reason)) => Err(AttentionError::from(reason).into()),
+            (_, Err(reason)) => {
+                log_fallback(&reason);
+                Ok(false)
+            }
         }
+    }
+
+    /// Whether the fused kernel of the device gives a log-sum-exp.
+    fn gives_log_sum_exp(&self) -> std::result::Result<(), Unsupported> {
+        if !self.queries.device().is_cpu() {
+            return Err(Unsupported::LogSumExp { device: self.queries.device().location() });
+        }
+        match [self.queries, self.keys, self.values].into_iter().any(Tensor::track_op) {
+            true => Err(Unsupported::Gradient { argument: "log-sum-exp" }),
+            false => Ok(()),
+        }
+    }
+
+    /// Runs the fused kernel.
+    fn fused(self, log_sum_exp: Option<Arc<OnceLock<Tensor>>>) -> Result<Tensor> {
+        let (queries, keys, values) = (readable(self.queries)?, readable(self.keys)?, readable(self.values)?);
+        let op = FusedAttention { arguments: self.arguments, log_sum_exp };
+        queries.apply_op3(&keys, &values, op)?.transpose(1, 2)
     }
 }
 
