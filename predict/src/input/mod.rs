@@ -3,9 +3,12 @@
 //! A file that cannot be used is refused with its name, what was expected and what came. Points are read range by range,
 //! so that a file larger than the memory can be streamed.
 
+mod foreign;
+mod grid;
 mod npy;
 mod safetensors;
 mod stl;
+mod vtk_xml;
 
 use std::fs::File;
 use std::ops::Range;
