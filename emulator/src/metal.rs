@@ -35,6 +35,12 @@ impl MetalArguments {
     }
 }
 
+impl Default for MetalArguments {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// A translation unit of the rewritten file and the table of its kernels.
 pub(super) fn entry_text(source: Source<'_>) -> Result<String> {
     let metal = read(source.path)?;

@@ -156,7 +156,7 @@ inline void multiply_keys(thread Scores& scores, thread Queries& queries, const 
 
 // The online softmax: turns scores into weights relative to the new maximum; leaves the factor for older output.
 template <bool ALL_VISIBLE>
-inline void soften(thread Scores& scores, thread Rows& rows, uint visible, float scale_log2, uint lane) {
+inline void softmax(thread Scores& scores, thread Rows& rows, uint visible, float scale_log2, uint lane) {
     const uint mine = visible >> matrix_column(lane);
     UNROLL
     for (uint i = 0; i < ROW_TILES; ++i) {
@@ -234,7 +234,7 @@ inline void take_step(thread Rows& rows, thread Queries& queries, thread Source&
     if (!has_rows) return;
     Scores scores;
     multiply_keys(scores, queries, reinterpret_cast<const threadgroup Stored*>(keys), lane);
-    soften<ALL_VISIBLE>(scores, rows, visible, scale_log2, lane);
+    softmax<ALL_VISIBLE>(scores, rows, visible, scale_log2, lane);
     multiply_values(rows, scores, reinterpret_cast<const threadgroup Stored*>(values), lane);
 }
 
