@@ -203,3 +203,155 @@ fn cross(a: Vec3, b: Vec3) -> Vec3 {
 fn length(a: Vec3) -> f64 {
     dot(a, a).sqrt()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Corners of a kind in a unit cell, and its size there.
+    fn reference(kind: u8) -> (Vec<Vec3>, f64) {
+        let quad = [[0., 0., 0.], [1., 0., 0.], [1., 1., 0.], [0., 1., 0.]];
+        let lifted = |points: &[Vec3]| points.iter().map(|&[x, y, _]| [x, y, 1.0]).collect::<Vec<_>>();
+        let triangle = [[0., 0., 0.], [1., 0., 0.], [0., 1., 0.]];
+        let prism = |base: &[Vec3]| [base.to_vec(), lifted(base)].concat();
+        let swapped = |points: Vec<Vec3>| points.chunks(4).flat_map(|p| [p[0], p[1], p[3], p[2]]).collect::<Vec<_>>();
+        let ring = |corners: usize| {
+            let angle = |at: usize| std::f64::consts::TAU * at as f64 / corners as f64;
+            let points = (0..corners).map(|at| [angle(at).cos(), angle(at).sin(), 0.0]).collect::<Vec<Vec3>>();
+            let area = corners as f64 / 2.0 * angle(1).sin();
+            (points, area)
+        };
+        let pyramid = [quad.to_vec(), vec![[0.5, 0.5, 1.0]]].concat();
+        match kind {
+            1 => (vec![[0.0; 3]], 0.0),
+            3 | 21 | 35 => (vec![[0.0; 3], [1., 0., 0.]], 1.0),
+            5 | 22 | 34 => (triangle.to_vec(), 0.5),
+            8 => (swapped(quad.to_vec()), 1.0),
+            9 | 23 | 28 | 30 => (quad.to_vec(), 1.0),
+            10 | 24 => ([triangle.to_vec(), vec![[0., 0., 1.]]].concat(), 1. / 6.),
+            11 => (swapped(prism(&quad)), 1.0),
+            12 | 25 | 29 | 33 => (prism(&quad), 1.0),
+            13 | 26 | 31 | 32 => (prism(&triangle), 0.5),
+            14 | 27 | 37 => (pyramid, 1. / 3.),
+            15 => (prism(&ring(5).0), ring(5).1),
+            16 => (prism(&ring(6).0), ring(6).1),
+            other => panic!("kind {other} has no reference"),
+        }
+    }
+
+    /// One cell with its points.
+    fn located(kind: u8, corners: Vec<Vec3>) -> Located {
+        let count = corners.len();
+        let cells = Cells {
+            kinds: vec![kind],
+            corners: (0..count as u64).collect(),
+            ends: vec![count],
+            cell_faces: vec![0],
+            ..Cells::default()
+        };
+        Located { cells, corners, face_corners: Vec::new() }
+    }
+
+    /// Shears, turns and stretches by 1.5 in volume; keeps areas in the plane z = 0 times 3.
+    fn mapped([x, y, z]: Vec3) -> Vec3 {
+        [3.0 * y + 7.0, -x + 0.25 * y - 2.0, 0.5 * z + 1.0]
+    }
+
+    fn assert_near(got: Vec3, expected: Vec3, what: &str) {
+        assert!(got.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-12), "{what}: {got:?}, expected {expected:?}");
+    }
+
+    #[test]
+    fn every_kind_has_the_size_and_the_centre_of_its_corners() {
+        for kind in 0..=u8::MAX {
+            let Some(shape) = shape_of(kind) else { continue };
+            let (corners, unit) = reference(kind);
+            let mut points: Vec<Vec3> = corners.iter().copied().map(mapped).collect();
+            let straight = points.clone();
+            let middle = |a: usize, b: usize| scaled(add(straight[a], straight[b]), 0.5);
+            points.extend(shape.edges().iter().map(|&[a, b]| middle(a, b)));
+            let expected = if matches!(kind, 14 | 27 | 37) {
+                add(scaled(mean(&straight[..4]), 0.75), scaled(straight[4], 0.25))
+            } else {
+                mean(&straight)
+            };
+            // Nodes inside of faces and the cell, or of a cubic line, whose mean is the centre.
+            points.resize(shape.nodes, expected);
+            let cell = located(kind, points);
+            assert_near(centre(&cell, 0).unwrap(), expected, &format!("kind {kind}"));
+            let factor = [0.0, 1.0, 3.0, 1.5][usize::from(shape.dimension)];
+            let got = size(&cell, 0).unwrap();
+            assert!((got - factor * unit).abs() < 1e-12, "kind {kind}: size {got}, expected {}", factor * unit);
+        }
+    }
+
+    #[test]
+    fn a_curved_edge_adds_its_area() {
+        // The edge of a unit square from (1, 0) to (1, 1) bulges out to x = 1.2.
+        let nodes = vec![
+            [0., 0., 0.],
+            [1., 0., 0.],
+            [1., 1., 0.],
+            [0., 1., 0.],
+            [0.5, 0., 0.],
+            [1.2, 0.5, 0.],
+            [0.5, 1., 0.],
+            [0., 0.5, 0.],
+        ];
+        let cell = located(23, nodes);
+        assert!((size(&cell, 0).unwrap() - 1.1).abs() < 1e-12);
+        assert_near(centre(&cell, 0).unwrap(), [0.6, 0.5, 0.0], "centre");
+    }
+
+    #[test]
+    fn polygons_have_their_centre_of_mass_even_if_they_are_not_convex() {
+        // An L of three unit squares.
+        let corners = vec![[0., 0., 0.], [2., 0., 0.], [2., 1., 0.], [1., 1., 0.], [1., 2., 0.], [0., 2., 0.]];
+        let cell = located(kind::POLYGON, corners.clone());
+        assert!((size(&cell, 0).unwrap() - 3.0).abs() < 1e-12);
+        assert_near(centre(&cell, 0).unwrap(), [5. / 6., 5. / 6., 0.0], "polygon");
+        let edges = (0..6).map(|at| scaled(add(corners[at], corners[(at + 1) % 6]), 0.5));
+        let quadratic = located(kind::QUADRATIC_POLYGON, corners.iter().copied().chain(edges).collect());
+        assert!((size(&quadratic, 0).unwrap() - 3.0).abs() < 1e-12);
+        assert_near(centre(&quadratic, 0).unwrap(), [5. / 6., 5. / 6., 0.0], "quadratic polygon");
+    }
+
+    #[test]
+    fn polyhedra_have_their_centre_of_mass_whichever_way_their_faces_are_turned() {
+        let base = [[0., 0., 0.], [1., 0., 0.], [1., 1., 0.], [0., 1., 0.]];
+        let tip = [0.5, 0.5, 2.0];
+        let faces: Vec<Vec<Vec3>> = vec![
+            base.to_vec(),
+            vec![base[0], base[1], tip],
+            vec![base[2], base[1], tip],
+            vec![base[2], base[3], tip],
+            vec![base[0], base[3], tip],
+        ];
+        let mut cell = located(kind::POLYHEDRON, [base.to_vec(), vec![tip]].concat());
+        let mut end = 0;
+        cell.cells.face_ends = faces
+            .iter()
+            .map(|face| {
+                end += face.len();
+                end
+            })
+            .collect();
+        cell.cells.cell_faces = vec![faces.len()];
+        cell.face_corners = faces.concat();
+        assert!((size(&cell, 0).unwrap() - 2. / 3.).abs() < 1e-12);
+        assert_near(centre(&cell, 0).unwrap(), [0.5, 0.5, 0.5], "pyramid");
+    }
+
+    #[test]
+    fn strips_and_lines_are_measured_by_their_parts() {
+        let strip =
+            located(kind::TRIANGLE_STRIP, vec![[0., 0., 0.], [0., 1., 0.], [1., 0., 0.], [1., 1., 0.], [3., 0., 0.]]);
+        assert!((size(&strip, 0).unwrap() - 2.0).abs() < 1e-12);
+        let expected = (0.5 * (1. / 3.) + 0.5 * (2. / 3.) + 1.0 * (5. / 3.)) / 2.0;
+        assert!((centre(&strip, 0).unwrap()[0] - expected).abs() < 1e-12);
+        let line = located(kind::POLY_LINE, vec![[0., 0., 0.], [3., 4., 0.], [3., 4., 2.]]);
+        assert_eq!(size(&line, 0).unwrap(), 7.0);
+        assert_eq!(surface_faces(&line.cells, 0).unwrap(), Vec::<Vec<u64>>::new());
+        assert!(centre(&located(70, vec![[0.0; 3]; 4]), 0).unwrap_err().to_string().contains("cells of type 70"));
+    }
+}

@@ -141,6 +141,14 @@ impl Shape {
 }
 
 #[cfg(test)]
+impl Shape {
+    /// Edges with a node of their own.
+    pub fn edges(&self) -> &'static [[usize; 2]] {
+        self.edges
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

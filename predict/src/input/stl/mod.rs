@@ -6,12 +6,12 @@
 mod ascii;
 mod binary;
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::foreign;
+use super::weld::Welder;
 use crate::mesh::Mesh;
 
 /// Three corners.
@@ -51,40 +51,18 @@ fn parse(bytes: &[u8]) -> Result<Mesh> {
     weld(&solids)
 }
 
-/// Merges equal vertices, numbered as they first appear.
+/// Joins the triangles of all solids.
 fn weld(solids: &[Solid]) -> Result<Mesh> {
-    let mut places: HashMap<[u32; 3], u32> = HashMap::new();
-    let (mut points, mut faces, mut count) = (Vec::new(), Vec::new(), 0usize);
-    for (number, solid) in solids.iter().enumerate() {
-        for triangle in &solid.triangles {
-            let finite = triangle.as_flattened().iter().all(|x| x.is_finite());
-            ensure!(finite, "triangle {count} has vertices {triangle:?}; they must be finite");
-            let mut face = [0; 3];
-            for (corner, vertex) in face.iter_mut().zip(triangle) {
-                // The two zeros are one number.
-                let key = vertex.map(|x| (x + 0.0).to_bits());
-                let next = u32::try_from(points.len()).context("more vertices than 32 bits count")?;
-                *corner = *places.entry(key).or_insert_with(|| {
-                    points.push(*vertex);
-                    next
-                });
-            }
-            faces.push((number, face));
-            count += 1;
-        }
-    }
-    let mut mesh = Mesh::new(points);
     let named = solids.len() > 1 || solids.iter().any(|solid| !solid.name.is_empty());
-    let mut current = None;
-    for (number, face) in faces {
-        if named && current != Some(number) {
-            let name = &solids[number].name;
-            mesh.begin_group(if name.is_empty() { format!("solid {}", number + 1) } else { name.clone() });
-            current = Some(number);
+    let mut welder = Welder::default();
+    for (number, solid) in solids.iter().enumerate() {
+        if named {
+            let name = if solid.name.is_empty() { format!("solid {}", number + 1) } else { solid.name.clone() };
+            welder.begin_group(name);
         }
-        mesh.push_face(&face);
+        solid.triangles.iter().try_for_each(|triangle| welder.add(triangle))?;
     }
-    Ok(mesh)
+    Ok(welder.finish())
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ fn damage_is_named_with_its_line_or_byte() {
         (changed("outer loop\n", ""), "line 3: 'vertex 0 0 0': expected 'outer loop'"),
         (changed("endfacet\n", ""), "expected 'endfacet'"),
         ((text.clone() + "tail").into(), "line 31: 'tail': expected a solid or the end of the file"),
-        (nan, "triangle 1 has vertices"),
+        (nan, "face 1 has vertices"),
         (none, "holds no triangles"),
         (b"solid empty\nendsolid empty\n".to_vec(), "holds no triangles"),
         (b"noise".to_vec(), "not an STL file: 5 bytes"),
