@@ -47,6 +47,12 @@ const DIMENSIONS: usize = 3;
 /// What files may be called.
 const EXTENSIONS: [&str; 11] = ["stl", "obj", "ply", "vtp", "vtu", "pvtp", "pvtu", "vtk", "npy", "npz", "safetensors"];
 
+/// Reads a surface into memory.
+type ReadSurface = fn(&Path) -> Result<Mesh>;
+
+/// Files with a surface and nothing else.
+const SURFACES: [(&str, ReadSurface); 3] = [("stl", stl::read_stl), ("obj", obj::read_obj), ("ply", ply::read_ply)];
+
 /// A file with points, or with a mesh.
 pub enum Input {
     /// A surface in memory, predicted at its vertices.
@@ -58,27 +64,19 @@ pub enum Input {
 }
 
 impl Input {
-    /// Opens a file by its extension; behind `#` stands the name of one of several arrays.
+    /// Opens a file by its extension; behind `#` stands the name of one of several arrays. `at` says whether the cells or
+    /// the points of a mesh are meant, where the file leaves the choice.
     ///
     /// # Errors
-    /// A file that cannot be read or does not hold what its name says.
-    pub fn open(argument: &str) -> Result<Self> {
-        Self::open_at(argument, None)
-    }
-
-    /// As [`open`](Self::open); `at` says whether the cells or the points of a mesh are meant, where the file leaves the
-    /// choice.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open); a mesh without such places.
-    pub fn open_at(argument: &str, at: Option<Location>) -> Result<Self> {
+    /// A file that cannot be read or does not hold what its name says; a mesh without such places.
+    pub fn open(argument: &str, at: Option<Location>) -> Result<Self> {
         let (file, tensor) = split_name(argument);
         let path = Path::new(file);
         if tensor.is_none() {
-            let readers: [(&str, fn(&Path) -> Result<Mesh>); 3] =
-                [("stl", stl::read_stl), ("obj", obj::read_obj), ("ply", ply::read_ply)];
-            if let Some((_, read)) = readers.iter().find(|(extension, _)| has_extension(file, &[extension])) {
-                return Ok(Self::Mesh(read(path)?));
+            for (extension, read) in SURFACES {
+                if has_extension(file, &[extension]) {
+                    return Ok(Self::Mesh(read(path)?));
+                }
             }
             if let Some(grid) = open_grid(path)? {
                 return Ok(Self::Sites(Box::new(Sites::new(file, grid, at)?)));
@@ -118,6 +116,11 @@ impl Input {
             Self::Sites(sites) => sites.surface().map(|surface| &surface.mesh),
             Self::Points(_) => None,
         }
+    }
+
+    /// Whether it is a mesh with cells that have a volume.
+    pub fn is_volume(&self) -> bool {
+        matches!(self, Self::Sites(sites) if sites.is_volume())
     }
 
     /// A line that says what of a file is predicted, where that was chosen by what it holds.
@@ -195,7 +198,7 @@ mod tests {
             ("points", "expected a file named"),
         ];
         for (argument, expected) in cases {
-            let message = format!("{:#}", Input::open(argument).err().unwrap());
+            let message = format!("{:#}", Input::open(argument, None).err().unwrap());
             assert!(message.contains(expected), "{message}");
         }
     }

@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn refusal(path: &Path) -> String {
-        let mut input = match Input::open(path.to_str().unwrap()) {
+        let mut input = match Input::open(path.to_str().unwrap(), None) {
             Ok(input) => input,
             Err(error) => return format!("{error:#}"),
         };
@@ -148,7 +148,7 @@ mod tests {
         write(&folder.path().join("wide.npy"), &values, &[10, 3], Order::C);
         write(&folder.path().join("narrow.npy"), &narrow, &[10, 3], Order::C);
         for name in ["wide.npy", "narrow.npy"] {
-            let mut input = Input::open(folder.path().join(name).to_str().unwrap()).unwrap();
+            let mut input = Input::open(folder.path().join(name).to_str().unwrap(), None).unwrap();
             assert_eq!(input.len(), 10);
             assert_eq!(input.read(4..6).unwrap(), [[12.0, 13.0, 14.0], [15.0, 16.0, 17.0]]);
             assert_eq!(input.read(0..1).unwrap(), [[0.0, 1.0, 2.0]]);
@@ -177,7 +177,7 @@ mod tests {
         bytes[order] = b'>';
         std::fs::write(path("swapped.npy"), bytes).unwrap();
         for name in ["wide.npy", "narrow.npy", "half.npy", "rows.npy", "swapped.npy"] {
-            let mut input = Input::open(path(name).to_str().unwrap()).unwrap();
+            let mut input = Input::open(path(name).to_str().unwrap(), None).unwrap();
             assert_eq!(input.len(), 10);
             for range in [0..10, 4..6, 9..10, 3..3] {
                 let expected: Vec<[f32; 3]> =

@@ -76,19 +76,20 @@ mod tests {
         let values: Vec<f32> = (0..30).map(|at| at as f32).collect();
         for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
             write(&path, &[("other", &[0.0; 3]), ("points", &values)], method);
-            let mut input = Input::open(&format!("{}#points", path.display())).unwrap();
+            let mut input = Input::open(&format!("{}#points", path.display()), None).unwrap();
             assert_eq!(input.len(), 10);
             assert_eq!(input.read(4..6).unwrap(), [[12.0, 13.0, 14.0], [15.0, 16.0, 17.0]]);
             assert_eq!(input.read(0..1).unwrap(), [[0.0, 1.0, 2.0]]);
             for (argument, expected) in [("", "expected one array, or a name"), ("#none", "there is no array 'none'")] {
-                let message = format!("{:#}", Input::open(&format!("{}{argument}", path.display())).err().unwrap());
+                let message =
+                    format!("{:#}", Input::open(&format!("{}{argument}", path.display()), None).err().unwrap());
                 assert!(message.contains(expected), "{message}");
             }
             write(&path, &[("arr_0", &values)], method);
-            assert_eq!(Input::open(path.to_str().unwrap()).unwrap().len(), 10);
+            assert_eq!(Input::open(path.to_str().unwrap(), None).unwrap().len(), 10);
             let bytes = std::fs::read(&path).unwrap();
             std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-            assert!(Input::open(path.to_str().unwrap()).is_err());
+            assert!(Input::open(path.to_str().unwrap(), None).is_err());
         }
     }
 }

@@ -158,7 +158,7 @@ mod tests {
     use crate::input::Input;
 
     fn refusal(argument: &str) -> String {
-        match Input::open(argument) {
+        match Input::open(argument, None) {
             Ok(mut input) => format!("{:#}", input.read(0..input.len()).unwrap_err()),
             Err(error) => format!("{error:#}"),
         }
@@ -177,7 +177,7 @@ mod tests {
         let tensors = dtypes.map(|dtype| (dtype.as_str(), points.to_dtype(dtype).unwrap()));
         save(&path, &tensors);
         for name in dtypes.map(|dtype| dtype.as_str()) {
-            let mut input = Input::open(&format!("{}#{name}", path.display())).unwrap();
+            let mut input = Input::open(&format!("{}#{name}", path.display()), None).unwrap();
             assert_eq!(input.len(), 10);
             assert_eq!(input.read(4..6).unwrap(), [[12.0, 13.0, 14.0], [15.0, 16.0, 17.0]]);
         }

@@ -22,17 +22,26 @@ pub trait Rows {
 }
 
 /// An array in a file.
-pub struct Table {
+pub struct Table<R = Box<dyn Rows>> {
     name: String,
-    source: Box<dyn Rows>,
+    source: R,
+}
+
+impl Rows for Box<dyn Rows> {
+    fn rows(&self) -> u64 {
+        self.as_ref().rows()
+    }
+
+    fn width(&self) -> usize {
+        self.as_ref().width()
+    }
+
+    fn read(&mut self, rows: Range<u64>) -> Result<Vec<f64>> {
+        self.as_mut().read(rows)
+    }
 }
 
 impl Table {
-    /// An array that is called by the name of its file in errors.
-    pub fn new(name: &str, source: impl Rows + 'static) -> Self {
-        Self { name: name.to_string(), source: Box::new(source) }
-    }
-
     /// Opens an array by the extension of its file: that of a `.npy` file, or one of several of the others, by its name
     /// or as the only one; of a mesh, one at its cells or points.
     ///
@@ -42,21 +51,37 @@ impl Table {
         let open = || File::open(file).with_context(|| format!("cannot open {file}"));
         let named = || file.to_string();
         if has_extension(file, &["safetensors"]) {
-            return Ok(Self::new(file, safetensors::TensorRows::new(open()?, array).with_context(named)?));
+            return Ok(Self::boxed(file, safetensors::TensorRows::new(open()?, array).with_context(named)?));
         }
         if has_extension(file, &["npy"]) {
             ensure!(array.is_none(), "{file}: a .npy file holds one array, without a name");
-            return Ok(Self::new(file, npy::NpyRows::new(open()?).with_context(named)?));
+            return Ok(Self::boxed(file, npy::NpyRows::new(open()?).with_context(named)?));
         }
         if has_extension(file, &["npz"]) {
-            return Ok(Self::new(file, npz::open(open()?, array).with_context(named)?));
+            return Ok(Self::boxed(file, npz::open(open()?, array).with_context(named)?));
         }
         if let Some(grid) = open_grid(Path::new(file))? {
             let array = array.with_context(|| format!("{file}: which of its arrays? {file}#NAME says it"))?;
-            return Ok(Self::new(file, GridArray::new(grid, array).with_context(named)?));
+            return Ok(Self::boxed(file, GridArray::new(grid, array).with_context(named)?));
         }
         ensure!(!has_extension(file, &["stl", "obj", "ply"]), "{file}: holds no arrays");
         bail!("{file}: expected a file named *.{}", super::EXTENSIONS.join(", *."));
+    }
+
+    fn boxed(name: &str, source: impl Rows + 'static) -> Self {
+        Self::new(name, Box::new(source))
+    }
+}
+
+impl<R: Rows> Table<R> {
+    /// An array that is called by the name of its file in errors.
+    pub fn new(name: &str, source: R) -> Self {
+        Self { name: name.to_string(), source }
+    }
+
+    /// Where the rows come from.
+    pub fn source(&mut self) -> &mut R {
+        &mut self.source
     }
 
     /// Number of rows.

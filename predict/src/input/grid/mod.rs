@@ -17,8 +17,9 @@ mod polyhedra;
 mod shape;
 
 use std::ops::Range;
+use std::str::FromStr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 
 pub use cells::{Cells, Kinds, Section};
 pub use measure::Vec3;
@@ -37,6 +38,18 @@ const CELLS_AT_ONCE: u64 = 1 << 13;
 pub enum Location {
     Cells,
     Points,
+}
+
+impl FromStr for Location {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "cells" => Ok(Self::Cells),
+            "points" => Ok(Self::Points),
+            _ => bail!("expected cells or points, got '{text}'"),
+        }
+    }
 }
 
 /// An array with one row for each point or cell.

@@ -41,11 +41,10 @@ impl Payload {
             let length = header.word(&stream.read(0, header.word)?);
             // Some programs encode the length by itself, VTK together with the numbers.
             if stream.is_padded_after(word)? && length > 0 {
-                return Ok(
-                    Self { stream: stream.behind_header(word)?, length, form: Form::Plain { start: 0 } }.within()?
-                );
+                let stream = stream.behind_header(word)?;
+                return Self { stream, length, form: Form::Plain { start: 0 } }.within();
             }
-            return Ok(Self { stream, length, form: Form::Plain { start: word } }.within()?);
+            return Self { stream, length, form: Form::Plain { start: word } }.within();
         };
         let count = header.word(&stream.read(0, header.word)?);
         if count == 0 {

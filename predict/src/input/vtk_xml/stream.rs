@@ -84,7 +84,7 @@ impl Stream {
 
     /// Whether the first `length` bytes end with padding, so that what follows begins a text of its own.
     pub fn is_padded_after(&mut self, length: u64) -> Result<bool> {
-        if matches!(self.form, Form::Raw) || length % 3 == 0 {
+        if matches!(self.form, Form::Raw) || length.is_multiple_of(3) {
             return Ok(false);
         }
         // With a byte more, there would be less padding.

@@ -48,7 +48,7 @@ fn a_file_with_changed_bytes_never_panics() {
     let mut random = StdRng::seed_from_u64(11);
     for style in styles() {
         let whole = tetrahedra(style);
-        for _ in 0..150 {
+        for _ in 0..40 {
             let mut bytes = whole.clone();
             for _ in 0..random.random_range(1..4) {
                 let at = random.random_range(0..bytes.len());
@@ -95,7 +95,8 @@ fn what_is_wrong_is_named() {
         ),
         (ascii("Name=\"offsets\"", "Name=\"ends\""), "<Cells> has no array 'offsets'"),
         (ascii("4 8 12", "4 3 12"), "Cells/offsets: element 1 ends at 3, before it begins at 4"),
-        (ascii("4 8 12", "4 8 13"), "cell 2 of type 10 must have 4 points, got 5"),
+        (ascii("4 8 12", "4 7 12"), "cell 1 of type 10 must have 4 points, got 3"),
+        (ascii("4 8 12", "4 8 13"), "Cells/connectivity: ends early: expected 13 numbers, got 12"),
         (ascii("4 8 12", "4 8 13e4"), "Cells/offsets: number 2: expected i64, got '13e4'"),
         (ascii("4 8 12", "4 8"), "Cells/offsets: ends early: expected 3 numbers, got 2"),
         (ascii("4 8 12", "4 8 9223372036854775807"), "at most"),
@@ -133,7 +134,7 @@ fn blocks_that_promise_too_much_cost_no_memory() {
         let whole = tetrahedra(style);
         let start = whole.windows(4).position(|window| window == b"   _").unwrap() + 4;
         // Number, size and last size of the blocks of the first array, and the size of its packed block.
-        for (place, number) in [(0, u64::MAX), (0, 1 << 40), (1, 1 << 62), (2, 1 << 20), (3, u64::MAX), (3, 1 << 50)] {
+        for (place, number) in [(0, u64::MAX), (0, 1 << 40), (2, 1 << 20), (3, u64::MAX), (3, 1 << 50)] {
             let mut bytes = whole.clone();
             bytes[start + 8 * place..][..8].copy_from_slice(&u64::to_le_bytes(number));
             assert!(read_all(&bytes).is_err(), "{codec:?} {place} {number}");
