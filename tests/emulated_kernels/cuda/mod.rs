@@ -5,6 +5,7 @@
 mod arguments;
 mod launch;
 mod mutations;
+mod ptx;
 #[allow(dead_code, reason = "the build script uses the rest")]
 #[path = "../../../kernels/cuda/recipes.rs"]
 mod recipes;
@@ -30,6 +31,7 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/cuda");
 
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     let mut trials = mutations::trials(compiler);
+    trials.extend(ptx::trials(compiler));
     for element in ELEMENTS {
         let rotate = compile(compiler, recipes::rotate_keys(element));
         for row in rows_of(element) {
