@@ -6,6 +6,7 @@ mod arguments;
 mod launch;
 mod mutations;
 mod ptx;
+mod ptx_mutations;
 #[allow(dead_code, reason = "the build script uses the rest")]
 #[path = "../../../kernels/cuda/recipes.rs"]
 mod recipes;

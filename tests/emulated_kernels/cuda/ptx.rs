@@ -6,7 +6,7 @@ use anyhow::{Error, Result};
 use libtest_mimic::Trial;
 
 use super::recipes::{self, ELEMENTS, Recipe, Target};
-use super::{FOLDER, HEAD_DIMS, Pair, cases_for, check, rows_of, serves};
+use super::{FOLDER, HEAD_DIMS, Pair, cases_for, check, ptx_mutations, rows_of, serves};
 use emulator::{Compiler, Kernels, LazyKernels, Nvcc, PtxSource, build_once, trial};
 
 /// What runs PTX.
@@ -40,7 +40,7 @@ impl Tools {
 
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     let tools = Tools::find(compiler);
-    let mut trials = Vec::new();
+    let mut trials = ptx_mutations::trials(&tools);
     for element in ELEMENTS {
         let rotate = translate(&tools, recipes::rotate_keys(element));
         for row in rows_of(element) {
