@@ -148,8 +148,12 @@
 
 mod attention;
 mod cache;
+mod checks;
 mod deprecated;
 mod error;
+#[doc(hidden)]
+pub mod kernels;
+mod lock;
 #[cfg(feature = "metal")]
 mod metal;
 pub mod models;
@@ -157,7 +161,9 @@ pub mod modules;
 mod ops;
 mod padding;
 pub mod plan;
+mod recent;
 mod rope;
+mod through_candle;
 
 pub use attention::{
     AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,

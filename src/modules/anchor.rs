@@ -16,8 +16,9 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::domains::domain_of;
 use super::mixed::{MixedAttention, MixedAttentionConfig};
-use super::untied::{SquareBanks, WeightSharing};
+use super::sharing::{SquareBanks, WeightSharing};
 use crate::{AnchorError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, TokenSpec};
 
 /// Whose anchors a token sees.
@@ -74,12 +75,6 @@ impl AnchorAttentionConfig {
             Some(square) => WeightSharing::PerDomain { domains: self.domains.clone(), square },
         }
     }
-}
-
-/// The domain that a group belongs to: the longest name that it starts with, followed by `_`.
-pub fn domain_of<'a, S: AsRef<str>>(group: &str, domains: &'a [S]) -> Option<&'a str> {
-    let belongs = |domain: &&str| group.strip_prefix(domain).is_some_and(|rest| rest.starts_with('_'));
-    domains.iter().map(AsRef::as_ref).filter(belongs).max_by_key(|domain| domain.len())
 }
 
 /// The patterns of anchor attention.

@@ -137,11 +137,8 @@ fn typed<T: Element>(
 
 /// The instruction set of a launch.
 fn level(asked: Option<SimdLevel>) -> std::result::Result<SimdLevel, AttentionError> {
-    asked.map_or_else(SimdLevel::active, SimdLevel::check).map_err(|error| AttentionError::Value {
-        argument: "SIMD level",
-        expected: "one that this CPU has",
-        got: error.to_string(),
-    })
+    let level = asked.map_or_else(SimdLevel::active, SimdLevel::check);
+    level.map_err(|error| AttentionError::value("SIMD level", "one that this CPU has", error))
 }
 
 fn queries_per_item(arguments: &Arguments, threads: usize) -> usize {

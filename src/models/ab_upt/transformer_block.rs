@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::branch::{BlockShape, Branch, BranchModulation, FeedForwardBranch};
 use super::config::check_block;
 use super::norm::{Modulation, modulate};
-use crate::modules::projection::check_input;
+use crate::checks::check_input;
 use crate::{AttentionOptions, AttentionPlan, KvCache, MixedAttention, MixedAttentionConfig, WeightSharing};
 
 /// Configuration of a [`TransformerBlock`].

@@ -1,12 +1,16 @@
 //! The CUDA kernels as the PTX that the build makes of them: what stands in inline PTX is executed, too.
+//!
+//! By default every kernel runs the cases that a tile size can break, which have every feature, at one head_dim. With
+//! the environment variable `EMULATED_PTX=all` it runs whatever it runs as C++.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result};
 use libtest_mimic::Trial;
 
-use super::recipes::{self, ELEMENTS, Recipe, Target};
-use super::{FOLDER, HEAD_DIMS, Pair, cases_for, check, ptx_mutations, rows_of, serves};
+use super::{FOLDER, HEAD_DIMS, Pair, cases_for, check, ptx_mutations, serves, tilings_of};
+use candle_mixed_attention::kernels::cuda::recipes::{self, ELEMENTS, Recipe, Target};
 use emulator::{Compiler, Kernels, LazyKernels, Nvcc, PtxSource, build_once, trial};
 
 /// What runs PTX.
@@ -23,7 +27,7 @@ impl Tools {
     }
 
     /// The file with the PTX of a kernel.
-    pub fn ptx(&self, recipe: &Recipe) -> Result<std::path::PathBuf> {
+    pub fn ptx(&self, recipe: &Recipe) -> Result<PathBuf> {
         let path = Path::new(FOLDER).join(recipe.file);
         let architecture = match recipe.target {
             Target::Compute80 => "compute_80",
@@ -41,15 +45,17 @@ impl Tools {
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     let tools = Tools::find(compiler);
     let mut trials = ptx_mutations::trials(&tools);
+    let whole = env::var_os("EMULATED_PTX").is_some_and(|value| value == "all");
     for element in ELEMENTS {
         let rotate = translate(&tools, recipes::rotate_keys(element));
-        for row in rows_of(element) {
-            let attend = translate(&tools, recipes::attention(row, element));
-            for head_dim in HEAD_DIMS.into_iter().filter(|&head_dim| serves(row, element, head_dim)) {
-                for case in cases_for(head_dim) {
-                    let name = format!("ptx_{}::head_dim_{head_dim}::{}", row.kernel_name(element), case.name);
+        for tiling in tilings_of(element) {
+            let attend = translate(&tools, recipes::attention(tiling, element));
+            let head_dims = HEAD_DIMS.into_iter().filter(|&head_dim| serves(tiling, element, head_dim));
+            for head_dim in head_dims.take(if whole { usize::MAX } else { 1 }) {
+                for case in cases_for(head_dim).filter(|case| whole || case.brief) {
+                    let name = format!("ptx_{}::head_dim_{head_dim}::{}", tiling.kernel_name(element), case.name);
                     let kernels = Pair { attend, rotate };
-                    trials.push(trial(&name, &tools, move || check(element, row, kernels, head_dim, case)));
+                    trials.push(trial(&name, &tools, move || check(element, tiling, kernels, head_dim, case)));
                 }
             }
         }

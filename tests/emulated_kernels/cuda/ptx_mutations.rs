@@ -8,20 +8,20 @@ use anyhow::{Result, bail, ensure};
 use half::f16;
 use libtest_mimic::Trial;
 
-use super::launch;
+use super::launch::{self, CallKernels};
 use super::ptx::Tools;
-use super::recipes;
-use super::tuning::{Element, Row, SM80_ROWS, SM90_ROWS};
 use crate::emulated_kernels::case::{self, Problem};
 use crate::emulated_kernels::mutation::{Sign, WRONG_NUMBERS};
 use crate::emulated_kernels::numbers::Number;
 use crate::emulated_kernels::{Operands, check};
+use candle_mixed_attention::kernels::cuda::recipes;
+use candle_mixed_attention::kernels::cuda::tiling::{Element, SM80_TILINGS, SM90_TILINGS, Tiling};
 use emulator::FindingKind::*;
 use emulator::{Kernels, trial};
 
 struct Mutation {
     name: &'static str,
-    kernel: (Row, Element),
+    kernel: (Tiling, Element),
     /// What the line of an instruction contains.
     line: &'static str,
     which: Which,
@@ -51,9 +51,9 @@ use Edit::*;
 use Which::*;
 
 const HEAD_DIM: usize = 64;
-const SM80: (Row, Element) = (Row::Sm80(&SM80_ROWS[1]), Element::F16);
-const SM80_F32: (Row, Element) = (Row::Sm80(&SM80_ROWS[7]), Element::F32);
-const SM90: (Row, Element) = (Row::Sm90(&SM90_ROWS[0]), Element::F16);
+const SM80: (Tiling, Element) = (Tiling::Sm80(&SM80_TILINGS[1]), Element::F16);
+const SM80_F32: (Tiling, Element) = (Tiling::Sm80(&SM80_TILINGS[7]), Element::F32);
+const SM90: (Tiling, Element) = (Tiling::Sm90(&SM90_TILINGS[0]), Element::F16);
 
 const MMA: &str = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32";
 const FROM_SHARED: &str = "accumulate, 1, 1, 0, 0;";
@@ -116,7 +116,7 @@ const MUTATIONS: &[Mutation] = &[
 
 const fn mutation(
     name: &'static str,
-    kernel: (Row, Element),
+    kernel: (Tiling, Element),
     line: &'static str,
     which: Which,
     edit: Edit,
@@ -151,9 +151,10 @@ impl Mutation {
     }
 
     fn check<T: Number>(&self, operands: Operands, kernels: &Kernels) -> Result<()> {
-        let (row, element) = self.kernel;
+        let (tiling, element) = self.kernel;
+        let kernels = CallKernels { attend: kernels, rotate: kernels };
         let Some(case) = case::find(self.case) else { bail!("no case '{}'", self.case) };
-        let run = |problem: &Problem<T>, order| launch::run(element, row, kernels, kernels, problem, order);
+        let run = |problem: &Problem<T>, order| launch::run(element, tiling, kernels, problem, order);
         check(case, HEAD_DIM, operands, run)
     }
 
