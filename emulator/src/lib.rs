@@ -7,7 +7,7 @@ mod lazy;
 mod metal;
 mod metal_lint;
 
-pub use compile::{Compiler, Source};
+pub use compile::{Compiler, Registers, Source};
 pub use device::{Buffer, Device, Kernels, Launch, TensorMap};
 pub use finding::{Finding, FindingKind};
 pub use lazy::{LazyKernels, compile_once, compiled, trial};

@@ -10,9 +10,10 @@ pub struct Recipe {
 }
 
 /// The files of `kernels/metal/`.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("arguments.h", include_str!("../../kernels/metal/arguments.h")),
     ("elements.h", include_str!("../../kernels/metal/elements.h")),
+    ("matrices.h", include_str!("../../kernels/metal/matrices.h")),
     ("rotation.h", include_str!("../../kernels/metal/rotation.h")),
     ("mixed_attention.metal", include_str!("../../kernels/metal/mixed_attention.metal")),
     ("rotate_keys.metal", include_str!("../../kernels/metal/rotate_keys.metal")),

@@ -8,13 +8,13 @@ pub mod source;
 pub mod tuning;
 
 use source::Recipe;
-use tuning::{Element, Family, ROWS, Row};
+use tuning::{CANDIDATES, Element, Family, ROWS, Row};
 
 /// Every element type, on every family that uses it.
 pub const ELEMENTS: [(Element, &[Family]); 4] = [
     (Element::F16, &[Family::Apple7, Family::Apple9]),
     (Element::Bf16, &[Family::Apple9]),
-    (Element::WideBf16, &[Family::Apple7]),
+    (Element::WideBf16, &[Family::Apple7, Family::Apple9]),
     (Element::F32, &[Family::Apple7, Family::Apple9]),
 ];
 
@@ -30,7 +30,7 @@ pub fn all_recipes() -> Vec<Recipe> {
         all.push(recipes::rotate_keys(element));
         all.push(recipes::combine_split_keys(element));
         let of_element = |row: &&Row| families.iter().any(|&family| row.serves(family, element));
-        for row in ROWS.iter().filter(of_element) {
+        for row in ROWS.iter().chain(&CANDIDATES).filter(of_element) {
             all.push(recipes::mixed_attention(row, element, row.head_dim));
         }
         for &family in families {

@@ -12,6 +12,8 @@ pub fn mixed_attention(row: &Row, element: Element, head_dim: usize) -> Recipe {
         format!("TILE_SIMDGROUPS={}", row.simdgroups),
         format!("TILE_KEYS={}", row.keys),
         format!("TILE_STAGES={}", row.stages),
+        format!("TILE_PARKED={}", row.parked),
+        format!("TILE_LOADS={}", row.loads(head_dim)),
         format!("TILE_THREADGROUP_BYTES={}", row.threadgroup_bytes(head_dim)),
     ];
     Recipe { function: "mixed_attention", defines }
