@@ -175,13 +175,16 @@ impl Compiler {
         Ok(())
     }
 
-    /// Registers that a kernel takes with everything that its function constants switch on.
-    pub fn registers(&self, path: &Path, kernel: &str, defines: &[&str]) -> Result<Registers> {
+    /// Registers that a kernel takes with everything that its function constants switch on, if it may use no more than
+    /// `most`.
+    pub fn registers(&self, path: &Path, kernel: &str, defines: &[&str], most: usize) -> Result<Registers> {
         // The generic address space is an option of the 2021 standard that AMD GPUs lack in clang, and part of the other.
         let (unit, mut command) = self.opencl("clc++1.0", path, Some(kernel), defines)?;
         let assembly = unit.path().with_extension("s");
         command.args(["-target", "amdgcn-amd-amdhsa", "-mcpu=gfx1100", "-nogpulib", "-O3", "-ffp-contract=off"]);
-        command.arg("-S").arg("-o").arg(&assembly);
+        // Everything in one function, as in a GPU's own compiler.
+        command.args(["-mllvm", "-amdgpu-function-calls=false", "-mllvm", "-amdgpu-early-inline-all=true"]);
+        command.arg(format!("-DREGISTERS={most}")).arg("-S").arg("-o").arg(&assembly);
         run(command)?;
         let text = fs::read_to_string(&assembly);
         fs::remove_file(&assembly)?;

@@ -64,7 +64,8 @@ pub(super) fn opencl_text(path: &Path, kernel: Option<&str>) -> Result<String> {
     let mut text = rewritten(path, &metal, Mode::OpenCl)?;
     if let Some(kernel) = kernel {
         let arguments = bound_arguments(&metal, kernel)?.join(", ");
-        let _ = writeln!(text, "\n__attribute__((amdgpu_num_vgpr(112))) __kernel void entry(__global ulong* buffers) {{ {kernel}({arguments}); }}");
+        text += "\n__attribute__((amdgpu_waves_per_eu(12, 12))) ";
+        let _ = writeln!(text, "__kernel void entry(__global ulong* buffers) {{ {kernel}({arguments}); }}");
     }
     Ok(text)
 }

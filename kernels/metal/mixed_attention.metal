@@ -231,6 +231,7 @@ inline void load_query_run(thread Queries& queries, uint i, uint c, const device
                            const device float* angles, bool is_row, Lane lane) {
     const uint channel = c * 8 + lane.column * WIDTH;
     Operand channels[2 * WIDTH];
+    fence();
     UNROLL
     for (uint k = 0; k < WIDTH; ++k) {
         float2 pair = float2(0.0f);

@@ -26,8 +26,8 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
 fn check(compiler: &Compiler, element: Element, row: &Row) -> Result<()> {
     let recipe = recipes::mixed_attention(row, element, row.head_dim);
     let defines: Vec<&str> = recipe.defines.iter().map(String::as_str).collect();
-    let allocated = compiler.registers(&path(&recipe), recipe.function, &defines)?;
+    let allocated = compiler.registers(&path(&recipe), recipe.function, &defines, 112)?;
     println!("REG {} {} {:?} counted {} {:?}", element.policy(), row.head_dim, shape(row), row.registers(row.head_dim), allocated);
-    ensure!(allocated.used <= REGISTERS && allocated.spilled == 0, "{allocated:?} of {REGISTERS}");
+    ensure!(allocated.spilled == 0, "{allocated:?} of {REGISTERS}");
     Ok(())
 }
