@@ -10,6 +10,8 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::{env, fs, thread};
 
+#[path = "kernels/cuda/nvcc.rs"]
+mod nvcc;
 #[path = "kernels/cuda/recipes.rs"]
 mod recipes;
 #[allow(dead_code, reason = "the launch uses the rest")]
@@ -20,15 +22,12 @@ use recipes::{Recipe, Target};
 
 const KERNELS: &str = "kernels/cuda";
 
-/// Where a toolkit may be, by environment variable.
-const TOOLKIT_VARIABLES: [&str; 4] = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR"];
-
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=src/attention/cuda/tuning.rs");
     println!("cargo:rerun-if-changed={KERNELS}");
     println!("cargo:rerun-if-env-changed=NVCC");
-    for variable in TOOLKIT_VARIABLES {
+    for variable in nvcc::TOOLKIT_VARIABLES {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
@@ -44,7 +43,7 @@ fn main() {
 /// Compiles all kernels and writes the list of images.
 fn build(kernels: &[Recipe], out: &Path) -> Result<(), String> {
     if !kernels.is_empty() {
-        let nvcc = find_nvcc()?;
+        let nvcc = nvcc::find()?;
         compile(kernels, &nvcc, out)?;
     }
     let mut list = String::from("&[\n");
@@ -94,7 +93,7 @@ fn compile(kernels: &[Recipe], nvcc: &Path, out: &Path) -> Result<(), String> {
 
 fn compile_one(kernel: &Recipe, nvcc: &Path, out: &Path) -> Result<(), String> {
     let mut command = Command::new(nvcc);
-    command.args(["-std=c++17", "-O3", "-Werror", "all-warnings"]);
+    command.args(nvcc::FLAGS);
     match kernel.target {
         Target::Compute80 => command.args(["-ptx", "-arch=compute_80"]),
         // Written out: the shorthand `-arch=sm_90a` is not the same thing for every nvcc.
@@ -115,22 +114,4 @@ fn compile_one(kernel: &Recipe, nvcc: &Path, out: &Path) -> Result<(), String> {
     }
     let log = out.join(&kernel.name).with_extension("log");
     fs::write(&log, text.as_bytes()).map_err(|error| format!("cannot write {}: {error}", log.display()))
-}
-
-/// `NVCC`, else the one of a toolkit that a variable names, else on the search path, else in the usual place.
-fn find_nvcc() -> Result<PathBuf, String> {
-    let named = env::var_os("NVCC").map(PathBuf::from);
-    let roots = TOOLKIT_VARIABLES.into_iter().filter_map(env::var_os).map(|root| Path::new(&root).join("bin"));
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> =
-        roots.chain(env::split_paths(&path)).chain([PathBuf::from("/usr/local/cuda/bin")]).collect();
-    let program = if cfg!(windows) { "nvcc.exe" } else { "nvcc" };
-    named.into_iter().chain(folders.iter().map(|folder| folder.join(program))).find(|path| path.is_file()).ok_or_else(
-        || {
-            "the feature `cuda` compiles its kernels with nvcc, which was not found in NVCC, CUDA_HOME/bin, \
-             CUDA_PATH/bin, CUDA_ROOT/bin, CUDA_TOOLKIT_ROOT_DIR/bin, PATH or /usr/local/cuda/bin; install the CUDA \
-             toolkit 12 or later (scripts/cuda-toolkit.sh does it without root) or set one of these variables"
-                .to_string()
-        },
-    )
 }

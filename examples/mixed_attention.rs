@@ -40,7 +40,7 @@ fn main() -> Result<()> {
     let x = Tensor::randn(0f32, 1., (1, plan.len(), config.hidden_dim), &device)?;
     let frequencies = rope.frequencies(&Tensor::rand(0f32, 1000., (1, plan.len(), 3), &device)?)?;
     let options = AttentionOptions::default().rope(&frequencies);
-    let (y, cache) = attention.forward_with_cache(&x, &plan, &options)?;
+    let (y, cache) = attention.forward_and_cache(&x, &plan, &options)?;
     println!("one pass over {} tokens; the cache keeps {:?}", plan.len(), cache.layout().names());
 
     // 4. The queries again, 20 at a time, past the cached anchors.
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
             let step = plan.cached_queries(group, len)?;
             let chunk = |frequencies: &RopeFrequencies| frequencies.narrow(start + offset, len);
             let options = AttentionOptions::default().rope(&chunk(&frequencies)?);
-            let again = attention.forward_cached(&x.narrow(1, start + offset, len)?, &step, &cache, &options)?;
+            let again = attention.forward_from_cache(&x.narrow(1, start + offset, len)?, &step, &cache, &options)?;
             let difference = (again - y.narrow(1, start + offset, len)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
             worst = worst.max(difference);
         }

@@ -1,9 +1,14 @@
 //! The errors of this crate. Each names the argument or group, what was expected and what came.
 //!
-//! All of them convert into [`candle_core::Error`], so that `?` works inside a candle `forward`.
+//! All of them convert into [`candle_core::Error`], so that `?` works inside a candle `forward`, and come out of it again by
+//! [`AttentionError::downcast`].
 
-use candle_core::{DType, DeviceLocation};
+use std::fmt::Display;
+
+use candle_core::{DType, Device, DeviceLocation};
 use thiserror::Error;
+
+use crate::through_candle::{carry, downcast};
 
 /// Why token specs and patterns do not make an [`AttentionPlan`](crate::AttentionPlan).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -145,48 +150,48 @@ pub enum PlanError {
     Anchors(#[from] AnchorError),
 }
 
-/// Why branches and tokens do not make an anchor-attention plan.
+/// Why domains and tokens do not make an anchor-attention plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AnchorError {
-    /// No branch was named.
-    #[error("anchor attention needs at least one branch, got none")]
-    NoBranches,
-    /// Two branches have the same name.
-    #[error("branch '{branch}' is named twice")]
-    DuplicateBranch {
-        /// The branch.
-        branch: String,
+    /// No domain was named.
+    #[error("anchor attention needs at least one domain, got none")]
+    NoDomains,
+    /// Two domains have the same name.
+    #[error("domain '{domain}' is named twice")]
+    DuplicateDomain {
+        /// The domain.
+        domain: String,
     },
-    /// Cross and joint attention need a second branch.
-    #[error("{kind} anchor attention needs at least two branches, got {got:?}; with one, use self attention")]
-    TooFewBranches {
+    /// Cross and joint attention need a second domain.
+    #[error("{kind} anchor attention needs at least two domains, got {got:?}; with one, use self attention")]
+    TooFewDomains {
         /// `"cross"` or `"joint"`.
         kind: &'static str,
-        /// The branches.
+        /// The domains.
         got: Vec<String>,
     },
-    /// A token group belongs to no branch.
-    #[error("group '{group}' belongs to no branch: its name starts with none of {branches:?} followed by '_'")]
-    UnknownBranch {
+    /// A token group belongs to no domain.
+    #[error("group '{group}' belongs to no domain: its name starts with none of {domains:?} followed by '_'")]
+    UnknownDomain {
         /// The group.
         group: String,
-        /// The configured branches.
-        branches: Vec<String>,
+        /// The configured domains.
+        domains: Vec<String>,
     },
-    /// A branch has no token group.
-    #[error("branch '{branch}' has no token group; the groups are {groups:?}")]
-    BranchWithoutTokens {
-        /// The branch.
-        branch: String,
+    /// A domain has no token group.
+    #[error("domain '{domain}' has no token group; the groups are {groups:?}")]
+    DomainWithoutTokens {
+        /// The domain.
+        domain: String,
         /// The groups that came.
         groups: Vec<String>,
     },
-    /// A branch has no anchor group.
-    #[error("branch '{branch}' lacks its anchor group '{anchors}'; the groups are {groups:?}")]
+    /// A domain has no anchor group.
+    #[error("domain '{domain}' lacks its anchor group '{anchors}'; the groups are {groups:?}")]
     MissingAnchors {
-        /// The branch.
-        branch: String,
+        /// The domain.
+        domain: String,
         /// The expected name of its anchor group.
         anchors: String,
         /// The groups that came.
@@ -259,7 +264,7 @@ pub enum AttentionError {
         /// The argument.
         argument: &'static str,
         /// The range.
-        expected: &'static str,
+        expected: String,
         /// The value that came.
         got: String,
     },
@@ -304,6 +309,33 @@ pub enum AttentionError {
     Unsupported(#[from] Unsupported),
 }
 
+impl AttentionError {
+    /// [`Shape`](Self::Shape): `got` are the dims that came.
+    pub(crate) fn shape(argument: &'static str, expected: impl Into<String>, got: &[usize]) -> Self {
+        Self::Shape { argument, expected: expected.into(), got: got.to_vec() }
+    }
+
+    /// [`TokenCount`](Self::TokenCount): `groups` are those that make up the expected number.
+    pub(crate) fn token_count(argument: &'static str, expected: usize, got: usize, groups: impl Into<String>) -> Self {
+        Self::TokenCount { argument, expected, got, groups: groups.into() }
+    }
+
+    /// [`DType`](Self::DType).
+    pub(crate) fn dtype(argument: &'static str, expected: impl Into<String>, got: DType) -> Self {
+        Self::DType { argument, expected: expected.into(), got }
+    }
+
+    /// [`Device`](Self::Device).
+    pub(crate) fn device(argument: &'static str, expected: &Device, got: &Device) -> Self {
+        Self::Device { argument, expected: expected.location(), got: got.location() }
+    }
+
+    /// [`Value`](Self::Value).
+    pub(crate) fn value(argument: &'static str, expected: impl Into<String>, got: impl Display) -> Self {
+        Self::Value { argument, expected: expected.into(), got: got.to_string() }
+    }
+}
+
 /// Why the fused backend does not serve a device, dtype and head_dim.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -345,11 +377,38 @@ pub enum Unsupported {
     },
 }
 
+impl AttentionError {
+    /// The error of this crate inside of one of candle's, as [`MixedAttention`](crate::MixedAttention) and the other layers
+    /// return it; the same error again if it is candle's own.
+    ///
+    /// ```
+    /// use candle_mixed_attention::{AttentionError, KeyPadding};
+    ///
+    /// let error = KeyPadding::from_lengths(&[5, 9], 7).unwrap_err();
+    /// let error = AttentionError::downcast(error)?;
+    /// assert!(matches!(error, AttentionError::Value { argument: "key_padding length", .. }));
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An error that is not of this type, as it was.
+    pub fn downcast(error: candle_core::Error) -> Result<Self, candle_core::Error> {
+        downcast(error)
+    }
+}
+
+impl From<AnchorError> for AttentionError {
+    fn from(error: AnchorError) -> Self {
+        PlanError::from(error).into()
+    }
+}
+
+/// Inside of candle's, all errors of attention are [`AttentionError`]s.
 macro_rules! into_candle {
     ($($error:ty),*) => {$(
         impl From<$error> for candle_core::Error {
             fn from(error: $error) -> Self {
-                candle_core::Error::wrap(error)
+                carry(AttentionError::from(error))
             }
         }
     )*};

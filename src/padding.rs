@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::AttentionError;
+use crate::checks::{check_batch, check_tokens};
+use crate::error::AttentionError;
 use crate::plan::PaddingBits;
 
 /// Marks the tokens of ragged batches that are real; the others are never seen as keys.
@@ -32,12 +33,11 @@ impl KeyPadding {
     /// Another dtype or number of axes.
     pub fn from_mask(mask: &Tensor) -> Result<Self> {
         if !matches!(mask.dtype(), DType::U8 | DType::U32 | DType::I64) {
-            let expected = "u8, u32 or i64 (1 = real token, 0 = padding)".to_string();
-            return Err(AttentionError::DType { argument: "key_padding", expected, got: mask.dtype() }.into());
+            let expected = "u8, u32 or i64 (1 = real token, 0 = padding)";
+            return Err(AttentionError::dtype("key_padding", expected, mask.dtype()).into());
         }
         let &[batch, tokens] = mask.dims() else {
-            let expected = "[batch, tokens]".to_string();
-            return Err(AttentionError::Shape { argument: "key_padding", expected, got: mask.dims().to_vec() }.into());
+            return Err(AttentionError::shape("key_padding", "[batch, tokens]", mask.dims()).into());
         };
         // candle's GPU comparisons take no empty tensors.
         let real = match mask.elem_count() {
@@ -53,14 +53,13 @@ impl KeyPadding {
     /// A length exceeds `tokens`; the mask does not fit into memory.
     pub fn from_lengths(lengths: &[usize], tokens: usize) -> Result<Self> {
         if let Some(length) = lengths.iter().find(|&&length| length > tokens) {
-            let (expected, got) = ("at most the number of tokens", format!("{length} of {tokens}"));
-            return Err(AttentionError::Value { argument: "key_padding length", expected, got }.into());
+            let got = format!("{length} of {tokens}");
+            return Err(AttentionError::value("key_padding length", "at most the number of tokens", got).into());
         }
         let words = lengths.len().checked_mul(tokens.div_ceil(64));
         if words.is_none_or(|words| Vec::<u64>::new().try_reserve_exact(words).is_err()) {
-            let (expected, got) =
-                ("a mask that fits into memory", format!("{} rows of {tokens} tokens", lengths.len()));
-            return Err(AttentionError::Value { argument: "key_padding", expected, got }.into());
+            let got = format!("{} rows of {tokens} tokens", lengths.len());
+            return Err(AttentionError::value("key_padding", "a mask that fits into memory", got).into());
         }
         Ok(Self { bits: Arc::new(PaddingBits::new(lengths.len(), tokens, |row, token| token < lengths[row])) })
     }
@@ -104,21 +103,15 @@ impl KeyPadding {
     pub(crate) fn is_full(&self) -> bool {
         (0..self.batch()).all(|row| self.bits.count(row, 0, self.tokens()) == self.tokens())
     }
-}
 
-/// Checks a mask against the input, whose groups are named for the error.
-pub(crate) fn check(
-    padding: &KeyPadding,
-    batch: usize,
-    tokens: usize,
-    groups: impl FnOnce() -> String,
-) -> std::result::Result<(), AttentionError> {
-    if padding.tokens() != tokens {
-        let (expected, got, groups) = (tokens, padding.tokens(), groups());
-        return Err(AttentionError::TokenCount { argument: "key_padding", expected, got, groups });
+    /// Checks the mask against an input, whose groups are named for the error.
+    pub(crate) fn check(
+        &self,
+        batch: usize,
+        tokens: usize,
+        groups: impl FnOnce() -> String,
+    ) -> std::result::Result<(), AttentionError> {
+        check_tokens("key_padding", tokens, self.tokens(), groups)?;
+        check_batch("key_padding", batch, self.batch())
     }
-    if padding.batch() != batch && padding.batch() != 1 {
-        return Err(AttentionError::Batch { argument: "key_padding", expected: batch, got: padding.batch() });
-    }
-    Ok(())
 }

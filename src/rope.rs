@@ -16,7 +16,8 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::AttentionError;
+use crate::checks::{check_batch, check_tokens};
+use crate::error::AttentionError;
 use crate::ops::{cos, sin, to_dtype};
 
 /// What the RoPE angles depend on besides the positions.
@@ -60,18 +61,16 @@ pub fn wave_numbers(
     let per_axis = width.checked_div(coordinates).map_or(0, |channels| channels / 2 * 2);
     if per_axis == 0 {
         let got = format!("{width} channels for {coordinates} coordinates");
-        let expected = "at least one pair of channels for each coordinate";
-        return Err(AttentionError::Value { argument: "head_dim", expected, got });
+        return Err(AttentionError::value("head_dim", "at least one pair of channels for each coordinate", got));
     }
     if !(max_wavelength > 0.0 && max_wavelength.is_finite()) {
-        let (expected, got) = ("positive and finite", max_wavelength.to_string());
-        return Err(AttentionError::Value { argument: "max_wavelength", expected, got });
+        return Err(AttentionError::value("max_wavelength", "positive and finite", max_wavelength));
     }
     let wave_number = |j: usize| max_wavelength.powf(-((2 * j) as f64) / per_axis as f64) as f32;
     let waves: Vec<f32> = (0..per_axis / 2).map(wave_number).collect();
     if waves.iter().any(|wave| !wave.is_finite()) {
         let expected = "long enough for finite wave numbers in f32";
-        return Err(AttentionError::Value { argument: "max_wavelength", expected, got: max_wavelength.to_string() });
+        return Err(AttentionError::value("max_wavelength", expected, max_wavelength));
     }
     Ok(waves)
 }
@@ -127,8 +126,7 @@ impl Rope {
     pub fn with_omega(config: &RopeConfig, omega: &Tensor) -> Result<Self> {
         let computed = Self::new(config, omega.device())?;
         if omega.dims() != computed.omega.dims() {
-            let (expected, got) = (format!("{:?}", computed.omega.dims()), omega.dims().to_vec());
-            return Err(AttentionError::Shape { argument: "omega", expected, got }.into());
+            return Err(AttentionError::shape("omega", format!("{:?}", computed.omega.dims()), omega.dims()).into());
         }
         Ok(Self { config: *config, omega: omega.to_dtype(DType::F32)? })
     }
@@ -164,7 +162,7 @@ impl Rope {
 
     fn unexpected(&self, positions: &Tensor) -> candle_core::Error {
         let expected = format!("[batch, tokens, {}]", self.config.position_dim);
-        AttentionError::Shape { argument: "positions", expected, got: positions.dims().to_vec() }.into()
+        AttentionError::shape("positions", expected, positions.dims()).into()
     }
 }
 
@@ -172,7 +170,7 @@ fn check_even(head_dim: usize) -> std::result::Result<(), AttentionError> {
     if head_dim.is_multiple_of(2) {
         return Ok(());
     }
-    Err(AttentionError::Value { argument: "head_dim", expected: "even for RoPE", got: head_dim.to_string() })
+    Err(AttentionError::value("head_dim", "even for RoPE", head_dim))
 }
 
 /// Cosines and sines that rotate the queries and keys of one sequence of tokens. Cheap to clone.
@@ -190,8 +188,7 @@ impl RopeFrequencies {
     /// Another number of axes.
     pub fn from_angles(theta: &Tensor) -> Result<Self> {
         if theta.rank() != 3 {
-            let expected = "[batch, tokens, head_dim / 2]".to_string();
-            return Err(AttentionError::Shape { argument: "angles", expected, got: theta.dims().to_vec() }.into());
+            return Err(AttentionError::shape("angles", "[batch, tokens, head_dim / 2]", theta.dims()).into());
         }
         let theta = to_dtype(theta, DType::F32)?;
         Ok(Self { table: Tensor::stack(&[cos(&theta)?, sin(&theta)?], D::Minus1)?.contiguous()? })
@@ -271,19 +268,11 @@ impl RopeFrequencies {
         head_dim: usize,
         groups: impl FnOnce() -> String,
     ) -> std::result::Result<(), AttentionError> {
-        if self.tokens() != tokens {
-            let (expected, got, groups) = (tokens, self.tokens(), groups());
-            return Err(AttentionError::TokenCount { argument: "RoPE frequencies", expected, got, groups });
-        }
+        check_tokens("RoPE frequencies", tokens, self.tokens(), groups)?;
         if self.head_dim() != head_dim {
             let expected = format!("[batch, tokens, {}, 2] for head_dim {head_dim}", head_dim / 2);
-            let got = self.table.dims().to_vec();
-            return Err(AttentionError::Shape { argument: "RoPE frequencies", expected, got });
+            return Err(AttentionError::shape("RoPE frequencies", expected, self.table.dims()));
         }
-        if self.batch() != batch && self.batch() != 1 {
-            let (expected, got) = (batch, self.batch());
-            return Err(AttentionError::Batch { argument: "RoPE frequencies", expected, got });
-        }
-        Ok(())
+        check_batch("RoPE frequencies", batch, self.batch())
     }
 }

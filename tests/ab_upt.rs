@@ -25,7 +25,7 @@ fn cached_queries_equal_queries_of_the_first_pass() -> Result<()> {
     let (wing, tip, queries) = (points(2, 9)?, points(2, 5)?, points(2, 7)?);
     let input = input(2)?.anchors("wing", &wing).anchors("wing_tip", &tip);
     let first = model.forward(&input.clone().queries("wing", &queries).queries("wing_tip", &queries))?;
-    let later = model.forward_cached([("wing", queries.clone()), ("wing_tip", queries.clone())], &first.cache)?;
+    let later = model.forward_from_cache([("wing", queries.clone()), ("wing_tip", queries.clone())], &first.cache)?;
     for name in ["query_wing_pressure", "query_wing_tip_shear", "query_wing_tip_heat"] {
         assert_close(later.get(name)?, first.fields.get(name)?);
     }
@@ -34,8 +34,8 @@ fn cached_queries_equal_queries_of_the_first_pass() -> Result<()> {
     assert_close(without.fields.get("wing_pressure")?, first.fields.get("wing_pressure")?);
     // Nor does it matter which come together.
     let (head, tail) = (queries.narrow(1, 0, 3)?, queries.narrow(1, 3, 4)?);
-    let head = model.forward_cached([("wing_tip", head)], &without.cache)?;
-    let tail = model.forward_cached([("wing_tip", tail)], &without.cache)?;
+    let head = model.forward_from_cache([("wing_tip", head)], &without.cache)?;
+    let tail = model.forward_from_cache([("wing_tip", tail)], &without.cache)?;
     let both = Tensor::cat(&[head.at_queries("wing_tip", "shear")?, tail.at_queries("wing_tip", "shear")?], 1)?;
     assert_close(&both, later.at_queries("wing_tip", "shear")?);
     Ok(())
@@ -54,10 +54,10 @@ fn domains_may_be_empty_or_absent() -> Result<()> {
     assert_eq!(shapes(&first.fields), expected.map(|(name, shape)| (name.to_string(), shape)));
     // A domain without anchors can be asked, and the answer is that of one pass.
     let queries = points(1, 4)?;
-    let later = model.forward_cached([("wing_tip", queries.clone()), ("wing", points(1, 0)?)], &first.cache)?;
+    let later = model.forward_from_cache([("wing_tip", queries.clone()), ("wing", points(1, 0)?)], &first.cache)?;
     assert_eq!(later.at_queries("wing_tip", "heat")?.dims(), &[1, 4, 1]);
     assert_eq!(later.at_queries("wing", "pressure")?.dims(), &[1, 0, 1]);
-    let nothing = model.forward_cached([("wing", points(1, 0)?)], &first.cache)?;
+    let nothing = model.forward_from_cache([("wing", points(1, 0)?)], &first.cache)?;
     assert_eq!(shapes(&nothing), [("query_wing_pressure".to_string(), vec![1, 0, 1])]);
     Ok(())
 }
@@ -110,7 +110,7 @@ fn a_saved_cache_serves_a_network_loaded_elsewhere() -> Result<()> {
     let loaded = AbUptCache::load_safetensors(&path, &Device::Cpu)?;
     assert_eq!(loaded.fingerprint(), first.cache.fingerprint());
     let queries = points(1, 30)?;
-    let fields = |cache| model.forward_cached([("wing", queries.clone())], cache);
+    let fields = |cache| model.forward_from_cache([("wing", queries.clone())], cache);
     assert_close(fields(&loaded)?.get("query_wing_pressure")?, fields(&first.cache)?.get("query_wing_pressure")?);
     Ok(())
 }

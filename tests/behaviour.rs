@@ -348,7 +348,7 @@ fn caches_that_do_not_fit_are_refused() -> Result<()> {
     let none = AttentionOptions::default;
     let layer = layer(false)?;
     let first = anchored();
-    let (_, cache) = layer.forward_with_cache(&random(&[2, 12, WIDTH])?, &first, &none())?;
+    let (_, cache) = layer.forward_and_cache(&random(&[2, 12, WIDTH])?, &first, &none())?;
     let step = first.cached_queries("a_queries", 6).expect("a valid step");
     let x = random(&[2, 6, WIDTH])?;
 
@@ -359,30 +359,30 @@ fn caches_that_do_not_fit_are_refused() -> Result<()> {
     )?;
     refused(
         "a group that is not cached",
-        layer.forward_cached(&x, &step, &only_a, &none()),
+        layer.forward_from_cache(&x, &step, &only_a, &none()),
         &["'b_anchors'", "a_anchors"],
     );
     refused(
         "a cache that no group uses",
-        layer.forward_cached(&random(&[2, 7, WIDTH])?, &small_plan(), &cache, &none()),
+        layer.forward_from_cache(&random(&[2, 7, WIDTH])?, &small_plan(), &cache, &none()),
         &["would be ignored"],
     );
     refused(
         "a cache of 2 rows for a batch of 3",
-        layer.forward_cached(&random(&[3, 6, WIDTH])?, &step, &cache, &none()),
+        layer.forward_from_cache(&random(&[3, 6, WIDTH])?, &step, &cache, &none()),
         &["cache", "2", "3"],
     );
     let other = MixedAttention::new(&MixedAttentionConfig::new(WIDTH, 4), weights())?;
-    refused("a cache of other heads", other.forward_cached(&x, &step, &cache, &none()), &["heads", "2", "4"]);
-    let fits = layer.forward_cached(&x, &step, &cache, &none())?;
+    refused("a cache of other heads", other.forward_from_cache(&x, &step, &cache, &none()), &["heads", "2", "4"]);
+    let fits = layer.forward_from_cache(&x, &step, &cache, &none())?;
     assert_eq!(fits.dims(), x.dims());
     refused(
         "a group of another size",
-        layer.forward_cached(
+        layer.forward_from_cache(
             &x,
             &step,
             &layer
-                .forward_with_cache(
+                .forward_and_cache(
                     &random(&[2, 13, WIDTH])?,
                     &plan(
                         &[("a_anchors", 4), ("a_queries", 5), ("b_anchors", 4)],
@@ -398,13 +398,13 @@ fn caches_that_do_not_fit_are_refused() -> Result<()> {
     let padded = none().key_padding(mask(&[&[1; 6]])?);
     refused(
         "a mask that would be ignored",
-        layer.forward_cached(&x, &step, &cache, &padded),
+        layer.forward_from_cache(&x, &step, &cache, &padded),
         &["key_padding", "cache"],
     );
     let unknown = none().cache_groups(["nobody"]);
     refused(
         "an unknown group to cache",
-        layer.forward_with_cache(&random(&[2, 12, WIDTH])?, &first, &unknown),
+        layer.forward_and_cache(&random(&[2, 12, WIDTH])?, &first, &unknown),
         &["'nobody'"],
     );
     Ok(())
@@ -415,7 +415,7 @@ fn a_first_pass_caches_the_anchors() -> Result<()> {
     let layer = layer(true)?;
     let plan = plan(&[("a_anchors", 3), ("x_anchor_y", 2), ("b", 4)], &["a_anchors x_anchor_y b -> a_anchors"]);
     let options = AttentionOptions::default().rope(&frequencies(2, 9, HEAD_DIM)?);
-    let (_, cache) = layer.forward_with_cache(&random(&[2, 9, WIDTH])?, &plan, &options)?;
+    let (_, cache) = layer.forward_and_cache(&random(&[2, 9, WIDTH])?, &plan, &options)?;
     assert_eq!(cache.layout().names(), ["a_anchors", "x_anchor_y"]);
     let (keys, values) = cache.group("x_anchor_y")?;
     assert_eq!((keys.dims(), values.dims()), ([2, HEADS, 2, HEAD_DIM].as_slice(), [2, HEADS, 2, HEAD_DIM].as_slice()));
@@ -429,15 +429,15 @@ fn cached_and_fresh_keys_mix() -> Result<()> {
     let joint = plan(&[("a_anchors", 3), ("b", 4)], &["a_anchors -> a_anchors", "b -> a_anchors b"]);
     let frequencies = frequencies(2, 7, HEAD_DIM)?;
     let x = random(&[2, 7, WIDTH])?;
-    let (whole, cache) = layer.forward_with_cache(&x, &joint, &none().rope(&frequencies))?;
+    let (whole, cache) = layer.forward_and_cache(&x, &joint, &none().rope(&frequencies))?;
     let step = joint.with_cached(["a_anchors"], [("b", 4)]).expect("a valid step");
     let later = none().rope(&frequencies.narrow(3, 4)?);
-    let y = layer.forward_cached(&x.narrow(1, 3, 4)?, &step, &cache, &later)?;
+    let y = layer.forward_from_cache(&x.narrow(1, 3, 4)?, &step, &cache, &later)?;
     same("keys of the cache and of the input", &y, &whole.narrow(1, 3, 4)?);
     // Nothing asks any more.
     let step = joint.with_cached(["a_anchors"], [("b", 0)]).expect("a valid step");
     let later = none().rope(&frequencies.narrow(3, 0)?);
-    assert_eq!(layer.forward_cached(&x.narrow(1, 3, 0)?, &step, &cache, &later)?.dims(), [2, 0, WIDTH]);
+    assert_eq!(layer.forward_from_cache(&x.narrow(1, 3, 0)?, &step, &cache, &later)?.dims(), [2, 0, WIDTH]);
     Ok(())
 }
 
@@ -448,9 +448,9 @@ fn a_cache_keeps_its_padding() -> Result<()> {
     let options =
         AttentionOptions::default().key_padding(mask(&[&[1, 1, 0, 1, 0, 1, 1, 1, 1], &[1, 0, 0, 0, 0, 1, 1, 1, 1]])?);
     let x = random(&[2, 9, WIDTH])?;
-    let (whole, cache) = layer.forward_with_cache(&x, &first, &options)?;
+    let (whole, cache) = layer.forward_and_cache(&x, &first, &options)?;
     let step = first.cached_queries("b", 4).expect("a valid step");
-    let y = layer.forward_cached(&x.narrow(1, 5, 4)?, &step, &cache, &AttentionOptions::default())?;
+    let y = layer.forward_from_cache(&x.narrow(1, 5, 4)?, &step, &cache, &AttentionOptions::default())?;
     same("padded anchors", &y, &whole.narrow(1, 5, 4)?);
     Ok(())
 }
@@ -460,12 +460,12 @@ fn a_cache_of_one_row_serves_every_row() -> Result<()> {
     let layer = layer(false)?;
     let first = anchored();
     let x = random(&[1, 12, WIDTH])?;
-    let (_, cache) = layer.forward_with_cache(&x, &first, &AttentionOptions::default())?;
+    let (_, cache) = layer.forward_and_cache(&x, &first, &AttentionOptions::default())?;
     let step = first.cached_queries("a_queries", 6).expect("a valid step");
     let queries = random(&[2, 6, WIDTH])?;
-    let both = layer.forward_cached(&queries, &step, &cache, &AttentionOptions::default())?;
+    let both = layer.forward_from_cache(&queries, &step, &cache, &AttentionOptions::default())?;
     for row in 0..2 {
-        let one = layer.forward_cached(&queries.narrow(0, row, 1)?, &step, &cache, &AttentionOptions::default())?;
+        let one = layer.forward_from_cache(&queries.narrow(0, row, 1)?, &step, &cache, &AttentionOptions::default())?;
         same("one row of the cache", &both.narrow(0, row, 1)?, &one);
     }
     Ok(())
@@ -511,18 +511,18 @@ fn positions_and_head_dims_of_rope() -> Result<()> {
     Ok(())
 }
 
-fn anchor_layer(kind: AnchorKind, branches: &[&str]) -> Result<AnchorAttention> {
+fn anchor_layer(kind: AnchorKind, domains: &[&str]) -> Result<AnchorAttention> {
     let attention = MixedAttentionConfig::new(WIDTH, HEADS);
-    AnchorAttention::new(&AnchorAttentionConfig::new(attention, kind, branches.iter().copied()), weights())
+    AnchorAttention::new(&AnchorAttentionConfig::new(attention, kind, domains.iter().copied()), weights())
 }
 
 #[test]
-fn branches_that_cannot_work_are_refused() -> Result<()> {
+fn domains_that_cannot_work_are_refused() -> Result<()> {
     use AnchorKind::{Cross, Joint, Own};
-    refused("no branches", anchor_layer(Own, &[]), &["at least one branch"]);
-    refused("cross with one branch", anchor_layer(Cross, &["a"]), &["cross", "at least two", "[\"a\"]"]);
-    refused("joint with one branch", anchor_layer(Joint, &["a"]), &["joint", "at least two", "[\"a\"]"]);
-    refused("a branch named twice", anchor_layer(Own, &["a", "a"]), &["'a'", "twice"]);
+    refused("no domains", anchor_layer(Own, &[]), &["at least one domain"]);
+    refused("cross with one domain", anchor_layer(Cross, &["a"]), &["cross", "at least two", "[\"a\"]"]);
+    refused("joint with one domain", anchor_layer(Joint, &["a"]), &["joint", "at least two", "[\"a\"]"]);
+    refused("a domain named twice", anchor_layer(Own, &["a", "a"]), &["'a'", "twice"]);
 
     let layer = anchor_layer(Own, &["a", "b"])?;
     type Case = (&'static str, &'static [(&'static str, usize)], &'static [&'static str]);
@@ -532,9 +532,9 @@ fn branches_that_cannot_work_are_refused() -> Result<()> {
             &[("a_anchors", 3), ("b_anchors", 2), ("z_queries", 2)],
             &["'z_queries'", "[\"a\", \"b\"]"],
         ),
-        ("a branch without tokens", &[("a_anchors", 7)], &["'b'", "no token group"]),
-        ("a branch without anchors", &[("a_anchors", 3), ("b_queries", 4)], &["'b'", "'b_anchors'"]),
-        ("a name that merely starts like a branch", &[("a_anchors", 3), ("b_anchors", 2), ("bX", 2)], &["'bX'", "'_'"]),
+        ("a domain without tokens", &[("a_anchors", 7)], &["'b'", "no token group"]),
+        ("a domain without anchors", &[("a_anchors", 3), ("b_queries", 4)], &["'b'", "'b_anchors'"]),
+        ("a name that merely starts like a domain", &[("a_anchors", 3), ("b_anchors", 2), ("bX", 2)], &["'bX'", "'_'"]),
     ];
     for (case, groups, words) in cases {
         let x = random(&[1, 7, WIDTH])?;
@@ -544,7 +544,7 @@ fn branches_that_cannot_work_are_refused() -> Result<()> {
 }
 
 #[test]
-fn branch_names_may_start_alike() -> Result<()> {
+fn domain_names_may_start_alike() -> Result<()> {
     use AnchorKind::{Cross, Joint, Own};
     let groups = tokens(&[("wing_anchors", 2), ("wing_queries", 1), ("wing_tip_anchors", 3), ("wing_tip_queries", 2)]);
     let (wing, tip) = (["wing_anchors", "wing_queries"], ["wing_tip_anchors", "wing_tip_queries"]);

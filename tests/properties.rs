@@ -373,7 +373,7 @@ fn cache_survives_a_file() {
     .unwrap();
     let x = Tensor::randn(0f32, 1., (2, 29, 48), &Device::Cpu).unwrap();
     let options = AttentionOptions::default().key_padding(KeyPadding::from_lengths(&[29, 13], 29).unwrap());
-    let (y, cache) = layer.forward_with_cache(&x, &plan, &options).unwrap();
+    let (y, cache) = layer.forward_and_cache(&x, &plan, &options).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("anchors.safetensors");
     cache.save_safetensors(&path).unwrap();
@@ -382,7 +382,7 @@ fn cache_survives_a_file() {
     assert_eq!(loaded.padding(), cache.padding());
     let step = plan.cached_queries("a_queries", 9).unwrap();
     let queries = x.narrow(1, 20, 9).unwrap();
-    let got = layer.forward_cached(&queries, &step, &loaded, &AttentionOptions::default()).unwrap();
+    let got = layer.forward_from_cache(&queries, &step, &loaded, &AttentionOptions::default()).unwrap();
     check_close("after the file", &got, &y.narrow(1, 20, 9).unwrap(), 2e-6).unwrap();
 
     let bytes = std::fs::read(&path).unwrap();

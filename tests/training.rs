@@ -155,10 +155,10 @@ fn weights_that_change_are_followed_past_a_cache() -> Result<()> {
     let layer = MixedAttention::new(&MixedAttentionConfig::new(12, 2), vb)?;
     let x = random((1, 7, 12))?;
     let options = AttentionOptions::default().cache_groups(["b_tokens"]);
-    let (_, cache) = layer.forward_with_cache(&x, &plan(), &options)?;
+    let (_, cache) = layer.forward_and_cache(&x, &plan(), &options)?;
     let cache = KvCache::from_groups([("b_tokens", cache.keys().detach(), cache.values().detach())], None)?;
     let step = plan().with_cached(["b_tokens"], [("a_tokens", 3)]).expect("a valid plan");
-    let run = || layer.forward_cached(&x.narrow(1, 0, 3)?, &step, &cache, &AttentionOptions::default());
+    let run = || layer.forward_from_cache(&x.narrow(1, 0, 3)?, &step, &cache, &AttentionOptions::default());
     let before = run()?;
     vars.data().lock().expect("no panic while locked")["q.weight"].set(&random((12, 12))?)?;
     let change = (run()? - before)?.abs()?.max_all()?.to_scalar::<f32>()?;

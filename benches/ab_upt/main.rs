@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
 fn passes(criterion: &mut Criterion, network: &Network, inputs: &Inputs) -> anyhow::Result<()> {
     let (model, input) = (&network.model, inputs.first_pass());
     let first = model.forward(&input)?;
-    let later = model.forward_cached(inputs.later_queries(), &first.cache)?;
+    let later = model.forward_from_cache(inputs.later_queries(), &first.cache)?;
     for (name, values) in later.iter() {
         let worst = (values - first.fields.get(name)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
         anyhow::ensure!(worst <= ROUNDING, "{name}: the passes differ by {worst}");
@@ -45,7 +45,7 @@ fn passes(criterion: &mut Criterion, network: &Network, inputs: &Inputs) -> anyh
     group.throughput(Throughput::Elements((DOMAINS.len() * QUERIES) as u64));
     group.bench_function("first pass", |bencher| bencher.iter(|| black_box(model.forward(&input))));
     group.bench_function("later pass", |bencher| {
-        bencher.iter(|| black_box(model.forward_cached(inputs.later_queries(), &first.cache)));
+        bencher.iter(|| black_box(model.forward_from_cache(inputs.later_queries(), &first.cache)));
     });
     group.finish();
     Ok(())

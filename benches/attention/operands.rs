@@ -96,7 +96,7 @@ impl Layer {
     pub fn forward(&self, workload: &Workload, options: &AttentionOptions) -> Result<Tensor> {
         match &self.cache {
             None => self.ours.forward(&self.x, &workload.plan, options),
-            Some(cache) => self.ours.forward_cached(&self.x, &workload.plan, cache, options),
+            Some(cache) => self.ours.forward_from_cache(&self.x, &workload.plan, cache, options),
         }
     }
 

@@ -56,10 +56,10 @@ impl Workload {
 /// Groups of the surface and volume domains, each anchors then queries; `None` is cached, 0 is left out.
 fn domains(sizes: [(Option<usize>, usize); 2]) -> Vec<TokenSpec> {
     let mut tokens = Vec::new();
-    for (branch, (anchors, queries)) in ["surface", "volume"].into_iter().zip(sizes) {
-        tokens.push(TokenSpec { name: format!("{branch}_anchors"), size: anchors });
+    for (domain, (anchors, queries)) in ["surface", "volume"].into_iter().zip(sizes) {
+        tokens.push(TokenSpec { name: format!("{domain}_anchors"), size: anchors });
         if queries > 0 {
-            tokens.push(TokenSpec::new(format!("{branch}_queries"), queries));
+            tokens.push(TokenSpec::new(format!("{domain}_queries"), queries));
         }
     }
     tokens
@@ -67,7 +67,7 @@ fn domains(sizes: [(Option<usize>, usize); 2]) -> Vec<TokenSpec> {
 
 fn anchored(name: &'static str, kind: AnchorKind, sizes: [(Option<usize>, usize); 2]) -> Workload {
     let tokens = domains(sizes);
-    let patterns = anchor_patterns(kind, &["surface", "volume"], &tokens, "_anchors").expect("valid branches");
+    let patterns = anchor_patterns(kind, &["surface", "volume"], &tokens, "_anchors").expect("valid domains");
     let plan = AttentionPlan::new(tokens, patterns).expect("a valid plan");
     workload(name, plan)
 }

@@ -34,19 +34,19 @@ class Workload:
 def domains(kind, sizes):
     """Groups and patterns of anchor attention over surface and volume."""
     groups, members = [], {}
-    for branch, (anchors, queries) in zip(("surface", "volume"), sizes):
-        members[branch] = [(f"{branch}_anchors", anchors)] + ([(f"{branch}_queries", queries)] if queries else [])
-        groups += members[branch]
-    anchors = {branch: [f"{branch}_anchors"] for branch in members}
+    for domain, (anchors, queries) in zip(("surface", "volume"), sizes):
+        members[domain] = [(f"{domain}_anchors", anchors)] + ([(f"{domain}_queries", queries)] if queries else [])
+        groups += members[domain]
+    anchors = {domain: [f"{domain}_anchors"] for domain in members}
     every = [name for names in anchors.values() for name in names]
     keys = {
-        "self": lambda branch: anchors[branch],
-        "cross": lambda branch: [name for other in members if other != branch for name in anchors[other]],
-        "joint": lambda branch: every,
+        "self": lambda domain: anchors[domain],
+        "cross": lambda domain: [name for other in members if other != domain for name in anchors[other]],
+        "joint": lambda domain: every,
     }[kind]
     if kind == "joint":
         return groups, [([name for name, _ in groups], every)]
-    return groups, [([name for name, _ in members[branch]], keys(branch)) for branch in members]
+    return groups, [([name for name, _ in members[domain]], keys(domain)) for domain in members]
 
 
 def ring(count, size):

@@ -25,31 +25,6 @@ inline EMULATOR_UNCHECKED void __threadfence() { emulator::thread_fence(); }
 
 // ---- Shuffles and votes -------------------------------------------------------------------------------------------
 
-namespace emulator {
-
-struct Vote {
-    bool predicate;
-    unsigned ballot;
-};
-
-inline EMULATOR_UNCHECKED void count_votes(void* const* lanes, unsigned count) {
-    unsigned ballot = 0;
-    for (unsigned i = 0; i < count; ++i) {
-        if (lanes[i] && static_cast<const Vote*>(lanes[i])->predicate) ballot |= 1u << i;
-    }
-    for (unsigned i = 0; i < count; ++i) {
-        if (lanes[i]) static_cast<Vote*>(lanes[i])->ballot = ballot;
-    }
-}
-
-inline EMULATOR_UNCHECKED unsigned vote(unsigned mask, bool predicate, const char* what, Place place) {
-    Vote mine{predicate, 0};
-    warp_collective(mask, what, &mine, count_votes, Ordering::None, place);
-    return mine.ballot;
-}
-
-}  // namespace emulator
-
 template <class T>
 EMULATOR_UNCHECKED T __shfl_sync(unsigned mask, T value, int lane,
                                  emulator::Place place = emulator::Place::current()) {

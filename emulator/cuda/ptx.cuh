@@ -26,12 +26,9 @@ inline EMULATOR_UNCHECKED uint32_t shared_address(const void* shared) { return e
 
 // ---- Conversions and arithmetic -----------------------------------------------------------------------------------
 
-inline EMULATOR_UNCHECKED float exp2_approx(float x) {
-    const float y = exp2f(x);
-    return y < 0x1p-126f ? 0.0f : y;
-}
+inline EMULATOR_UNCHECKED float exp2_approx(float x) { return emulator::exp2_flushed(x); }
 
-inline EMULATOR_UNCHECKED float max_or_nan(float x, float y) { return x != x || x > y ? x : y; }
+inline EMULATOR_UNCHECKED float max_or_nan(float x, float y) { return emulator::max_or_nan(x, y); }
 
 inline EMULATOR_UNCHECKED uint32_t pack_f16x2(float low, float high) {
     return emulator::float_to_f16(low) | uint32_t(emulator::float_to_f16(high)) << 16;
@@ -41,11 +38,7 @@ inline EMULATOR_UNCHECKED uint32_t pack_bf16x2(float low, float high) {
     return emulator::float_to_bf16(low) | uint32_t(emulator::float_to_bf16(high)) << 16;
 }
 
-inline EMULATOR_UNCHECKED uint32_t to_tf32(float x) {
-    const uint32_t bits = std::bit_cast<uint32_t>(x);
-    if ((bits & 0x7fffffff) >= 0x7f800000) return bits & 0xffffe000;
-    return (bits + 0x1000) & 0xffffe000;
-}
+inline EMULATOR_UNCHECKED uint32_t to_tf32(float x) { return emulator::float_to_tf32(x); }
 
 // ---- Asynchronous copies ------------------------------------------------------------------------------------------
 
@@ -104,7 +97,7 @@ inline EMULATOR_UNCHECKED bool mbarrier_try_wait(uint32_t mbarrier, uint32_t par
 }
 
 inline EMULATOR_UNCHECKED void mbarrier_wait(uint32_t mbarrier, uint32_t parity, Place place = Place::current()) {
-    while (!mbarrier_try_wait(mbarrier, parity, place)) {
+    while (!ptx::mbarrier_try_wait(mbarrier, parity, place)) {
     }
 }
 

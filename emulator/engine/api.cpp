@@ -37,21 +37,7 @@ void emulator_launch(emulator::GlobalMemory* device, const char* name, const emu
         return refuse("kernel `%s` takes %zu bytes of arguments, not %zu", name, kernel->argument_bytes,
                       argument_bytes);
     }
-    const size_t threads = size_t(shape->block[0]) * shape->block[1] * shape->block[2];
-    if (threads == 0 || threads > 1024) return refuse("a block of %zu threads", threads);
-    // Kernel parameters may be aligned to more than the caller's bytes are.
-    struct alignas(128) Line {
-        unsigned char bytes[128];
-    };
-    std::vector<Line> aligned(argument_bytes / sizeof(Line) + 1);
-    memcpy(aligned.data(), arguments, argument_bytes);
-    emulator::Launch launch{.shape = *shape,
-                            .memory = *device,
-                            .finding = *finding,
-                            .kernel = kernel->call,
-                            .arguments = aligned.data(),
-                            .random = std::mt19937_64(shape->order)};
-    emulator::run(launch);
+    emulator::launch_kernel(*device, *shape, {kernel->call, nullptr}, {arguments, argument_bytes}, *finding);
 }
 
 }  // extern "C"

@@ -14,9 +14,28 @@
 
 namespace emulator {
 
-// The line of kernel source that a finding names. Every primitive takes it as a defaulted last argument.
+// The line of kernel source that a finding names. Every primitive takes it as a defaulted last argument. PTX, which no
+// C++ compiler reads, makes its own.
 #ifndef MSL_CHECK
-using Place = std::source_location;
+class Place {
+   public:
+    constexpr Place() = default;
+    constexpr Place(const char* file, uint32_t line) : file_(file), line_(line) {}
+
+    static constexpr Place current(std::source_location here = std::source_location::current()) {
+        Place place(here.file_name(), here.line());
+        place.column_ = here.column();
+        return place;
+    }
+
+    constexpr const char* file_name() const { return file_; }
+    constexpr uint32_t line() const { return line_; }
+    constexpr uint32_t column() const { return column_; }
+
+   private:
+    const char* file_ = "";
+    uint32_t line_ = 0, column_ = 0;
+};
 #else
 // Metal's text is checked as the C++14 that it is; nothing runs.
 struct Place {

@@ -1,4 +1,4 @@
-// Exchange of values between the lanes of a warp, for both vocabularies.
+// Exchange of values between the lanes of a warp, for all vocabularies.
 #pragma once
 
 #include "emulator.h"
@@ -28,6 +28,28 @@ EMULATOR_UNCHECKED T shuffle(unsigned mask, T value, unsigned source, const char
     Shuffle<T> mine{value, source, value};
     warp_collective(mask, what, &mine, exchange<T>, Ordering::None, place);
     return mine.received;
+}
+
+// Which lanes say yes.
+struct Vote {
+    bool predicate;
+    unsigned ballot;
+};
+
+inline EMULATOR_UNCHECKED void count_votes(void* const* lanes, unsigned count) {
+    unsigned ballot = 0;
+    for (unsigned i = 0; i < count; ++i) {
+        if (lanes[i] && static_cast<const Vote*>(lanes[i])->predicate) ballot |= 1u << i;
+    }
+    for (unsigned i = 0; i < count; ++i) {
+        if (lanes[i]) static_cast<Vote*>(lanes[i])->ballot = ballot;
+    }
+}
+
+inline EMULATOR_UNCHECKED unsigned vote(unsigned mask, bool predicate, const char* what, Place place) {
+    Vote mine{predicate, 0};
+    warp_collective(mask, what, &mine, count_votes, Ordering::None, place);
+    return mine.ballot;
 }
 
 // Every lane of the warp receives what `combine` makes of all lanes' values, from lane 0 up.

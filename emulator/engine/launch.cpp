@@ -1,6 +1,7 @@
 #include "launch.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <sys/mman.h>
 
@@ -35,7 +36,7 @@ class Stacks {
 };
 
 [[noreturn]] void thread_main() {
-    current->kernel(current->arguments);
+    current->code.call(current->arguments);
     self().state = State::Done;
     Fiber::change(self().fiber, current->scheduler);
     __builtin_unreachable();
@@ -173,20 +174,37 @@ std::string Block::actor_name(unsigned actor) const {
     return "an unknown actor";
 }
 
-void run(Launch& launch) {
+void launch_kernel(GlobalMemory& memory, const Shape& shape, Code code, ArgumentBytes arguments, Finding& finding) {
+    const size_t threads = count(shape.block), blocks = count(shape.grid);
+    if (threads == 0 || threads > 1024) {
+        finding.kind = Kind::Setup;
+        snprintf(finding.message, sizeof finding.message, "a block of %zu threads", threads);
+        return;
+    }
+    // Kernel parameters may be aligned to more than the caller's bytes are.
+    struct alignas(128) Line {
+        unsigned char bytes[128];
+    };
+    std::vector<Line> aligned(arguments.count / sizeof(Line) + 1);
+    memcpy(aligned.data(), arguments.start, arguments.count);
+    Launch launch{.shape = shape,
+                  .memory = memory,
+                  .finding = finding,
+                  .code = code,
+                  .arguments = aligned.data(),
+                  .random = std::mt19937_64(shape.order)};
     current = &launch;
-    launch.memory.begin_launch();
-    const size_t blocks = count(launch.shape.grid);
+    memory.begin_launch();
     {
-        Stacks stacks(count(launch.shape.block));
-        Block block(launch.shape, stacks.start());
+        Stacks stacks(threads);
+        Block block(shape, stacks.start());
         launch.block = &block;
         std::vector<unsigned> order(blocks);
         arrange(order);
         for (unsigned number : order) {
-            block.begin(position(number, launch.shape.grid), number);
+            block.begin(position(number, shape.grid), number);
             run_block();
-            if (launch.finding.kind != Kind::None) break;
+            if (finding.kind != Kind::None) break;
         }
     }
     launch.block = nullptr;

@@ -23,6 +23,10 @@
 
 namespace emulator {
 
+namespace ptx {
+struct Program;
+}
+
 constexpr unsigned WARP = 32;
 constexpr unsigned WARPGROUP = 128;
 // Per thread; a kernel's local arrays and register tiles live here.
@@ -126,11 +130,23 @@ struct Block {
     uint64_t progress = 0;               // counts everything that may end somebody's wait
 };
 
+// What every thread runs.
+struct Code {
+    void (*call)(const void* arguments);
+    const ptx::Program* program;  // null where `call` is the kernel itself and no interpreter
+};
+
+// The bytes of a kernel's parameters.
+struct ArgumentBytes {
+    const void* start;
+    size_t count;
+};
+
 struct Launch {
     const Shape& shape;
     GlobalMemory& memory;
     Finding& finding;
-    void (*kernel)(const void* arguments);
+    Code code;
     const void* arguments;
 
     std::mt19937_64 random = {};
@@ -147,7 +163,7 @@ inline Thread& self() { return *current->thread; }
 inline Block& block() { return *current->block; }
 
 // Runs the whole grid; the first finding ends it.
-void run(Launch& launch);
+void launch_kernel(GlobalMemory& memory, const Shape& shape, Code code, ArgumentBytes arguments, Finding& finding);
 
 // Leaves the calling GPU thread in this state until somebody makes it ready.
 void suspend(State state, const char* waits_for, Place place);

@@ -8,6 +8,7 @@ struct TileArguments {
     int32_t coordinates[4];
     uint32_t a_bytes;
     uint32_t b_bytes;
+    uint32_t padding[24];  // to one size, whatever a toolkit aligns tensor maps to
 };
 
 // One TMA box copied out as it lies in shared memory, as 16-bit integers.

@@ -74,7 +74,7 @@ const KERNEL_FLAGS: [&str; 7] = [
     "-Wno-psabi",
 ];
 
-const ENGINE_FLAGS: [&str; 5] = ["-O2", "-g1", "-Wall", "-Wextra", "-Werror"];
+const ENGINE_FLAGS: [&str; 6] = ["-O2", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"];
 
 /// clang leaves out the call for a read of what is written right after; a read of something uninitialised would pass.
 const CLANG_KERNEL_FLAGS: [&str; 2] = ["-mllvm", "-tsan-instrument-read-before-write=1"];
@@ -148,6 +148,18 @@ impl Compiler {
         })
     }
 
+    /// Compiles the interpreter of PTX and the engine into one library, unless an earlier run did so from the same text.
+    pub(super) fn build_interpreter(&self) -> Result<PathBuf> {
+        let engine = self.engine()?;
+        let interpreter = self.objects("ptx")?;
+        let key = self.key(&[], &[&format!("{engine:?} {interpreter:?}")])?;
+        cached(&format!("ptx-{key:016x}.so"), |library| {
+            let mut command = Command::new(&self.command);
+            command.args(["-shared", "-Wl,-Bsymbolic"]).args(&interpreter).args(&engine).arg("-o").arg(library);
+            run(command)
+        })
+    }
+
     /// Checks that a `.metal` file is the C++ that Metal is made of, and that its pointers name their address spaces and
     /// keep to them, without running anything.
     pub fn check_language(&self, path: &Path, defines: &[&str]) -> Result<()> {
@@ -210,13 +222,19 @@ impl Compiler {
 
     /// The engine's objects.
     fn engine(&self) -> Result<Vec<PathBuf>> {
-        let inputs = files(&folder().join("engine"), &["cpp", "h"])?;
-        let key = self.key(&inputs, &[])?;
-        let units = inputs.iter().filter(|path| path.extension().is_some_and(|extension| extension == "cpp"));
+        self.objects("engine")
+    }
+
+    /// The objects of all C++ files of a folder that knows the engine.
+    fn objects(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let units = files(&folder().join(name), &["cpp"])?;
+        let headers = [files(&folder().join("engine"), &["h"])?, files(&folder().join(name), &["h"])?].concat();
         units
+            .iter()
             .map(|unit| {
+                let key = self.key(&[headers.as_slice(), std::slice::from_ref(unit)].concat(), &[])?;
                 let stem = unit.file_stem().unwrap_or_default().to_string_lossy();
-                cached(&format!("engine-{stem}-{key:016x}.o"), |object| {
+                cached(&format!("{name}-{stem}-{key:016x}.o"), |object| {
                     let mut command = Command::new(&self.command);
                     command.arg("-std=c++20").args(ENGINE_FLAGS).args(["-fPIC", "-c"]);
                     command.arg(unit).arg("-o").arg(object);
@@ -228,14 +246,20 @@ impl Compiler {
 
     /// Changes whenever a result may change.
     fn key(&self, inputs: &[PathBuf], texts: &[&str]) -> Result<u64> {
-        let mut hasher = DefaultHasher::new();
-        (&self.command, &self.version, KERNEL_FLAGS, CLANG_KERNEL_FLAGS, ENGINE_FLAGS, texts).hash(&mut hasher);
-        for path in inputs {
-            path.hash(&mut hasher);
-            fs::read(path).with_context(|| path.display().to_string())?.hash(&mut hasher);
-        }
-        Ok(hasher.finish())
+        let flags = (KERNEL_FLAGS, CLANG_KERNEL_FLAGS, ENGINE_FLAGS);
+        content_key(inputs, (&self.command, &self.version, flags, texts))
     }
+}
+
+/// Changes with the contents of files and with what else decides about a result.
+pub(super) fn content_key(inputs: &[PathBuf], parameters: impl Hash) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    parameters.hash(&mut hasher);
+    for path in inputs {
+        path.hash(&mut hasher);
+        fs::read(path).with_context(|| path.display().to_string())?.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
 }
 
 /// `NAME=VALUE` as `#define NAME VALUE`.
@@ -254,7 +278,7 @@ fn entry_text(source: Source<'_>) -> String {
     text + "    {nullptr, nullptr, 0}};\n"
 }
 
-fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+pub(super) fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
@@ -277,7 +301,7 @@ fn cache_folder() -> Result<PathBuf> {
 
 /// A file of the cache, made by `make` if it is not there. Whoever is second to make the same one overwrites it with
 /// the same content.
-fn cached(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub(super) fn cached(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let cache = cache_folder()?;
     let finished = cache.join(name);
     if finished.exists() {
@@ -290,7 +314,7 @@ fn cached(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf>
     Ok(finished)
 }
 
-fn run(mut command: Command) -> Result<()> {
+pub(super) fn run(mut command: Command) -> Result<()> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
         bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));

@@ -1,18 +1,21 @@
 //! Emulated device memory and launches.
 
-use std::ffi::{CString, c_char, c_void};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::fs;
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytemuck::{NoUninit, Pod, Zeroable};
 use libloading::Library;
 
 use crate::compile::{Compiler, Source};
 use crate::finding::{Finding, RawFinding};
+use crate::ptx::{self, Opcodes, Program, RawProgram};
 
 /// The engine's view of a device: opaque.
 #[repr(C)]
@@ -28,40 +31,89 @@ struct Shape {
     order: u64,
 }
 
+type LaunchCompiled =
+    unsafe extern "C" fn(*mut RawDevice, *const c_char, *const Shape, *const c_void, usize, *mut RawFinding);
+type LaunchProgram =
+    unsafe extern "C" fn(*mut RawDevice, *const RawProgram, *const Shape, *const c_void, usize, *mut RawFinding);
+type DescribeOpcode = unsafe extern "C" fn(usize, *mut *const c_char, *mut *const c_char) -> bool;
+
 /// The C interface of a kernel library (`engine/api.cpp`).
 struct Interface {
     device_new: unsafe extern "C" fn() -> *mut RawDevice,
     device_free: unsafe extern "C" fn(*mut RawDevice),
     allocate: unsafe extern "C" fn(*mut RawDevice, *const c_char, usize, *const c_void, bool) -> *mut c_void,
-    launch: unsafe extern "C" fn(*mut RawDevice, *const c_char, *const Shape, *const c_void, usize, *mut RawFinding),
+    launch: LaunchCompiled,
     // Keeps the functions above valid; dropped last.
-    _library: Library,
+    library: Library,
 }
 
-/// Compiled kernels.
+/// Kernels that can run: compiled ones, or programs in PTX.
 #[derive(Clone)]
 pub struct Kernels {
     interface: Arc<Interface>,
     path: PathBuf,
+    /// None where the kernels are compiled.
+    programs: Option<Arc<Programs>>,
+}
+
+/// What the interpreter runs, and how.
+struct Programs {
+    by_name: HashMap<String, Program>,
+    launch: LaunchProgram,
+}
+
+impl Interface {
+    fn load(path: &Path) -> Result<Self> {
+        // SAFETY: the library is ours, its static initialisers only set up constants.
+        let library = unsafe { Library::new(path)? };
+        // SAFETY: the types are those of `engine/api.cpp`, and the library outlives the copied pointers.
+        unsafe {
+            Ok(Self {
+                device_new: *library.get(b"emulator_device_new")?,
+                device_free: *library.get(b"emulator_device_free")?,
+                allocate: *library.get(b"emulator_allocate")?,
+                launch: *library.get(b"emulator_launch")?,
+                library,
+            })
+        }
+    }
+
+    /// What an interpreter can execute.
+    fn opcodes(&self) -> Result<Opcodes> {
+        // SAFETY: the type is that of `ptx/api.cpp`.
+        let describe = unsafe { self.library.get::<DescribeOpcode>(b"emulator_ptx_opcode")? };
+        let mut opcodes = Opcodes::default();
+        for number in 0.. {
+            let (mut name, mut operands) = (ptr::null(), ptr::null());
+            // SAFETY: both pointers are valid for writes.
+            if !unsafe { describe(number, &mut name, &mut operands) } {
+                break;
+            }
+            // SAFETY: the interpreter set both to texts of its own that end with a zero and last as long as the library.
+            let (name, operands) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(operands)) };
+            opcodes.add(u32::try_from(number)?, name.to_str()?, operands.to_str()?)?;
+        }
+        Ok(opcodes)
+    }
 }
 
 impl Kernels {
     /// Compiles (or finds in the cache) and loads the kernels of a file.
     pub fn compile(compiler: &Compiler, source: Source<'_>) -> Result<Self> {
         let path = compiler.build(source)?;
-        // SAFETY: the library is ours, its static initialisers only set up constants.
-        let library = unsafe { Library::new(&path)? };
-        // SAFETY: the types are those of `engine/api.cpp`, and the library outlives the copied pointers.
-        let interface = unsafe {
-            Interface {
-                device_new: *library.get(b"emulator_device_new")?,
-                device_free: *library.get(b"emulator_device_free")?,
-                allocate: *library.get(b"emulator_allocate")?,
-                launch: *library.get(b"emulator_launch")?,
-                _library: library,
-            }
-        };
-        Ok(Self { interface: Arc::new(interface), path })
+        Ok(Self { interface: Arc::new(Interface::load(&path)?), path, programs: None })
+    }
+
+    /// Reads the kernels of a PTX file, for the interpreter, which is compiled unless it is in the cache.
+    pub fn interpret(compiler: &Compiler, ptx: &Path) -> Result<Self> {
+        let path = compiler.build_interpreter()?;
+        let interface = Interface::load(&path)?;
+        let text = fs::read_to_string(ptx).with_context(|| ptx.display().to_string())?;
+        let programs = ptx::translate(&text, &interface.opcodes()?, ptx).with_context(|| ptx.display().to_string())?;
+        // SAFETY: the type is that of `ptx/api.cpp`, and the library outlives the copied pointer.
+        let launch = unsafe { *interface.library.get::<LaunchProgram>(b"emulator_ptx_launch")? };
+        let by_name = programs.into_iter().map(|program| (program.name.clone(), program)).collect();
+        Ok(Self { interface: Arc::new(interface), path, programs: Some(Arc::new(Programs { by_name, launch })) })
     }
 
     /// A device with no buffers, on which these kernels run.
@@ -137,19 +189,23 @@ impl Device {
         let Launch { grid, block, shared_bytes, order } = launch;
         let shape = Shape { grid, block, shared_bytes: shared_bytes as u64, order };
         let arguments = bytemuck::bytes_of(arguments);
-        let name = CString::new(kernel).expect("a name without a zero byte");
+        let (start, bytes) = (arguments.as_ptr().cast(), arguments.len());
         let mut found = RawFinding::new();
-        // SAFETY: all pointers are valid for the call. The kernel's own accesses are checked by the engine before they
-        // happen, and no reference into a buffer exists: `Buffer::read` copies.
-        unsafe {
-            (self.kernels.interface.launch)(
-                self.raw.as_ptr(),
-                name.as_ptr(),
-                &shape,
-                arguments.as_ptr().cast(),
-                arguments.len(),
-                &mut found,
-            );
+        match &self.kernels.programs {
+            None => {
+                let name = CString::new(kernel).expect("a name without a zero byte");
+                // SAFETY: all pointers are valid for the call. The kernel's own accesses are checked by the engine
+                // before they happen, and no reference into a buffer exists: `Buffer::read` copies.
+                unsafe {
+                    let launch = self.kernels.interface.launch;
+                    launch(self.raw.as_ptr(), name.as_ptr(), &shape, start, bytes, &mut found);
+                }
+            }
+            Some(programs) => {
+                let Some(program) = programs.by_name.get(kernel) else { return Err(Finding::no_kernel(kernel)) };
+                // SAFETY: as above, and the program's slots and opcodes are those that the interpreter was asked for.
+                unsafe { (programs.launch)(self.raw.as_ptr(), &program.raw(), &shape, start, bytes, &mut found) };
+            }
         }
         found.decode(&self.kernels.path).map_or(Ok(()), Err)
     }

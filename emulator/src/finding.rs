@@ -48,6 +48,13 @@ pub struct Finding {
     pub place: Option<String>,
 }
 
+impl Finding {
+    /// There is nothing of this name to launch.
+    pub(super) fn no_kernel(name: &str) -> Self {
+        Self { kind: FindingKind::Setup, message: format!("there is no kernel `{name}`"), thread: None, place: None }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.kind, self.message)?;

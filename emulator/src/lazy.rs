@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use libtest_mimic::Trial;
 
 use crate::{Compiler, Kernels, Source};
@@ -20,12 +20,17 @@ pub fn compile_once(
     defines: Vec<String>,
 ) -> &'static LazyKernels {
     let compiler = compiler.clone();
-    let build: Build = Box::new(move || {
+    build_once(move || {
         let kernels: Vec<&str> = kernels.iter().map(String::as_str).collect();
         let defines: Vec<&str> = defines.iter().map(String::as_str).collect();
         let source = Source { path: &path, kernels: &kernels, defines: &defines };
-        Kernels::compile(&compiler?, source).map_err(|error| format!("{error:#}"))
-    });
+        Kernels::compile(&compiler.map_err(Error::msg)?, source)
+    })
+}
+
+/// Kernels from elsewhere, as PTX. Lives as long as the process.
+pub fn build_once(build: impl FnOnce() -> Result<Kernels> + Send + 'static) -> &'static LazyKernels {
+    let build: Build = Box::new(move || build().map_err(|error| format!("{error:#}")));
     Box::leak(Box::new(LazyLock::new(build)))
 }
 
@@ -34,12 +39,8 @@ pub fn compiled(kernels: &'static LazyKernels) -> Result<&'static Kernels> {
     kernels.as_ref().map_err(|reason| anyhow!("{reason}"))
 }
 
-/// A test; ignored without a compiler, with the reason in its name.
-pub fn trial(
-    name: &str,
-    compiler: &Result<Compiler, String>,
-    test: impl FnOnce() -> Result<()> + Send + 'static,
-) -> Trial {
+/// A test; ignored without what compiles its kernels, with the reason in its name.
+pub fn trial<C>(name: &str, compiler: &Result<C, String>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     let title = match compiler {
         Ok(_) => name.to_string(),
         Err(reason) => format!("{name} ({reason})"),

@@ -6,10 +6,13 @@ mod finding;
 mod lazy;
 mod metal;
 mod metal_lint;
+mod nvcc;
+mod ptx;
 
 pub use compile::{Compiler, Registers, Source};
 pub use device::{Buffer, Device, Kernels, Launch, TensorMap};
 pub use finding::{Finding, FindingKind};
-pub use lazy::{LazyKernels, compile_once, compiled, trial};
+pub use lazy::{LazyKernels, build_once, compile_once, compiled, trial};
 pub use metal::MetalArguments;
 pub use metal_lint::unqualified_pointers;
+pub use nvcc::{Nvcc, PtxSource};

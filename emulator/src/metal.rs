@@ -35,6 +35,12 @@ impl MetalArguments {
     }
 }
 
+impl Default for MetalArguments {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// A translation unit of the rewritten file and the table of its kernels.
 pub(super) fn entry_text(source: Source<'_>) -> Result<String> {
     let metal = read(source.path)?;
@@ -64,7 +70,7 @@ pub(super) fn opencl_text(path: &Path, kernel: Option<&str>) -> Result<String> {
     let mut text = rewritten(path, &metal, Mode::OpenCl)?;
     if let Some(kernel) = kernel {
         let arguments = bound_arguments(&metal, kernel)?.join(", ");
-        text += "\n__attribute__((amdgpu_waves_per_eu(12, 12))) ";
+        text += "\n__attribute__((amdgpu_num_vgpr(REGISTERS), amdgpu_waves_per_eu(10, 10))) ";
         let _ = writeln!(text, "__kernel void entry(__global ulong* buffers) {{ {kernel}({arguments}); }}");
     }
     Ok(text)
@@ -83,7 +89,12 @@ enum Mode {
 
 fn rewritten(path: &Path, metal: &str, mode: Mode) -> Result<String> {
     let text: Vec<_> = metal.split('\n').map(|line| rewrite_declaration(line, mode)).collect();
-    Ok(format!("#include <binding.h>\n#line 1 {path:?}\n{}", without_attributes(&text.join("\n"))?))
+    let mut text = text.join("\n");
+    if mode == Mode::OpenCl {
+        // The word for a kernel, which is a macro there.
+        text = text.replace("[[kernel,", "kernel [[kernel,");
+    }
+    Ok(format!("#include <binding.h>\n#line 1 {path:?}\n{}", without_attributes(&text)?))
 }
 
 /// A line that declares a function constant or a threadgroup array, in C++; any other line as it is.

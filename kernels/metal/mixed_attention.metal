@@ -351,7 +351,7 @@ inline float base_of(float maximum, float scale_log2) {
 
 // The online softmax: turns scores into weights relative to the new maximum; leaves the factor for older output.
 template <bool ALL_VISIBLE>
-inline void soften(thread Scores& scores, thread Rows& rows, uint visible, float scale_log2, Lane lane) {
+inline void softmax(thread Scores& scores, thread Rows& rows, uint visible, float scale_log2, Lane lane) {
     const uint mine = visible >> lane.column;
     UNROLL
     for (uint i = 0; i < ROW_TILES; ++i) {
@@ -454,7 +454,7 @@ inline void take_step(thread Rows& rows, thread const Queries& queries, Tile key
                       float scale_log2, Lane lane) {
     Scores scores;
     multiply_keys<ALL_VISIBLE>(scores, queries, keys, visible, lane);
-    soften<ALL_VISIBLE>(scores, rows, visible, scale_log2, lane);
+    softmax<ALL_VISIBLE>(scores, rows, visible, scale_log2, lane);
     multiply_values<ALL_VISIBLE>(rows, scores, values, visible, lane);
 }
 

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use crate::cache::check_same;
-use crate::plan::{PaddingBits, ResolvedPlan};
-use crate::{AttentionError, AttentionOptions, AttentionPlan, KvCache, SimdLevel, Unsupported};
+use super::cpu::SimdLevel;
+use super::options::AttentionOptions;
+use crate::cache::KvCache;
+use crate::checks::{check_float, check_heads, check_same, check_tokens};
+use crate::error::{AttentionError, Unsupported};
+use crate::plan::{AttentionPlan, PaddingBits, ResolvedPlan};
 
 /// The tensors of a call, as they came.
 #[derive(Clone, Copy)]
@@ -61,37 +64,28 @@ impl Arguments {
     /// Checks a call against its plan.
     pub fn new(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Self, AttentionError> {
         let queries = inputs.queries;
-        let &[batch, heads, tokens, head_dim] = queries.dims() else {
-            let expected = "[batch, heads, tokens, head_dim]".to_string();
-            return Err(AttentionError::Shape { argument: "queries", expected, got: queries.dims().to_vec() });
-        };
-        if tokens != plan.len() {
-            let (expected, got, groups) = (plan.len(), tokens, plan.describe_input());
-            return Err(AttentionError::TokenCount { argument: "queries", expected, got, groups });
-        }
+        let (batch, heads, tokens, head_dim) = check_heads("queries", queries)?;
+        check_tokens("queries", plan.len(), tokens, || plan.describe_input())?;
         // Schedules number batch rows and heads in 32 bits.
         let countable = |count: usize| u32::try_from(count).is_ok();
         if head_dim == 0 || heads == 0 || !countable(batch) || !countable(heads) {
-            let expected = "[batch < 2³², 1 ≤ heads < 2³², tokens, head_dim ≥ 1]".to_string();
-            return Err(AttentionError::Shape { argument: "queries", expected, got: queries.dims().to_vec() });
+            let expected = "[batch < 2³², 1 ≤ heads < 2³², tokens, head_dim ≥ 1]";
+            return Err(AttentionError::shape("queries", expected, queries.dims()));
         }
-        if !queries.dtype().is_float() {
-            let expected = "a float dtype".to_string();
-            return Err(AttentionError::DType { argument: "queries", expected, got: queries.dtype() });
-        }
+        check_float("queries", queries)?;
 
         let resolved = plan.resolve(inputs.cache.map(KvCache::layout))?;
         if let Some((keys, values)) = inputs.keys_values {
             for (argument, tensor) in [("keys", keys), ("values", values)] {
                 if tensor.dims() != queries.dims() {
                     let expected = format!("{:?}, the shape of the queries", queries.dims());
-                    return Err(AttentionError::Shape { argument, expected, got: tensor.dims().to_vec() });
+                    return Err(AttentionError::shape(argument, expected, tensor.dims()));
                 }
                 check_same(argument, ("queries", queries), tensor)?;
             }
         } else if resolved.ranges().has_input_keys() {
             let expected = format!("{:?}, because the plan has input tokens as keys", queries.dims());
-            return Err(AttentionError::Shape { argument: "keys and values", expected, got: Vec::new() });
+            return Err(AttentionError::shape("keys and values", expected, &[]));
         }
         if let Some(cache) = inputs.cache {
             cache.check(queries)?;
@@ -100,20 +94,18 @@ impl Arguments {
         if let Some(rope) = &options.rope {
             rope.check(batch, tokens, head_dim, || plan.describe_input())?;
             if !rope.table().device().same_device(queries.device()) {
-                let (expected, got) = (queries.device().location(), rope.table().device().location());
-                return Err(AttentionError::Device { argument: "RoPE frequencies", expected, got });
+                return Err(AttentionError::device("RoPE frequencies", queries.device(), rope.table().device()));
             }
         }
         if let Some(padding) = &options.key_padding {
-            crate::padding::check(padding, batch, tokens, || plan.describe_input())?;
+            padding.check(batch, tokens, || plan.describe_input())?;
             if plan.needs_cache() && !resolved.ranges().has_input_keys() {
                 return Err(AttentionError::PaddingWithoutKeys);
             }
         }
         let scale = options.scale.unwrap_or_else(|| (1.0 / (head_dim as f64).sqrt()) as f32);
         if !(scale.is_finite() && scale > 0.0) {
-            let (expected, got) = ("positive and finite", scale.to_string());
-            return Err(AttentionError::Value { argument: "scale", expected, got });
+            return Err(AttentionError::value("scale", "positive and finite", scale));
         }
         Ok(Self {
             resolved,

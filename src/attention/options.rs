@@ -59,7 +59,7 @@ impl AttentionOptions {
         self
     }
 
-    /// Names the groups that [`forward_with_cache`](crate::MixedAttention::forward_with_cache) keeps, instead of those
+    /// Names the groups that [`forward_and_cache`](crate::MixedAttention::forward_and_cache) keeps, instead of those
     /// whose name contains `_anchor`.
     pub fn cache_groups<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.cache_groups = Some(names.into_iter().map(Into::into).collect());

@@ -9,8 +9,10 @@ use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::file::{CacheFormat, not_a_cache};
+use crate::checks::{check_batch, check_float, check_heads, check_same};
+use crate::error::{AttentionError, PlanError};
+use crate::padding::KeyPadding;
 use crate::plan::CacheLayout;
-use crate::{AttentionError, KeyPadding};
 
 /// Version of the file format and of what the tensors mean. A file of another version is refused.
 const FORMAT_VERSION: u32 = 1;
@@ -20,8 +22,8 @@ const FORMAT: CacheFormat =
 
 /// Keys (after rotation) and values of some token groups, with their padding.
 ///
-/// Filled by [`MixedAttention::forward_with_cache`](crate::MixedAttention::forward_with_cache) and used by
-/// [`forward_cached`](crate::MixedAttention::forward_cached). It owns compact copies, so that nothing else of the first
+/// Filled by [`MixedAttention::forward_and_cache`](crate::MixedAttention::forward_and_cache) and used by
+/// [`forward_from_cache`](crate::MixedAttention::forward_from_cache). It owns compact copies, so that nothing else of the first
 /// pass stays in memory. Its [`fingerprint`](Self::fingerprint) is checked on every use. Cheap to clone.
 ///
 /// ```
@@ -79,24 +81,21 @@ impl KvCache {
     ) -> Result<Self> {
         let (mut sizes, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for (name, key, value) in groups {
-            let (batch, heads, tokens, head_dim) = dims4("cache keys", &key)?;
+            let (batch, heads, tokens, head_dim) = check_heads("cache keys", &key)?;
             let same = |other: &Tensor| {
-                let (other_batch, other_heads, _, other_dim) = dims4("cache keys", other)?;
+                let (other_batch, other_heads, _, other_dim) = check_heads("cache keys", other)?;
                 Ok::<_, AttentionError>((batch, heads, head_dim) == (other_batch, other_heads, other_dim))
             };
-            if !key.dtype().is_float() {
-                let (expected, got) = ("a float dtype".to_string(), key.dtype());
-                return Err(AttentionError::DType { argument: "cache keys", expected, got }.into());
-            }
+            check_float("cache keys", &key)?;
             if heads == 0 || head_dim == 0 {
-                let expected = "[batch, heads ≥ 1, tokens, head_dim ≥ 1]".to_string();
-                return Err(AttentionError::Shape { argument: "cache keys", expected, got: key.dims().to_vec() }.into());
+                let expected = "[batch, heads ≥ 1, tokens, head_dim ≥ 1]";
+                return Err(AttentionError::shape("cache keys", expected, key.dims()).into());
             }
             let reference = keys.first().unwrap_or(&key);
             if value.dims() != key.dims() || !same(reference)? {
                 let expected = format!("{:?} up to the number of tokens, keys and values alike", reference.dims());
-                let got = if same(reference)? { value.dims() } else { key.dims() }.to_vec();
-                return Err(AttentionError::Shape { argument: "cache groups", expected, got }.into());
+                let got = if same(reference)? { value.dims() } else { key.dims() };
+                return Err(AttentionError::shape("cache groups", expected, got).into());
             }
             for tensor in [&key, &value] {
                 check_same("cache groups", ("first group", reference), tensor)?;
@@ -106,8 +105,7 @@ impl KvCache {
             values.push(value);
         }
         if keys.is_empty() {
-            let (expected, got) = ("at least one group", "none".to_string());
-            return Err(AttentionError::Value { argument: "cache groups", expected, got }.into());
+            return Err(AttentionError::value("cache groups", "at least one group", "none").into());
         }
         let layout = CacheLayout::new(sizes).map_err(AttentionError::from)?;
         // A single group would be returned as the view that it is, and keep its whole storage alive.
@@ -121,8 +119,7 @@ impl KvCache {
 
     fn with_padding(mut self, padding: Option<KeyPadding>) -> Result<Self> {
         if let Some(padding) = &padding {
-            let groups = || self.layout.names().join(", ");
-            crate::padding::check(padding, self.batch(), self.layout.tokens(), groups)?;
+            padding.check(self.batch(), self.layout.tokens(), || self.layout.names().join(", "))?;
         }
         // A full mask is as good as none.
         self.padding = padding.filter(|padding| !padding.is_full());
@@ -160,7 +157,7 @@ impl KvCache {
     /// The cache has no such group.
     pub fn group(&self, name: &str) -> Result<(Tensor, Tensor)> {
         let group = self.layout.group(name).ok_or_else(|| {
-            AttentionError::from(crate::PlanError::NotInCache { group: name.to_string(), cached: self.layout.names() })
+            AttentionError::from(PlanError::NotInCache { group: name.to_string(), cached: self.layout.names() })
         })?;
         Ok((self.keys.narrow(2, group.start, group.len)?, self.values.narrow(2, group.start, group.len)?))
     }
@@ -182,10 +179,7 @@ impl KvCache {
 
     /// Checks that a layer with these heads, head_dim, dtype and device may use the cache for this batch.
     pub(crate) fn check(&self, queries: &Tensor) -> std::result::Result<(), AttentionError> {
-        let &[batch, heads, _, head_dim] = queries.dims() else {
-            let expected = "[batch, heads, tokens, head_dim]".to_string();
-            return Err(AttentionError::Shape { argument: "queries", expected, got: queries.dims().to_vec() });
-        };
+        let (batch, heads, _, head_dim) = check_heads("queries", queries)?;
         let own = self.fingerprint();
         let compare = |what, expected: usize, got: usize| match expected == got {
             true => Ok(()),
@@ -193,9 +187,7 @@ impl KvCache {
         };
         compare("the number of heads", heads, own.heads)?;
         compare("head_dim", head_dim, own.head_dim)?;
-        if self.batch() != batch && self.batch() != 1 {
-            return Err(AttentionError::Batch { argument: "cache", expected: batch, got: self.batch() });
-        }
+        check_batch("cache", batch, self.batch())?;
         check_same("cache", ("input", queries), &self.keys)
     }
 
@@ -261,28 +253,4 @@ impl KvCache {
         let (header, mut tensors) = FORMAT.read(path, device)?;
         Ok(Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?)
     }
-}
-
-fn dims4(argument: &'static str, tensor: &Tensor) -> std::result::Result<(usize, usize, usize, usize), AttentionError> {
-    tensor.dims4().map_err(|_| {
-        let expected = "[batch, heads, tokens, head_dim]".to_string();
-        AttentionError::Shape { argument, expected, got: tensor.dims().to_vec() }
-    })
-}
-
-/// Checks that a tensor shares dtype and device with another one, whose name is for the error.
-pub(crate) fn check_same(
-    argument: &'static str,
-    (name, expected): (&'static str, &Tensor),
-    got: &Tensor,
-) -> std::result::Result<(), AttentionError> {
-    if expected.dtype() != got.dtype() {
-        let expected = format!("{:?}, the dtype of the {name}", expected.dtype());
-        return Err(AttentionError::DType { argument, expected, got: got.dtype() });
-    }
-    if !expected.device().same_device(got.device()) {
-        let (expected, got) = (expected.device().location(), got.device().location());
-        return Err(AttentionError::Device { argument, expected, got });
-    }
-    Ok(())
 }

@@ -1,35 +1,36 @@
-//! Anchor attention over the domains ("branches") of a physics model: the patterns that AB-UPT is made of.
+//! Anchor attention over the domains of a physics model, such as surface and volume: the patterns that AB-UPT is made of.
 //!
-//! Each branch has a group of anchors, named `<branch><suffix>`, and usually a group of queries. Only anchors are keys,
+//! Each domain has a group of anchors, named `<domain><suffix>`, and usually a group of queries. Only anchors are keys,
 //! so the cost is linear in the number of queries, and a query never changes what another token gets.
 //!
-//! | kind | a token of branch D sees |
+//! | kind | a token of domain D sees |
 //! |---|---|
 //! | self | the anchors of D |
-//! | cross | the anchors of every other branch, in branch order |
-//! | joint | the anchors of every branch, in branch order |
+//! | cross | the anchors of every other domain, in domain order |
+//! | joint | the anchors of every domain, in domain order |
 //!
-//! A token group belongs to the branch with the longest name that it starts with, followed by `_`: with branches `wing`
+//! A token group belongs to the domain with the longest name that it starts with, followed by `_`: with domains `wing`
 //! and `wing_tip`, the group `wing_tip_queries` belongs to `wing_tip`.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::domains::domain_of;
 use super::mixed::{MixedAttention, MixedAttentionConfig};
-use super::untied::{SquareBanks, WeightSharing};
+use super::sharing::{SquareBanks, WeightSharing};
 use crate::{AnchorError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, TokenSpec};
 
 /// Whose anchors a token sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AnchorKind {
-    /// Those of its own branch.
+    /// Those of its own domain.
     #[serde(rename = "self")]
     Own,
-    /// Those of every other branch.
+    /// Those of every other domain.
     Cross,
-    /// Those of every branch.
+    /// Those of every domain.
     Joint,
 }
 
@@ -41,12 +42,13 @@ pub struct AnchorAttentionConfig {
     pub attention: MixedAttentionConfig,
     /// Whose anchors a token sees.
     pub kind: AnchorKind,
-    /// Names of the branches; their order is the order of the keys.
-    pub branches: Vec<String>,
-    /// What follows the branch in the name of its anchors. Default: `_anchors`.
+    /// Names of the domains; their order is the order of the keys. JSON may call them `branches`.
+    #[serde(alias = "branches")]
+    pub domains: Vec<String>,
+    /// What follows the domain in the name of its anchors. Default: `_anchors`.
     #[serde(default = "default_suffix")]
     pub anchor_suffix: String,
-    /// If set, every branch has projections of its own, with square weights stored like this.
+    /// If set, every domain has projections of its own, with square weights stored like this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untied: Option<SquareBanks>,
 }
@@ -56,29 +58,23 @@ fn default_suffix() -> String {
 }
 
 impl AnchorAttentionConfig {
-    /// With anchors named `<branch>_anchors`.
+    /// With anchors named `<domain>_anchors`.
     pub fn new<S: Into<String>>(
         attention: MixedAttentionConfig,
         kind: AnchorKind,
-        branches: impl IntoIterator<Item = S>,
+        domains: impl IntoIterator<Item = S>,
     ) -> Self {
-        let branches = branches.into_iter().map(Into::into).collect();
-        Self { attention, kind, branches, anchor_suffix: default_suffix(), untied: None }
+        let domains = domains.into_iter().map(Into::into).collect();
+        Self { attention, kind, domains, anchor_suffix: default_suffix(), untied: None }
     }
 
-    /// How the branches share the projections.
+    /// How the domains share the projections.
     pub fn sharing(&self) -> WeightSharing {
         match self.untied {
             None => WeightSharing::Shared,
-            Some(square) => WeightSharing::PerDomain { domains: self.branches.clone(), square },
+            Some(square) => WeightSharing::PerDomain { domains: self.domains.clone(), square },
         }
     }
-}
-
-/// The branch that a group belongs to: the longest name that it starts with, followed by `_`.
-pub fn branch_of<'a, S: AsRef<str>>(group: &str, branches: &'a [S]) -> Option<&'a str> {
-    let belongs = |branch: &&str| group.strip_prefix(branch).is_some_and(|rest| rest.starts_with('_'));
-    branches.iter().map(AsRef::as_ref).filter(belongs).max_by_key(|branch| branch.len())
 }
 
 /// The patterns of anchor attention.
@@ -94,46 +90,46 @@ pub fn branch_of<'a, S: AsRef<str>>(group: &str, branches: &'a [S]) -> Option<&'
 /// ```
 ///
 /// # Errors
-/// No branches, or one where two are needed, or two of one name; a group that belongs to no branch; a branch without
+/// No domains, or one where two are needed, or two of one name; a group that belongs to no domain; a domain without
 /// groups or without anchors.
 pub fn anchor_patterns<S: AsRef<str>>(
     kind: AnchorKind,
-    branches: &[S],
+    domains: &[S],
     tokens: &[TokenSpec],
     anchor_suffix: &str,
 ) -> std::result::Result<Vec<AttentionPattern>, AnchorError> {
-    let names: Vec<String> = branches.iter().map(|branch| branch.as_ref().to_string()).collect();
+    let names: Vec<String> = domains.iter().map(|domain| domain.as_ref().to_string()).collect();
     let needs_two = match kind {
         AnchorKind::Own => None,
         AnchorKind::Cross => Some("cross"),
         AnchorKind::Joint => Some("joint"),
     };
     if names.is_empty() {
-        return Err(AnchorError::NoBranches);
+        return Err(AnchorError::NoDomains);
     }
     if let Some(twice) = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
-        return Err(AnchorError::DuplicateBranch { branch: twice.1.clone() });
+        return Err(AnchorError::DuplicateDomain { domain: twice.1.clone() });
     }
     if let (Some(kind), 1) = (needs_two, names.len()) {
-        return Err(AnchorError::TooFewBranches { kind, got: names });
+        return Err(AnchorError::TooFewDomains { kind, got: names });
     }
     let groups = || tokens.iter().map(|token| token.name.clone()).collect::<Vec<_>>();
     let mut members: Vec<Vec<String>> = vec![Vec::new(); names.len()];
     for token in tokens {
-        let branch = branch_of(&token.name, &names).and_then(|branch| names.iter().position(|name| name == branch));
-        match branch {
-            Some(branch) => members[branch].push(token.name.clone()),
-            None => return Err(AnchorError::UnknownBranch { group: token.name.clone(), branches: names }),
+        let domain = domain_of(&token.name, &names).and_then(|domain| names.iter().position(|name| name == domain));
+        match domain {
+            Some(domain) => members[domain].push(token.name.clone()),
+            None => return Err(AnchorError::UnknownDomain { group: token.name.clone(), domains: names }),
         }
     }
     let mut anchors = Vec::with_capacity(names.len());
-    for (branch, members) in names.iter().zip(&members) {
-        let name = format!("{branch}{anchor_suffix}");
+    for (domain, members) in names.iter().zip(&members) {
+        let name = format!("{domain}{anchor_suffix}");
         if members.is_empty() {
-            return Err(AnchorError::BranchWithoutTokens { branch: branch.clone(), groups: groups() });
+            return Err(AnchorError::DomainWithoutTokens { domain: domain.clone(), groups: groups() });
         }
         if !members.contains(&name) {
-            return Err(AnchorError::MissingAnchors { branch: branch.clone(), anchors: name, groups: groups() });
+            return Err(AnchorError::MissingAnchors { domain: domain.clone(), anchors: name, groups: groups() });
         }
         anchors.push(name);
     }
@@ -147,15 +143,15 @@ pub fn anchor_patterns<S: AsRef<str>>(
             members.into_iter().zip(&anchors).map(pattern).collect()
         }
         AnchorKind::Cross => {
-            let pattern = |(branch, members): (usize, Vec<String>)| {
-                AttentionPattern::queries(members).attend_to(others(branch).cloned())
+            let pattern = |(domain, members): (usize, Vec<String>)| {
+                AttentionPattern::queries(members).attend_to(others(domain).cloned())
             };
             members.into_iter().enumerate().map(pattern).collect()
         }
     })
 }
 
-/// Self, cross or joint anchor attention over any branches.
+/// Self, cross or joint anchor attention over any domains.
 #[derive(Debug, Clone)]
 pub struct AnchorAttention {
     config: AnchorAttentionConfig,
@@ -166,15 +162,15 @@ impl AnchorAttention {
     /// Loads the layer from `mixed_attention` under `vb`, as AB-UPT checkpoints store it.
     ///
     /// # Errors
-    /// As [`MixedAttention::new`]; branches that cannot work (none, too few, two of one name).
+    /// As [`MixedAttention::new`]; domains that cannot work (none, too few, two of one name).
     pub fn new(config: &AnchorAttentionConfig, vb: VarBuilder) -> Result<Self> {
-        // Branches are checked by making the patterns of their anchors alone.
+        // Domains are checked by making the patterns of their anchors alone.
         let anchors: Vec<TokenSpec> = config
-            .branches
+            .domains
             .iter()
-            .map(|branch| TokenSpec::new(format!("{branch}{}", config.anchor_suffix), 0))
+            .map(|domain| TokenSpec::new(format!("{domain}{}", config.anchor_suffix), 0))
             .collect();
-        anchor_patterns(config.kind, &config.branches, &anchors, &config.anchor_suffix)?;
+        anchor_patterns(config.kind, &config.domains, &anchors, &config.anchor_suffix)?;
         Ok(Self {
             config: config.clone(),
             attention: MixedAttention::with_sharing(&config.attention, &config.sharing(), vb.pp("mixed_attention"))?,
@@ -197,7 +193,7 @@ impl AnchorAttention {
     /// As [`anchor_patterns`] and [`AttentionPlan::new`].
     pub fn plan(&self, tokens: &[TokenSpec]) -> std::result::Result<AttentionPlan, PlanError> {
         let config = &self.config;
-        let patterns = anchor_patterns(config.kind, &config.branches, tokens, &config.anchor_suffix)?;
+        let patterns = anchor_patterns(config.kind, &config.domains, tokens, &config.anchor_suffix)?;
         AttentionPlan::new(tokens, patterns)
     }
 
@@ -209,11 +205,11 @@ impl AnchorAttention {
         self.attention.forward(x, &self.plan(tokens)?, options)
     }
 
-    /// As [`forward`](Self::forward), and also returns the cache of the anchors of all branches.
+    /// As [`forward`](Self::forward), and also returns the cache of the anchors of all domains.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
-    pub fn forward_with_cache(
+    pub fn forward_and_cache(
         &self,
         x: &Tensor,
         tokens: &[TokenSpec],
@@ -221,23 +217,23 @@ impl AnchorAttention {
     ) -> Result<(Tensor, KvCache)> {
         let plan = self.plan(tokens)?;
         if options.cache_groups.is_some() {
-            return self.attention.forward_with_cache(x, &plan, options);
+            return self.attention.forward_and_cache(x, &plan, options);
         }
-        let anchors = self.config.branches.iter().map(|branch| format!("{branch}{}", self.config.anchor_suffix));
-        self.attention.forward_with_cache(x, &plan, &options.clone().cache_groups(anchors))
+        let anchors = self.config.domains.iter().map(|domain| format!("{domain}{}", self.config.anchor_suffix));
+        self.attention.forward_and_cache(x, &plan, &options.clone().cache_groups(anchors))
     }
 
     /// A later pass over groups whose anchors have no size and come from `cache`.
     ///
     /// # Errors
-    /// As [`plan`](Self::plan) and [`MixedAttention::forward_cached`].
-    pub fn forward_cached(
+    /// As [`plan`](Self::plan) and [`MixedAttention::forward_from_cache`].
+    pub fn forward_from_cache(
         &self,
         x: &Tensor,
         tokens: &[TokenSpec],
         cache: &KvCache,
         options: &AttentionOptions,
     ) -> Result<Tensor> {
-        self.attention.forward_cached(x, &self.plan(tokens)?, cache, options)
+        self.attention.forward_from_cache(x, &self.plan(tokens)?, cache, options)
     }
 }

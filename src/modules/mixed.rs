@@ -4,9 +4,11 @@ use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::domains::DomainRuns;
 use super::projection::{self, FusedLinear, Projection};
-use super::untied::{DomainRuns, WeightSharing};
+use super::sharing::WeightSharing;
 use crate::attention::{Inputs, run};
+use crate::checks::check_tokens;
 use crate::{
     AttentionError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, RopeFrequencies, TokenSpec,
 };
@@ -115,7 +117,7 @@ impl MixedAttention {
     ///
     /// # Errors
     /// Shapes, options or plan that do not fit; a plan with cached groups (see
-    /// [`forward_cached`](Self::forward_cached)).
+    /// [`forward_from_cache`](Self::forward_from_cache)).
     pub fn forward(&self, x: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
         self.check(x, plan, options)?;
         plan.resolve(None).map_err(AttentionError::from)?;
@@ -150,7 +152,7 @@ impl MixedAttention {
     ///
     /// # Errors
     /// As [`forward`](Self::forward); no group to cache, or an unknown one.
-    pub fn forward_with_cache(
+    pub fn forward_and_cache(
         &self,
         x: &Tensor,
         plan: &AttentionPlan,
@@ -169,7 +171,7 @@ impl MixedAttention {
     ///
     /// # Errors
     /// As [`forward`](Self::forward); a cache of another layer, batch size, dtype or device, or one that lacks a group.
-    pub fn forward_cached(
+    pub fn forward_from_cache(
         &self,
         x: &Tensor,
         plan: &AttentionPlan,
@@ -196,10 +198,7 @@ impl MixedAttention {
 
     fn check(&self, x: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<()> {
         let tokens = self.projections.check_input("x", x, self.config.hidden_dim)?;
-        if tokens != plan.len() {
-            let (expected, groups) = (plan.len(), plan.describe_input());
-            return Err(AttentionError::TokenCount { argument: "x", expected, got: tokens, groups }.into());
-        }
+        check_tokens("x", plan.len(), tokens, || plan.describe_input())?;
         Ok(check_rope(self.config.use_rope, options.rope.as_ref(), "x")?)
     }
 
@@ -249,7 +248,7 @@ fn cache_of(keys: &Tensor, values: &Tensor, plan: &AttentionPlan, options: &Atte
     if names.is_empty() {
         let expected = "at least one input group: named by the options, or with '_anchor' in its name";
         let got = format!("none of {}", plan.describe_input());
-        return Err(AttentionError::Value { argument: "cache_groups", expected, got }.into());
+        return Err(AttentionError::value("cache_groups", expected, got).into());
     }
     let mut places = Vec::with_capacity(names.len());
     let mut groups = Vec::with_capacity(names.len());

@@ -1,18 +1,22 @@
 //! Attention layers with weights: projections, plan, fused op, output projection.
 //!
-//! All of them are [`MixedAttention`] or the fused op under a plan: anchor attention makes its patterns from branch
+//! All of them are [`MixedAttention`] or the fused op under a plan: anchor attention makes its patterns from domain
 //! names, dot-product attention is a plan of one group, perceiver attention a plan whose keys are all cached.
 
 mod anchor;
+mod domains;
 mod dot_product;
 mod last_plan;
 mod mixed;
 mod perceiver;
 pub(crate) mod projection;
+mod sharing;
 mod untied;
 
-pub use anchor::{AnchorAttention, AnchorAttentionConfig, AnchorKind, anchor_patterns, branch_of};
+pub use anchor::{AnchorAttention, AnchorAttentionConfig, AnchorKind, anchor_patterns};
+pub use domains::{DomainRuns, domain_of};
 pub use dot_product::{DotProductAttention, DotProductAttentionConfig};
 pub use mixed::{BoundAttention, MixedAttention, MixedAttentionConfig};
 pub use perceiver::{PerceiverAttention, PerceiverAttentionConfig};
-pub use untied::{DomainRuns, SquareBanks, UntiedLinear, WeightSharing};
+pub use sharing::{SquareBanks, WeightSharing};
+pub use untied::UntiedLinear;

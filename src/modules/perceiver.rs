@@ -4,14 +4,15 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::domains::DomainRuns;
 use super::last_plan::LastPlan;
 use super::mixed::{check_rope, yes};
 use super::projection::{self, FusedLinear, Projection};
-use super::untied::{DomainRuns, WeightSharing};
+use super::sharing::WeightSharing;
 use crate::attention::{Inputs, run};
+use crate::checks::{check_input, check_tokens};
 use crate::{
-    AttentionError, AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies,
-    TokenSpec,
+    AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies, TokenSpec,
 };
 
 /// Name of the group that holds the encoded source in the cache.
@@ -138,7 +139,7 @@ impl PerceiverAttention {
     /// Another width; frequencies that do not agree with `use_rope`; a source that another layer encoded; weights that
     /// differ from domain to domain (see [`forward_groups`](Self::forward_groups)).
     pub fn forward(&self, x: &Tensor, source: &KvCache, options: &AttentionOptions) -> Result<Tensor> {
-        let (_, tokens) = projection::check_input("x", x, self.config.hidden_dim)?;
+        let (_, tokens) = check_input("x", x, self.config.hidden_dim)?;
         self.forward_groups(x, &[TokenSpec::new("queries", tokens)], source, options)
     }
 
@@ -157,11 +158,9 @@ impl PerceiverAttention {
         let len = self.query.check_input("x", x, self.config.hidden_dim)?;
         check_rope(self.config.use_rope, options.rope.as_ref(), "x")?;
         let runs = self.sharing.runs(tokens)?;
-        if runs.tokens() != len {
-            let groups = tokens.iter().map(|token| format!("{} {:?}", token.name, token.size)).collect::<Vec<_>>();
-            let (expected, groups) = (runs.tokens(), groups.join(", "));
-            return Err(AttentionError::TokenCount { argument: "x", expected, got: len, groups }.into());
-        }
+        check_tokens("x", runs.tokens(), len, || {
+            tokens.iter().map(|token| format!("{} {:?}", token.name, token.size)).collect::<Vec<_>>().join(", ")
+        })?;
         let queries = self.query.heads(x, self.config.num_heads, &runs)?.remove(0);
         let inputs = Inputs { queries: &queries, keys_values: None, cache: Some(source) };
         self.output.join_heads(&run(inputs, &self.plan.of(len, Self::plan)?, options)?, &runs)

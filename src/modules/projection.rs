@@ -3,30 +3,20 @@
 use candle_core::{Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
-use super::untied::{DomainRuns, UntiedLinear, WeightSharing};
-use crate::AttentionError;
-use crate::cache::check_same;
+use super::domains::DomainRuns;
+use super::sharing::WeightSharing;
+use super::untied::UntiedLinear;
+use crate::checks::{check_input, check_same};
+use crate::error::AttentionError;
 use crate::ops::{Epilogue, linear};
 
 /// Checks that heads divide the width, and returns head_dim.
 pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
     if hidden_dim == 0 || num_heads == 0 || !hidden_dim.is_multiple_of(num_heads) {
         let got = format!("hidden_dim {hidden_dim}, num_heads {num_heads}");
-        let expected = "positive and divisible by num_heads";
-        return Err(AttentionError::Value { argument: "hidden_dim", expected, got }.into());
+        return Err(AttentionError::value("hidden_dim", "positive and divisible by num_heads", got).into());
     }
     Ok(hidden_dim / num_heads)
-}
-
-/// Checks the shape of an input, `[batch, tokens, width]`, and returns batch and tokens.
-pub(crate) fn check_input(argument: &'static str, x: &Tensor, width: usize) -> Result<(usize, usize)> {
-    match x.dims() {
-        &[batch, tokens, got] if got == width => Ok((batch, tokens)),
-        dims => {
-            let expected = format!("[batch, tokens, {width}]");
-            Err(AttentionError::Shape { argument, expected, got: dims.to_vec() }.into())
-        }
-    }
 }
 
 /// The weight of one projection: shared by all tokens, or one for each domain.

@@ -33,13 +33,17 @@ fn later_passes() -> Result<()> {
     let own = model(&parse(config()))?;
     let cache = own.forward(&input(2)?.anchors("wing", &points(2, 6)?))?.cache;
     let none: [(&str, Tensor); 0] = [];
-    refused("no queries", own.forward_cached(none, &cache), &["queries", "none"]);
-    refused("unknown domain", own.forward_cached([("tail", points(2, 3)?)], &cache), &["queries", "tail", "wing_tip"]);
-    refused("other batch", own.forward_cached([("wing", points(1, 3)?)], &cache), &["samples", "1", "2"]);
+    refused("no queries", own.forward_from_cache(none, &cache), &["queries", "none"]);
+    refused(
+        "unknown domain",
+        own.forward_from_cache([("tail", points(2, 3)?)], &cache),
+        &["queries", "tail", "wing_tip"],
+    );
+    refused("other batch", own.forward_from_cache([("wing", points(1, 3)?)], &cache), &["samples", "1", "2"]);
     let two = points(2, 3)?.narrow(2, 0, 2)?;
-    refused("two coordinates", own.forward_cached([("wing", two)], &cache), &["wing", "[batch, points, 3]"]);
+    refused("two coordinates", own.forward_from_cache([("wing", two)], &cache), &["wing", "[batch, points, 3]"]);
     let nan = (points(2, 3)? * f64::NAN)?;
-    refused("NaN", own.forward_cached([("wing", nan)], &cache), &["queries of 'wing'", "NaN"]);
+    refused("NaN", own.forward_from_cache([("wing", nan)], &cache), &["queries of 'wing'", "NaN"]);
     Ok(())
 }
 
@@ -49,18 +53,18 @@ fn caches_of_other_networks() -> Result<()> {
     let own = network(&config, &weights, DType::F32)?;
     let cache = own.forward(&input(2)?.anchors("wing", &points(2, 6)?))?.cache;
     let queries = || Ok::<_, candle_core::Error>([("wing", points(2, 3)?)]);
-    own.forward_cached(queries()?, &cache)?;
+    own.forward_from_cache(queries()?, &cache)?;
 
     let retrained = model(&config)?;
-    refused("other weights", retrained.forward_cached(queries()?, &cache), &["hash of the weights"]);
+    refused("other weights", retrained.forward_from_cache(queries()?, &cache), &["hash of the weights"]);
     let half = network(&config, &weights, DType::F16)?;
-    refused("another dtype", half.forward_cached(queries()?, &cache), &["dtype", "f16", "f32"]);
+    refused("another dtype", half.forward_from_cache(queries()?, &cache), &["dtype", "f16", "f32"]);
     // The error says which entries differ, and only those.
     let blocks = json!(["perceiver_untied", "self", "cross_untied", "joint"]);
-    let shorter = related(&weights, "/physics_blocks", blocks)?.forward_cached(queries()?, &cache);
+    let shorter = related(&weights, "/physics_blocks", blocks)?.forward_from_cache(queries()?, &cache);
     refused("fewer blocks", shorter, &["configuration", "physics_blocks [", "\"perceiver\"]"]);
-    related(&weights, "/domains/0/name", json!("wing"))?.forward_cached(queries()?, &cache)?;
-    let far = related(&weights, "/supernode_pooling/radius", json!(0.25))?.forward_cached(queries()?, &cache);
+    related(&weights, "/domains/0/name", json!("wing"))?.forward_from_cache(queries()?, &cache)?;
+    let far = related(&weights, "/supernode_pooling/radius", json!(0.25))?.forward_from_cache(queries()?, &cache);
     refused("another radius", far, &["supernode_pooling", "0.25", "0.5"]);
     Ok(())
 }

@@ -132,7 +132,11 @@ fn first_passes() -> Result<()> {
         ("two coordinates", good()?.queries("wing", &points(2, 6)?.narrow(2, 0, 2)?), &["wing", "[2, 6, 2]"]),
         ("four axes", good()?.anchors("wing", &points(2, 6)?.unsqueeze(0)?), &["wing", "[1, 2, 6, 3]"]),
         ("no axes", good()?.anchors("wing", &vector(&[1.])?.squeeze(0)?), &["wing", "[batch, points, 3]", "[]"]),
-        ("infinity", good()?.anchors("wing", &(points(2, 6)? / 0.)?), &["anchors of 'wing'", "infinity"]),
+        (
+            "infinity",
+            good()?.anchors("wing", &(points(2, 6)? / 0.)?),
+            &["anchors of 'wing'", "must be finite", "inf as element [0, 0, 0]"],
+        ),
         ("NaN", good()?.queries("wing_tip", &nan), &["queries of 'wing_tip'", "NaN"]),
         ("other batch", good()?.anchors("wing_tip", &points(3, 6)?), &["samples", "3", "2"]),
         ("geometry of another batch", good()?.geometry(&geometry(1)?), &["geometry", "1", "2"]),
@@ -204,7 +208,7 @@ fn fields_that_do_not_exist() -> Result<()> {
     refused("a field of another domain", fields.at_anchors("wing", "shear"), &["'wing_shear'", "wing_tip_shear"]);
     refused("an unknown domain", fields.at_anchors("tail", "pressure"), &["'tail_pressure'", "wing_pressure"]);
     refused("queries that were not given", fields.at_queries("wing_tip", "heat"), &["'query_wing_tip_heat'"]);
-    let later = model.forward_cached([("wing", points(1, 2)?)], &output.cache)?;
+    let later = model.forward_from_cache([("wing", points(1, 2)?)], &output.cache)?;
     refused("anchors of a later pass", later.at_anchors("wing", "pressure"), &["'wing_pressure'", "query_wing"]);
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_mixed_attention::models::ab_upt::{
-    AbUpt, AbUptConfig, AbUptInput, Checkpoint, CheckpointError, Geometry, PredictorError, TensorProblem,
+    AbUpt, AbUptConfig, AbUptError, AbUptInput, Checkpoint, Geometry, TensorProblem,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -31,7 +31,7 @@ fn weights() -> Result<HashMap<String, Tensor>> {
     Ok(candle_core::safetensors::load(stored("weights.safetensors"), &Device::Cpu)?)
 }
 
-fn load(path: &Path) -> Result<AbUpt, CheckpointError> {
+fn load(path: &Path) -> Result<AbUpt, AbUptError> {
     Checkpoint::open(path)?.load(&config(), DType::F32, &Device::Cpu)
 }
 
@@ -108,7 +108,7 @@ fn problems(folder: &Path, weights: &HashMap<String, Tensor>) -> Result<(Vec<Ten
     let message = error.to_string();
     assert_eq!(checked, message, "check and load say the same");
     match error {
-        CheckpointError::Tensors { problems, .. } => Ok((problems, message)),
+        AbUptError::Tensors { problems, .. } => Ok((problems, message)),
         other => panic!("{other}"),
     }
 }
@@ -197,7 +197,7 @@ fn numbers_that_no_weight_has_are_listed() -> Result<()> {
         candle_core::safetensors::save(&weights, &path)?;
         let problems = match Checkpoint::open(&path)?.load(&config(), dtype, &Device::Cpu) {
             Ok(_) => Vec::new(),
-            Err(CheckpointError::Tensors { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+            Err(AbUptError::Tensors { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
             Err(other) => panic!("{case}: {other}"),
         };
         assert_eq!(problems, expected, "{case}");
@@ -220,8 +220,7 @@ fn errors_say_everything_once_and_without_a_backtrace() -> Result<()> {
         backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
     };
     assert_ne!(traced().to_string(), error.to_string());
-    assert_eq!(CheckpointError::from(traced()).to_string(), "first");
-    assert_eq!(PredictorError::from(traced()).to_string(), "first");
+    assert_eq!(AbUptError::from(traced()).to_string(), "first");
     Ok(())
 }
 

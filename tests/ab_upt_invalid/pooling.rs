@@ -145,7 +145,7 @@ fn samples_and_supernodes_that_do_not_fit() -> Result<()> {
     refused("samples 1 and 2", batched(&[0, 1, 3, 4], &[1, 1, 1, 2, 2, 2]), &["from 0", "no point of sample 0"]);
     refused("index out of range", Geometry::new(&points, &[40]), &["below 6", "40"]);
     refused("one axis", Geometry::new(&random(&[6])?, &[0]), &["[points, position_dim]", "[6]"]);
-    refused("infinity", Geometry::new(&(&points / 0.)?, &[0]), &["infinity"]);
+    refused("infinity", Geometry::new(&(&points / 0.)?, &[0]), &["must be finite", "inf as element [0, 0]"]);
     let flat = pooling(json!({"radius": 1.0, "position_dim": 2}))?;
     refused("three coordinates of two", flat.forward(&line(&[0., 1.])?), &["[points, 2]", "[2, 3]"]);
     Ok(())

@@ -29,7 +29,7 @@ pub fn run(case: &Case, setting: &Setting) -> Result<()> {
                 let cache = cache.ok_or_else(|| anyhow!("pass {from} made no cache"))?;
                 let queries =
                     pass.queries.iter().map(|(domain, name)| Ok((domain.clone(), tensors.raw(name)?.clone())));
-                (model.forward_cached(queries.collect::<Result<Vec<_>>>()?, cache)?, None)
+                (model.forward_from_cache(queries.collect::<Result<Vec<_>>>()?, cache)?, None)
             }
             None => {
                 let output = model.forward(&first_pass(&config, &pass, &tensors)?)?;

@@ -115,7 +115,7 @@ fn call(case: &Invalid, runner: &Runner, dtype: DType) -> candle_core::Result<Te
         Some(groups) => {
             let groups = groups.iter().map(|(name, shape)| Ok((name.clone(), tensor(shape)?, tensor(shape)?)));
             let cache = KvCache::from_groups(groups.collect::<candle_core::Result<Vec<_>>>()?, None)?;
-            attention.forward_cached(&x, &plan, &cache, &options)
+            attention.forward_from_cache(&x, &plan, &cache, &options)
         }
     }
 }

@@ -63,11 +63,11 @@ pub fn run(case: &Case, setting: &Setting) -> Result<()> {
             Some(from) => {
                 let cache =
                     caches.get(from).and_then(Option::as_ref).ok_or_else(|| anyhow!("pass {from} made no cache"))?;
-                (attention.forward_cached(&x, &plan, cache, &options)?, None)
+                (attention.forward_from_cache(&x, &plan, cache, &options)?, None)
             }
             None if pass.cache.is_empty() => (attention.forward(&x, &plan, &options)?, None),
             None => {
-                let (y, cache) = attention.forward_with_cache(&x, &plan, &options)?;
+                let (y, cache) = attention.forward_and_cache(&x, &plan, &options)?;
                 for group in &pass.cache {
                     let (keys, values) = cache.group(group)?;
                     check(&tensors, setting, &format!("out.cache.{group}.k"), &keys)?;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use candle_core::Tensor;
-use candle_mixed_attention::models::ab_upt::{EncodedBody, PredictedFields, Predictor, PredictorError};
+use candle_mixed_attention::models::ab_upt::{AbUptError, EncodedBody, PredictedFields, Predictor};
 
 use crate::fixtures::{BODY, Golden, sample, sample_points};
 use crate::support::compare::check_close;
@@ -128,7 +128,7 @@ fn an_error_ends_the_iterator_and_names_the_point_in_the_stream() {
 
 #[test]
 fn chunks_that_cannot_work_are_refused() {
-    let refuse = |result: Option<Result<PredictedFields, PredictorError>>| result.unwrap().unwrap_err().to_string();
+    let refuse = |result: Option<Result<PredictedFields, AbUptError>>| result.unwrap().unwrap_err().to_string();
     let points = [[1.5f32, 0.25, 2.0]; 5];
     assert_eq!(refuse(BODY.chunks("volume", points, 0).next()), "a chunk must have at least 1 point, got 0");
     let flat = [[1.5f32, 0.25]; 6];
@@ -140,7 +140,7 @@ fn chunks_that_cannot_work_are_refused() {
 #[test]
 fn a_body_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
-    shared::<(Predictor, EncodedBody, PredictorError)>();
+    shared::<(Predictor, EncodedBody, AbUptError)>();
     let points = sample("surface.queries");
     let whole = BODY.predict("surface", &points).unwrap().values("pressure").unwrap();
     let half = points.len() / 6 * 3;

@@ -1,7 +1,7 @@
 //! Input and statistics that cannot be right, each with an error that names them.
 
 use candle_core::{Device, Tensor};
-use candle_mixed_attention::models::ab_upt::{AbUptError, Predictor, PredictorError, PredictorInput};
+use candle_mixed_attention::models::ab_upt::{AbUptError, Predictor, PredictorInput};
 use candle_mixed_attention::models::{ConditionStatistics, FieldStatistics, Normalisation, NormalisationError};
 
 use crate::fixtures::{BODY, DEMO, Golden, sample, sample_input};
@@ -40,7 +40,7 @@ impl Parts {
 fn bad_input_is_named() {
     type Spoil = fn(&mut Parts);
     let cases: &[(Spoil, &str)] = &[
-        (|parts| parts.geometry[4] = f32::NAN, "geometry: point 1 has y = NaN; positions must be finite"),
+        (|parts| parts.geometry[4] = f32::NAN, "geometry must be finite, got NaN as y of point 1"),
         (
             |parts| parts.geometry[6] = 2.6,
             "geometry: point 2 has x = 2.6, outside the box [-2.5, 2.5] of the statistics",
@@ -56,7 +56,10 @@ fn bad_input_is_named() {
         (|parts| parts.conditions[0].1[0] = f64::INFINITY, "condition 'alpha' must be finite, got inf"),
         (|parts| parts.anchors.clear(), "a first pass needs the anchors of at least one domain"),
         (|parts| parts.anchors.push(("wake", vec![0.0; 3])), "anchors were given for domain 'wake'"),
-        (|parts| parts.anchors[1].1[3 * 511 + 2] = f32::NAN, "anchors of 'volume': point 511 has z = NaN"),
+        (
+            |parts| parts.anchors[1].1[3 * 511 + 2] = f32::NAN,
+            "anchors of 'volume' must be finite, got NaN as z of point 511",
+        ),
         (|parts| parts.anchors[0].1[0] = -3.0, "anchors of 'surface': point 0 has x = -3, outside the box"),
         (
             |parts| parts.anchors[0].1.truncate(5),
@@ -75,11 +78,11 @@ fn bad_input_is_named() {
 fn a_geometry_comes_where_the_network_reads_one_and_only_there() {
     let without = PredictorInput::new().condition("alpha", &[0.0]).condition("beta", &[0.0]);
     let error = DEMO.encode(&without.anchors("surface", &sample("surface.anchors"))).unwrap_err();
-    assert!(matches!(error, PredictorError::Model(AbUptError::GeometryMissing)), "{error}");
+    assert!(matches!(error, AbUptError::GeometryMissing), "{error}");
 
     let case = Golden::named("one_domain");
     let error = case.predictor().encode(&case.random_input(1).geometry(&[0.0; 3], &[0])).unwrap_err();
-    assert!(matches!(error, PredictorError::Model(AbUptError::GeometryUnexpected)), "{error}");
+    assert!(matches!(error, AbUptError::GeometryUnexpected), "{error}");
 }
 
 #[test]
@@ -96,7 +99,11 @@ fn queries_are_checked() {
     let cases: &[(&str, &[f32], &str)] = &[
         ("wake", &inside, "queries were given for domain 'wake', but the domains of the network are"),
         ("volume", &inside[..2], "queries of 'volume' must have 3 components per point, got 2 numbers"),
-        ("volume", &[0.0, 0.0, 2.0, 0.0, f32::INFINITY, 0.0], "point 1 has y = inf; positions must be finite"),
+        (
+            "volume",
+            &[0.0, 0.0, 2.0, 0.0, f32::INFINITY, 0.0],
+            "queries of 'volume' must be finite, got inf as y of point 1",
+        ),
         ("surface", &[0.0, 0.0, -2.51], "queries of 'surface': point 0 has z = -2.51, outside the box"),
     ];
     for (domain, points, expected) in cases {
@@ -104,7 +111,7 @@ fn queries_are_checked() {
         assert!(message.contains(expected), "expected '{expected}', got '{message}'");
     }
     let message = BODY.predict_from("volume", 4_000_000_000, &[f32::NAN; 3]).unwrap_err().to_string();
-    assert!(message.contains("point 4000000000 has x = NaN"), "{message}");
+    assert!(message.contains("got NaN as x of point 4000000000"), "{message}");
     let message = BODY.predict("volume", &inside).unwrap().get("vorticity").unwrap_err().to_string();
     assert!(message.contains("no field 'volume_vorticity'; the fields are"), "{message}");
 }
@@ -133,7 +140,7 @@ fn predictions_that_are_not_finite_are_named() {
         let fields = BODY.predict("volume", &queries).unwrap();
         let of_network = DEMO.statistics().field("volume", field).unwrap().normalise(fields.get(field).unwrap());
         let of_network: Vec<f32> = of_network.unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        let PredictorError::NotFinite { points, field: named, point, got, dtype } = error else { panic!("{error}") };
+        let AbUptError::Prediction { points, field: named, point, got, dtype } = error else { panic!("{error}") };
         assert_eq!((points.as_str(), named.as_str(), dtype), ("queries of 'volume'", field, "f32"));
         assert!(!got.is_finite());
         // The first point at which the network says more than the scale can carry into f32.

@@ -1,13 +1,12 @@
 //! Every detector finds the mistake it exists for, in every thread order, and is silent without it.
 
-use std::path::Path;
-
 use bytemuck::{NoUninit, Pod, Zeroable};
 use half::f16;
 use libtest_mimic::Trial;
 
+use super::Way;
 use FindingKind::*;
-use emulator::{Compiler, Finding, FindingKind, Kernels, Launch, TensorMap};
+use emulator::{Finding, FindingKind, Kernels, Launch, TensorMap};
 
 /// Ascending, descending and a few random orders.
 const ORDERS: [u64; 5] = [0, 1, 2, 3, 4];
@@ -70,7 +69,7 @@ struct HopperDetectorArguments {
     input: u64,
     output: u64,
     seeded: u32,
-    padding: [u32; 11],
+    padding: [u32; 27],
 }
 
 fn launch_basic(kernels: &Kernels, name: &str, seeded: bool, order: u64) -> Result<(), Finding> {
@@ -107,30 +106,29 @@ fn launch_hopper(kernels: &Kernels, name: &str, seeded: bool, order: u64) -> Res
         input: input.address(),
         output: output.address(),
         seeded: seeded.into(),
-        padding: [0; 11],
+        padding: [0; 27],
     };
     let launch = Launch { grid: [1; 3], block: [160, 1, 1], shared_bytes: 64 * 64 * 2 + 128, order };
     device.launch(name, launch, &arguments)
 }
 
-pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
-    let mut trials = file_trials(compiler, "detectors.cu", &BASIC, launch_basic);
-    trials.extend(file_trials(compiler, "detectors_hopper.cu", &HOPPER, launch_hopper));
+pub fn trials(way: &Way) -> Vec<Trial> {
+    let mut trials = file_trials(way, "detectors.cu", &BASIC, launch_basic);
+    trials.extend(file_trials(way, "detectors_hopper.cu", &HOPPER, launch_hopper));
     trials
 }
 
 type Table = &'static [(&'static str, &'static [FindingKind])];
 
 fn file_trials(
-    compiler: &Result<Compiler, String>,
-    file: &str,
+    way: &Way,
+    file: &'static str,
     table: Table,
     launch: fn(&Kernels, &str, bool, u64) -> Result<(), Finding>,
 ) -> Vec<Trial> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(file);
-    let kernels = super::compile_once(compiler, path, table.iter().map(|(name, _)| *name).collect());
+    let kernels = way.kernels(file, table.iter().map(|(name, _)| *name).collect());
     let trial = |&(name, kinds): &'static (&'static str, &'static [FindingKind])| {
-        super::trial("detector", name, compiler, kernels, move |kernels| {
+        way.trial("detector", name, kernels, move |kernels| {
             super::check_detector(&ORDERS, kinds, |seeded, order| launch(kernels, name, seeded, order))
         })
     };

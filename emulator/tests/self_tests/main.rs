@@ -1,40 +1,79 @@
 //! The emulator tested on itself: it finds what it should, and computes what a GPU computes.
 //!
-//! Without a C++ compiler the tests are ignored, each with the reason in its name.
+//! Without a C++ compiler, or nvcc where PTX runs, the tests are ignored, each with the reason in its name.
 
 mod detectors;
 mod metal;
 mod primitives;
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use anyhow::{Result, ensure};
-use emulator::{Compiler, Finding, FindingKind, Kernels, LazyKernels};
+use anyhow::{Error, Result, ensure};
+use emulator::{Compiler, Finding, FindingKind, Kernels, LazyKernels, Nvcc, PtxSource, Source};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
     let compiler = Compiler::find();
-    let mut trials = detectors::trials(&compiler);
-    trials.extend(primitives::trials(&compiler));
-    trials.extend(metal::trials());
+    let ways = [Way::compiled(&compiler), Way::interpreted(&compiler)];
+    let mut trials = metal::trials();
+    for way in &ways {
+        trials.extend(detectors::trials(way));
+        trials.extend(primitives::trials(way));
+    }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// The named kernels of a file of `kernels/`.
-fn compile_once(compiler: &Result<Compiler, String>, path: PathBuf, names: Vec<&str>) -> &'static LazyKernels {
-    emulator::compile_once(compiler, path, names.into_iter().map(str::to_string).collect(), Vec::new())
+/// How CUDA kernels run: compiled from their source with twins of the inline PTX, or as the PTX that nvcc makes of them.
+struct Way {
+    prefix: &'static str,
+    tools: Result<Tools, String>,
 }
 
-/// A test on compiled kernels.
-fn trial(
-    group: &str,
-    name: &str,
-    compiler: &Result<Compiler, String>,
-    kernels: &'static LazyKernels,
-    test: impl Fn(&Kernels) -> Result<()> + Send + 'static,
-) -> Trial {
-    emulator::trial(&format!("{group}::{name}"), compiler, move || test(emulator::compiled(kernels)?))
+#[derive(Clone)]
+struct Tools {
+    compiler: Compiler,
+    nvcc: Option<Nvcc>,
+}
+
+impl Way {
+    fn compiled(compiler: &Result<Compiler, String>) -> Self {
+        Self { prefix: "", tools: compiler.clone().map(|compiler| Tools { compiler, nvcc: None }) }
+    }
+
+    fn interpreted(compiler: &Result<Compiler, String>) -> Self {
+        let tools = compiler.clone().and_then(|compiler| Ok(Tools { compiler, nvcc: Some(Nvcc::find()?) }));
+        Self { prefix: "ptx_", tools }
+    }
+
+    /// The named kernels of a file of `kernels/`, which Hopper runs if the file's name says so.
+    fn kernels(&self, file: &'static str, names: Vec<&'static str>) -> &'static LazyKernels {
+        let tools = self.tools.clone();
+        emulator::build_once(move || {
+            let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let path = package.join("kernels").join(file);
+            let Tools { compiler, nvcc } = tools.map_err(Error::msg)?;
+            let Some(nvcc) = nvcc else {
+                return Kernels::compile(&compiler, Source { path: &path, kernels: &names, defines: &[] });
+            };
+            let headers = package.join("../kernels/cuda");
+            let architecture = if file.contains("hopper") { "compute_90a" } else { "compute_80" };
+            let ptx = nvcc.ptx(PtxSource { path: &path, defines: &[], includes: &[&headers], architecture })?;
+            Kernels::interpret(&compiler, &ptx)
+        })
+    }
+
+    /// A test on kernels.
+    fn trial(
+        &self,
+        group: &str,
+        name: &str,
+        kernels: &'static LazyKernels,
+        test: impl Fn(&Kernels) -> Result<()> + Send + 'static,
+    ) -> Trial {
+        let name = format!("{}{group}::{name}", self.prefix);
+        emulator::trial(&name, &self.tools, move || test(emulator::compiled(kernels)?))
+    }
 }
 
 /// A kernel is right without its mistake, and found with it to end with one of `kinds`, in every thread order.

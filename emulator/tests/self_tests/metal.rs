@@ -111,8 +111,11 @@ pub fn trials() -> Vec<Trial> {
     let compiler = Compiler::find_clang();
     let mut names: Vec<_> = DETECTORS.iter().map(|(name, _)| *name).collect();
     names.extend(["multiply<half>", "multiply<bfloat>", "multiply<float>", "reduce"]);
-    let kernels = super::compile_once(&compiler, file(), names);
-    let trial = |name: &str, test: Test| super::trial("metal", name, &compiler, kernels, move |kernels| test(kernels));
+    let names = names.into_iter().map(str::to_string).collect();
+    let kernels = emulator::compile_once(&compiler, file(), names, Vec::new());
+    let trial = |name: &str, test: Test| {
+        emulator::trial(&format!("metal::{name}"), &compiler, move || test(emulator::compiled(kernels)?))
+    };
     let mut trials: Vec<_> = DETECTORS
         .iter()
         .map(|&(name, kinds)| {

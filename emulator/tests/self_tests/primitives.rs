@@ -1,13 +1,12 @@
 //! Every primitive computes what a plain matrix product or copy does, in several thread orders.
 
-use std::path::Path;
-
 use anyhow::{Result, ensure};
 use bytemuck::{NoUninit, Pod, Zeroable};
 use half::{bf16, f16};
 use libtest_mimic::Trial;
 
-use emulator::{Compiler, Device, Launch, TensorMap};
+use super::Way;
+use emulator::{Device, Launch, TensorMap};
 
 const ORDERS: [u64; 3] = [0, 1, 5];
 
@@ -163,7 +162,7 @@ struct TileArguments {
     coordinates: [i32; 4],
     a_bytes: u32,
     b_bytes: u32,
-    padding: [u32; 8],
+    padding: [u32; 24],
 }
 
 /// A box that sticks out of the tensor on every side: at the front by one element, at the end by another.
@@ -222,18 +221,17 @@ fn warpgroup_multiply<T: Element>(device: &Device, name: &str, order: u64, n: us
     ensure_equal(&d.read(), &product(&a, &b, [SIDE, n, SIDE], b_rows))
 }
 
-pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
+pub fn trials(way: &Way) -> Vec<Trial> {
     let mut trials = Vec::new();
-    trials.extend(file_trials(compiler, "primitives.cu", &BASIC));
-    trials.extend(file_trials(compiler, "primitives_hopper.cu", &HOPPER));
+    trials.extend(file_trials(way, "primitives.cu", &BASIC));
+    trials.extend(file_trials(way, "primitives_hopper.cu", &HOPPER));
     trials
 }
 
-fn file_trials(compiler: &Result<Compiler, String>, file: &str, table: &'static [(&str, Check)]) -> Vec<Trial> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(file);
-    let kernels = super::compile_once(compiler, path, table.iter().map(|(name, _)| *name).collect());
+fn file_trials(way: &Way, file: &'static str, table: &'static [(&str, Check)]) -> Vec<Trial> {
+    let kernels = way.kernels(file, table.iter().map(|(name, _)| *name).collect());
     let trial = |&(name, check): &'static (&'static str, Check)| {
-        super::trial("primitive", name, compiler, kernels, move |kernels| {
+        way.trial("primitive", name, kernels, move |kernels| {
             ORDERS.iter().try_for_each(|&order| check(&kernels.device(), name, order))
         })
     };

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
-use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, CheckpointError, Component, TensorProblem};
+use candle_mixed_attention::models::ab_upt::{AbUptConfig, AbUptError, Checkpoint, Component, TensorProblem};
 
 /// What a configuration describes, and which tensors do not fit.
 pub struct Fit<'a> {
@@ -16,7 +16,7 @@ impl<'a> Fit<'a> {
     pub fn new(checkpoint: &Checkpoint, config: &'a AbUptConfig) -> Result<Self> {
         let problems = match checkpoint.check(config) {
             Ok(()) => Vec::new(),
-            Err(CheckpointError::Tensors { problems, .. }) => problems,
+            Err(AbUptError::Tensors { problems, .. }) => problems,
             Err(error) => return Err(error.into()),
         };
         Ok(Self { config, problems })

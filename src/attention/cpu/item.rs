@@ -7,45 +7,13 @@
 
 use super::element::Element;
 use super::kernel::StripKernel;
+use super::operands::{Keys, Operands, Source};
 use super::rotate::rotate_row;
 use super::scratch::Buffer;
 use super::simd::Simd;
 use super::strip::{StagedKeys, Strip};
-use super::view::{RopeView, View};
 use super::words::Words;
-use crate::plan::{KeyRows, KeySource, PaddingBits, TileClass, TileSchedule, WorkItem};
-
-/// What the work items of a launch share.
-pub(super) struct Launch<'a, T> {
-    pub schedule: &'a TileSchedule,
-    pub queries: View<'a, T>,
-    /// Keys, values and padding of the input tokens, unless all keys are cached.
-    pub input: Option<Source<'a, T>>,
-    /// Keys, values and padding of the cache.
-    pub cache: Option<Source<'a, T>>,
-    /// Rotation of the queries.
-    pub rope: Option<RopeView<'a>>,
-    /// Factor of the scores times log₂e.
-    pub scale: f32,
-    pub head_dim: usize,
-}
-
-/// Keys and values of one [`KeySource`].
-pub(super) struct Source<'a, T> {
-    pub keys: Keys<'a, T>,
-    pub values: View<'a, T>,
-    pub padding: Option<&'a PaddingBits>,
-    /// Whether the batch has one row that serves all.
-    pub broadcast: bool,
-}
-
-/// Where the keys are read.
-pub(super) enum Keys<'a, T> {
-    /// As they came: without RoPE, or from a cache.
-    Given(View<'a, T>),
-    /// From the copy that was rotated at the start of the launch.
-    Rotated(View<'a, f32>, &'a KeyRows),
-}
+use crate::plan::{KeySource, PaddingBits, TileClass, WorkItem};
 
 /// Receives the result of an item row by row: the row, the sums of its channels, and maximum and sum of its softmax. The
 /// result is `channels / sum`, or 0 where the sum is 0: no key was visible.
@@ -146,22 +114,22 @@ fn strips<K: StripKernel>(queries: usize) -> impl Iterator<Item = (usize, usize)
 #[inline(always)]
 pub(super) fn run<K: StripKernel, T: Element>(
     kernel: K,
-    launch: &Launch<'_, T>,
+    operands: &Operands<'_, T>,
     item: &WorkItem,
     buffer: &mut Buffer,
     sink: &mut impl Sink,
 ) {
     let queries = item.query_len as usize;
-    let shape = Shape::new::<K>(launch.head_dim, queries);
+    let shape = Shape::new::<K>(operands.head_dim, queries);
     let mut tiles = shape.split::<K>(buffer);
-    stage_queries(kernel, launch, item, shape, &mut tiles);
+    stage_queries(kernel, operands, item, shape, &mut tiles);
 
     let mut staged = 0;
     let mut first = true;
-    for tile in &launch.schedule.key_tiles()[item.key_tiles()] {
+    for tile in &operands.schedule.key_tiles()[item.key_tiles()] {
         let source = match tile.source {
-            KeySource::Input => launch.input.as_ref(),
-            KeySource::Cache => launch.cache.as_ref(),
+            KeySource::Input => operands.input.as_ref(),
+            KeySource::Cache => operands.cache.as_ref(),
         };
         // The arguments were checked against the plan: a source that it names is there.
         let Some(source) = source else { continue };
@@ -183,13 +151,13 @@ pub(super) fn run<K: StripKernel, T: Element>(
             stage_key(kernel, shape, source, item, (token, first_rotated + offset), staged, &mut tiles);
             staged += 1;
             if staged == K::KEYS {
-                attend(kernel, launch.scale, shape, &mut tiles, queries, staged, first);
+                attend(kernel, operands.scale, shape, &mut tiles, queries, staged, first);
                 (staged, first) = (0, false);
             }
         }
     }
     if staged > 0 {
-        attend(kernel, launch.scale, shape, &mut tiles, queries, staged, first);
+        attend(kernel, operands.scale, shape, &mut tiles, queries, staged, first);
         first = false;
     }
     finish(kernel, item, shape, &mut tiles, first, sink);
@@ -226,7 +194,7 @@ fn stage_key<K: StripKernel, T: Element>(
 #[inline(always)]
 fn stage_queries<K: StripKernel, T: Element>(
     kernel: K,
-    launch: &Launch<'_, T>,
+    operands: &Operands<'_, T>,
     item: &WorkItem,
     shape: Shape,
     tiles: &mut Tiles<'_>,
@@ -243,14 +211,14 @@ fn stage_queries<K: StripKernel, T: Element>(
                 continue;
             }
             let token = item.query_start as usize + first + row;
-            let channels = launch.queries.row(batch, head, token);
-            match &launch.rope {
-                None => words.pack_query(channels, launch.scale, target),
+            let channels = operands.queries.row(batch, head, token);
+            match &operands.rope {
+                None => words.pack_query(channels, operands.scale, target),
                 Some(rope) => {
                     let rotated = &mut tiles.rotated[..shape.head_dim];
                     T::widen(channels, rotated);
                     rotate_row(rotated, rope.row(batch, token));
-                    words.pack_query(rotated, launch.scale, target);
+                    words.pack_query(rotated, operands.scale, target);
                 }
             }
         }

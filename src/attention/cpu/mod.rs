@@ -7,15 +7,19 @@
 //! | [`strip`] | the algorithm: online softmax for a strip of queries and a tile of keys |
 //! | [`words`] | what differs between f32 and bf16 dot products |
 //! | [`kernel`] | block sizes |
+//! | [`operands`] | what the work items of a launch read |
 //! | [`item`] | one work item: staging keys and queries, looping over tiles, handing out rows |
-//! | [`launch`] | all work items on the thread pool; combining split ones |
+//! | [`dispatch`] | all work items on the thread pool |
+//! | [`output`] | where rows are written; combining the parts of split items |
 //! | [`rotate`] | RoPE of queries and keys |
 //! | [`view`], [`element`], [`scratch`] | strided access, dtypes, memory that threads keep |
 
+mod dispatch;
 mod element;
 mod item;
 mod kernel;
-mod launch;
+mod operands;
+mod output;
 mod rotate;
 mod scratch;
 mod simd;
@@ -29,8 +33,8 @@ use half::{bf16, f16};
 pub use simd::{SimdLevel, UnknownSimdLevel};
 
 use self::element::Element;
-use self::item::{Keys, Launch, Source};
-use self::launch::OutputShape;
+use self::operands::{Keys, Operands, Source};
+use self::output::OutputShape;
 use self::scratch::Purpose;
 use self::view::{RopeView, View};
 use crate::AttentionError;
@@ -100,14 +104,14 @@ fn typed<T: Element>(
 
     let level = level(arguments.simd)?;
     let rows = (arguments.batch as u64).saturating_mul(heads as u64);
-    let threads = launch::threads(ranges.visible_pairs().saturating_mul(rows), head_dim);
+    let threads = dispatch::threads(ranges.visible_pairs().saturating_mul(rows), head_dim);
     let tile = TileShape { queries: queries_per_item(arguments, threads), keys: KEYS_PER_TILE };
     let schedule = arguments.resolved.schedule(arguments.batch, heads, tile, threads);
     let given_keys = view::<T>(keys.0, keys.1)?;
     let values = view::<T>(values.0, values.1)?;
-    let launch = |input: Option<Keys<'_, T>>| {
+    let run = |input: Option<Keys<'_, T>>| {
         let input = input.map(|keys| Source { keys, values, padding: arguments.padding.as_deref(), broadcast: false });
-        let launch = Launch {
+        let operands = Operands {
             schedule: &schedule,
             queries: view::<T>(queries.0, queries.1)?,
             input,
@@ -117,27 +121,24 @@ fn typed<T: Element>(
             head_dim,
         };
         let shape = OutputShape { batch: arguments.batch, tokens: arguments.tokens(), heads, head_dim };
-        Ok(T::storage(launch::run(&launch, level, shape, threads)))
+        Ok(T::storage(dispatch::run(&operands, level, shape, threads)))
     };
     match (ranges.has_input_keys(), rope) {
-        (false, _) => launch(None),
-        (true, None) => launch(Some(Keys::Given(given_keys))),
+        (false, _) => run(None),
+        (true, None) => run(Some(Keys::Given(given_keys))),
         (true, Some(rope)) => scratch::with(Purpose::RotatedKeys, |buffer| {
             let layout = KeyRows::new(ranges);
             let rows = buffer.of(arguments.batch * layout.rows() * heads * head_dim);
             rotate::rotate_keys(&layout, &given_keys, &rope, (heads, head_dim), rows);
-            launch(Some(Keys::Rotated(View::of_rows(rows, layout.rows(), heads, head_dim), &layout)))
+            run(Some(Keys::Rotated(View::of_rows(rows, layout.rows(), heads, head_dim), &layout)))
         }),
     }
 }
 
 /// The instruction set of a launch.
 fn level(asked: Option<SimdLevel>) -> std::result::Result<SimdLevel, AttentionError> {
-    asked.map_or_else(SimdLevel::active, SimdLevel::check).map_err(|error| AttentionError::Value {
-        argument: "SIMD level",
-        expected: "one that this CPU has",
-        got: error.to_string(),
-    })
+    let level = asked.map_or_else(SimdLevel::active, SimdLevel::check);
+    level.map_err(|error| AttentionError::value("SIMD level", "one that this CPU has", error))
 }
 
 fn queries_per_item(arguments: &Arguments, threads: usize) -> usize {

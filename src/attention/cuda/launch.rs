@@ -54,8 +54,8 @@ pub(super) unsafe fn launch<A: DeviceRepr>(
     let blocks = match u32::try_from(extent.blocks) {
         Ok(blocks) if blocks <= MOST_BLOCKS => blocks,
         _ => {
-            let (expected, got) = ("at most 2147483647 work items in one launch", extent.blocks.to_string());
-            return Err(AttentionError::Value { argument: "plan", expected, got }.into());
+            let expected = "at most 2147483647 work items in one launch";
+            return Err(AttentionError::value("plan", expected, extent.blocks).into());
         }
     };
     let config = LaunchConfig {

@@ -37,8 +37,7 @@ impl Rows {
     /// A layout that kernels cannot read.
     pub fn of(layout: &Layout, element_bytes: usize, broadcast: bool) -> Result<Self> {
         let &[batch, head, token, _] = layout.stride() else {
-            let expected = "[batch, heads, tokens, head_dim]".to_string();
-            return Err(AttentionError::Shape { argument: "operand", expected, got: layout.dims().to_vec() }.into());
+            return Err(AttentionError::shape("operand", "[batch, heads, tokens, head_dim]", layout.dims()).into());
         };
         if !is_readable(layout, element_bytes) {
             candle_core::bail!("rows must have adjacent channels and start at multiples of 16 bytes, got {layout:?}");

@@ -59,8 +59,7 @@ impl SinCosEmbedding {
         let Some((&coordinates, leading)) = positions.dims().split_last().filter(|(n, _)| **n == self.coordinates)
         else {
             let expected = format!("[.., {}]", self.coordinates);
-            let (argument, got) = ("positions".to_string(), positions.dims().to_vec());
-            return Err(AbUptError::Shape { argument, expected, got }.into());
+            return Err(AbUptError::shape("positions", expected, positions.dims()).into());
         };
         let pairs = self.omega.dim(0)?;
         let shape = |last: usize| [leading, &[last]].concat();

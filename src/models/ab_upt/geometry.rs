@@ -50,34 +50,30 @@ impl Geometry {
     /// As [`new`](Self::new); a sample without points; supernodes that are not sample by sample or not equally many.
     pub fn batched(positions: &Tensor, supernodes: &[u32], samples: &[u32]) -> Result<Self> {
         let &[points, position_dim] = positions.dims() else {
-            let expected = "[points, position_dim]".to_string();
-            let (argument, got) = ("geometry positions".to_string(), positions.dims().to_vec());
-            return Err(AbUptError::Shape { argument, expected, got }.into());
+            return Err(AbUptError::shape("geometry positions", "[points, position_dim]", positions.dims()).into());
         };
         let positions = positions.to_dtype(DType::F32)?.contiguous()?;
+        check_finite("geometry positions", &positions)?;
         let coordinates = positions.flatten_all()?.to_vec1::<f32>()?;
-        if coordinates.iter().any(|coordinate| !coordinate.is_finite()) {
-            return Err(AbUptError::NotFinite { argument: "geometry positions".to_string() }.into());
-        }
         if points == 0 || supernodes.is_empty() {
             let got = format!("{points} points and {} supernodes", supernodes.len());
-            return Err(refuse("points and supernodes", "at least one of each", got).into());
+            return Err(AbUptError::geometry("points and supernodes", "at least one of each", got).into());
         }
         if u32::try_from(points).is_err() {
-            return Err(refuse("number of points", "at most 2^32 - 1", points.to_string()).into());
+            return Err(AbUptError::geometry("number of points", "at most 2^32 - 1", points).into());
         }
         if samples.len() != points {
             let got = samples.len().to_string();
-            return Err(refuse("sample numbers", &format!("{points}, one for each point"), got).into());
+            return Err(AbUptError::geometry("sample numbers", format!("{points}, one for each point"), got).into());
         }
         if let Some(index) = supernodes.iter().find(|&&index| index as usize >= points) {
-            return Err(refuse("supernode", &format!("a point index below {points}"), index.to_string()).into());
+            return Err(AbUptError::geometry("supernode", format!("a point index below {points}"), index).into());
         }
         let batch = samples.iter().max().map_or(0, |&last| last as usize + 1);
         // A sample has at least one point, so a larger number is a mistake; checked before anything of its size is made.
         if batch > points {
             let got = format!("sample {} of {points} points", batch - 1);
-            return Err(refuse("sample numbers", "counted from 0 without gaps", got).into());
+            return Err(AbUptError::geometry("sample numbers", "counted from 0 without gaps", got).into());
         }
         let mut members = vec![Vec::new(); batch];
         for (point, &sample) in samples.iter().enumerate() {
@@ -85,7 +81,7 @@ impl Geometry {
         }
         if let Some(empty) = members.iter().position(Vec::is_empty) {
             let got = format!("no point of sample {empty}");
-            return Err(refuse("sample numbers", "counted from 0 without gaps", got).into());
+            return Err(AbUptError::geometry("sample numbers", "counted from 0 without gaps", got).into());
         }
         check_order(supernodes, samples, batch)?;
         let (coordinates, supernodes, members) = (coordinates.into(), supernodes.into(), members.into());
@@ -99,8 +95,8 @@ impl Geometry {
     pub fn with_features(mut self, features: &Tensor) -> Result<Self> {
         let points = self.points();
         if features.rank() != 2 || features.dims()[0] != points {
-            let (expected, got) = (format!("[{points}, features]"), features.dims().to_vec());
-            return Err(AbUptError::Shape { argument: "geometry features".to_string(), expected, got }.into());
+            let expected = format!("[{points}, features]");
+            return Err(AbUptError::shape("geometry features", expected, features.dims()).into());
         }
         check_finite("geometry features", features)?;
         self.features = Some(features.to_dtype(DType::F32)?);
@@ -112,8 +108,7 @@ impl Geometry {
         if self.position_dim == expected {
             return Ok(());
         }
-        let (argument, expected) = ("geometry positions".to_string(), format!("[points, {expected}]"));
-        Err(AbUptError::Shape { argument, expected, got: self.positions.dims().to_vec() })
+        Err(AbUptError::shape("geometry positions", format!("[points, {expected}]"), self.positions.dims()))
     }
 
     /// The same geometry with its tensors on another device.
@@ -180,19 +175,15 @@ impl Geometry {
 fn check_order(supernodes: &[u32], samples: &[u32], batch: usize) -> std::result::Result<(), AbUptError> {
     let expected = format!("sample by sample, equally many for each of {batch} samples");
     if !supernodes.len().is_multiple_of(batch) {
-        return Err(refuse("supernodes", &expected, format!("{} supernodes", supernodes.len())));
+        return Err(AbUptError::geometry("supernodes", expected, format!("{} supernodes", supernodes.len())));
     }
     let per_sample = supernodes.len() / batch;
     for (position, &supernode) in supernodes.iter().enumerate() {
         let sample = samples[supernode as usize] as usize;
         if sample != position / per_sample {
             let got = format!("point {supernode} of sample {sample} at position {position}");
-            return Err(refuse("supernodes", &expected, got));
+            return Err(AbUptError::geometry("supernodes", expected, got));
         }
     }
     Ok(())
-}
-
-fn refuse(argument: &'static str, expected: &str, got: String) -> AbUptError {
-    AbUptError::Geometry { argument, expected: expected.to_string(), got }
 }

@@ -9,6 +9,7 @@ use super::config::{AbUptConfig, anchor_field, query_field};
 use super::error::AbUptError;
 use super::finite::check_finite;
 use super::geometry::Geometry;
+use crate::models::input_error::check_condition_names;
 
 /// The input of a first pass: positions by domain, geometry, conditions by name.
 ///
@@ -77,8 +78,7 @@ impl AbUptInput {
             (None, true) => return Err(AbUptError::GeometryMissing.into()),
             (Some(_), false) => return Err(AbUptError::GeometryUnexpected.into()),
             (Some(geometry), true) if geometry.batch() != batch => {
-                let (argument, got) = ("geometry".to_string(), geometry.batch());
-                return Err(AbUptError::Batch { argument, expected: batch, got }.into());
+                return Err(AbUptError::batch("geometry", batch, geometry.batch()).into());
             }
             (Some(geometry), true) => geometry.check_position_dim(config.position_dim)?,
             (None, false) => {}
@@ -89,22 +89,19 @@ impl AbUptInput {
 
     /// The conditioning inputs side by side in the order of the network, `[batch or 1, condition_dim]` in f32.
     fn condition_vector(&self, config: &AbUptConfig, batch: usize) -> Result<Option<Tensor>> {
-        let known = || config.condition.iter().map(|input| input.name.clone()).collect::<Vec<_>>();
-        let is_known = |name: &String| config.condition.iter().any(|input| &input.name == name);
-        if let Some(name) = self.conditions.keys().find(|name| !is_known(name)) {
-            return Err(AbUptError::ConditionUnknown { name: name.clone(), known: known() }.into());
-        }
+        let known = config.condition.iter().map(|input| input.name.as_str());
+        check_condition_names(known, self.conditions.keys().map(String::as_str)).map_err(AbUptError::from)?;
         let mut parts = Vec::with_capacity(config.condition.len());
-        for input in &config.condition {
-            let missing = || AbUptError::ConditionMissing { name: input.name.clone(), known: known() };
-            let value = self.conditions.get(&input.name).ok_or_else(missing)?;
+        for (input, value) in
+            config.condition.iter().filter_map(|input| Some((input, self.conditions.get(&input.name)?)))
+        {
             let argument = format!("condition '{}'", input.name);
             let row = match value.dims() {
                 [dim] if *dim == input.dim => value.unsqueeze(0)?,
                 [rows, dim] if *dim == input.dim && (*rows == 1 || *rows == batch) => value.clone(),
                 dims => {
                     let expected = format!("[{0}], [1, {0}] or [{batch}, {0}]", input.dim);
-                    return Err(AbUptError::Shape { argument, expected, got: dims.to_vec() }.into());
+                    return Err(AbUptError::shape(argument, expected, dims).into());
                 }
             };
             check_finite(&argument, &row)?;
@@ -155,8 +152,8 @@ fn by_domain<'a>(
         }
         let argument = format!("{role} of '{domain}'");
         if positions.rank() != 3 || positions.dim(D::Minus1)? != config.position_dim {
-            let (expected, got) = (format!("[batch, points, {}]", config.position_dim), positions.dims().to_vec());
-            return Err(AbUptError::Shape { argument, expected, got }.into());
+            let expected = format!("[batch, points, {}]", config.position_dim);
+            return Err(AbUptError::shape(argument, expected, positions.dims()).into());
         }
         check_finite(&argument, positions)?;
     }
@@ -167,7 +164,7 @@ fn check_batch(role: &str, expected: usize, positions: &[Option<&Tensor>]) -> Re
     for positions in positions.iter().flatten() {
         let got = positions.dim(0)?;
         if got != expected {
-            return Err(AbUptError::Batch { argument: role.to_string(), expected, got }.into());
+            return Err(AbUptError::batch(role, expected, got).into());
         }
     }
     Ok(())

@@ -92,8 +92,7 @@ impl Mlp {
         let Some((last, hidden)) = self.layers.split_last() else { return Ok(x.clone()) };
         let width = hidden.first().unwrap_or(last).weight().dim(1)?;
         let Some((_, leading)) = x.dims().split_last().filter(|(got, _)| **got == width) else {
-            let (argument, expected, got) = ("x".to_string(), format!("[.., {width}]"), x.dims().to_vec());
-            return Err(AbUptError::Shape { argument, expected, got }.into());
+            return Err(AbUptError::shape("x", format!("[.., {width}]"), x.dims()).into());
         };
         let rows = x.reshape((1, leading.iter().product::<usize>(), width))?;
         let layer = |x: Tensor, layer: &Linear| match self.activation {

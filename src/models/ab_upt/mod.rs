@@ -64,17 +64,18 @@ mod transformer_block;
 mod weights_hash;
 
 pub use cache::{AbUptCache, AbUptFingerprint};
-pub use checkpoint::{Checkpoint, CheckpointError, StoredTensor, TensorProblem};
-pub use config::{AbUptConfig, Component, DomainConfig, PhysicsBlock, PhysicsKind};
+pub use checkpoint::{Checkpoint, StoredTensor};
+pub use config::{
+    AbUptConfig, Aggregation, Component, DomainConfig, MessageMode, PhysicsBlock, PhysicsKind, PoolingConfig,
+    PositionMode,
+};
 pub use embedding::SinCosEmbedding;
-pub use error::AbUptError;
+pub use error::{AbUptError, TensorProblem};
 pub use geometry::Geometry;
 pub use inputs::{AbUptInput, AbUptOutput, Fields};
 pub use mlp::{Activation, Mlp};
 pub use model::AbUpt;
 pub use perceiver_block::{PerceiverBlock, PerceiverBlockConfig};
-pub use pooling::{Aggregation, MessageMode, PoolingConfig, PositionMode, SupernodePooling};
-pub use predictor::{
-    Chunks, EncodedBody, PredictedFields, Predictor, PredictorError, PredictorInput, sample_indices, sample_points,
-};
+pub use pooling::SupernodePooling;
+pub use predictor::{Chunks, EncodedBody, PredictedFields, Predictor, PredictorInput, sample_indices, sample_points};
 pub use transformer_block::{BlockKeys, TransformerBlock, TransformerBlockConfig};

@@ -31,7 +31,7 @@ const PERCEIVER_EPS: f64 = 1e-6;
 /// An anchored-branched universal physics transformer (AB-UPT, Alkin et al., 2025, arXiv:2502.09692).
 ///
 /// A first [`forward`](Self::forward) encodes the geometry and the anchors of every domain and predicts the fields there,
-/// and at queries if there are any. It returns a cache, by which [`forward_cached`](Self::forward_cached) predicts the
+/// and at queries if there are any. It returns a cache, by which [`forward_from_cache`](Self::forward_from_cache) predicts the
 /// fields at any number of further queries. A query changes nothing but its own prediction, so both ways give the same.
 ///
 /// Positions are read in f32 whatever the dtype of the network, and so are the tokens between the blocks, where f16 and
@@ -101,8 +101,7 @@ impl AbUpt {
         config.validate()?;
         let dtype = vb.dtype();
         if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-            let (field, expected) = ("dtype".to_string(), "f32, f16 or bf16".to_string());
-            return Err(AbUptError::Config { field, expected, got: dtype.as_str().to_string() }.into());
+            return Err(AbUptError::config("dtype", "f32, f16 or bf16", dtype.as_str()).into());
         }
         let &AbUptConfig { hidden_dim: width, num_heads, mlp_hidden_dim, position_dim, max_wavelength, .. } = config;
         let condition_dim = Some(config.condition_dim()).filter(|&dim| dim > 0);
@@ -233,7 +232,7 @@ impl AbUpt {
     /// let anchors = Tensor::rand(0f32, 1000., (1, 512, 3), &device)?;
     /// let output = model.forward(&AbUptInput::new().anchors("surface", &anchors))?;
     /// let queries = Tensor::rand(0f32, 1000., (1, 100_000, 3), &device)?;
-    /// let fields = model.forward_cached([("surface", queries)], &output.cache)?;
+    /// let fields = model.forward_from_cache([("surface", queries)], &output.cache)?;
     /// println!("{}", fields.at_queries("surface", "pressure")?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -241,7 +240,7 @@ impl AbUpt {
     /// # Errors
     /// No queries; unknown domains; shapes and batch sizes that do not fit; NaN or infinite positions; a cache of another
     /// network or on another device.
-    pub fn forward_cached<S: Into<String>>(
+    pub fn forward_from_cache<S: Into<String>>(
         &self,
         queries: impl IntoIterator<Item = (S, Tensor)>,
         cache: &AbUptCache,

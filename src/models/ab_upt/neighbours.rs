@@ -47,11 +47,7 @@ pub(super) fn neighbours(geometry: &Geometry, choice: NeighbourChoice) -> Result
         1 => search::<1>(geometry, choice),
         2 => search::<2>(geometry, choice),
         3 => search::<3>(geometry, choice),
-        other => Err(AbUptError::Geometry {
-            argument: "number of coordinates",
-            expected: "1, 2 or 3".to_string(),
-            got: other.to_string(),
-        }),
+        other => Err(AbUptError::geometry("number of coordinates", "1, 2 or 3", other)),
     }
 }
 

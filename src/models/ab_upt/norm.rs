@@ -87,9 +87,8 @@ impl<const N: usize> Modulation<N> {
     fn forward(&self, condition: &Tensor, batch: usize) -> Result<[Tensor; N]> {
         let width = self.linear.weight().dim(1)?;
         if !matches!(condition.dims(), &[rows, dim] if dim == width && (rows == batch || rows == 1)) {
-            let (argument, got) = ("condition".to_string(), condition.dims().to_vec());
             let expected = format!("[{batch}, {width}] or [1, {width}]");
-            return Err(AbUptError::Shape { argument, expected, got }.into());
+            return Err(AbUptError::shape("condition", expected, condition.dims()).into());
         }
         let all = self.linear.forward(&condition.to_dtype(DType::F32)?.contiguous()?)?.unsqueeze(1)?;
         let mut start = 0;

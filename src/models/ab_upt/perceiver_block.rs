@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::branch::{BlockShape, Branch, BranchModulation, FeedForwardBranch};
 use super::config::check_block;
 use super::norm::{LayerNorm, Modulation, ScaleShift, modulate};
-use crate::modules::projection::check_input;
+use crate::checks::check_input;
 use crate::{
     AttentionOptions, KvCache, PerceiverAttention, PerceiverAttentionConfig, RopeFrequencies, TokenSpec, WeightSharing,
 };

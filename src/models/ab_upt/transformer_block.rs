@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::branch::{BlockShape, Branch, BranchModulation, FeedForwardBranch};
 use super::config::check_block;
 use super::norm::{Modulation, modulate};
-use crate::modules::projection::check_input;
+use crate::checks::check_input;
 use crate::{AttentionOptions, AttentionPlan, KvCache, MixedAttention, MixedAttentionConfig, WeightSharing};
 
 /// Configuration of a [`TransformerBlock`].
@@ -128,10 +128,10 @@ impl TransformerBlock {
         let (attended, cache) = match keys {
             BlockKeys::Input => (self.attention.forward(&normed, plan, options)?, None),
             BlockKeys::Keep => {
-                let (attended, cache) = self.attention.forward_with_cache(&normed, plan, options)?;
+                let (attended, cache) = self.attention.forward_and_cache(&normed, plan, options)?;
                 (attended, Some(cache))
             }
-            BlockKeys::Cache(cache) => (self.attention.forward_cached(&normed, plan, cache, options)?, None),
+            BlockKeys::Cache(cache) => (self.attention.forward_from_cache(&normed, plan, cache, options)?, None),
         };
         let x = self.branch.end(x, &attended, first.as_ref())?;
         Ok((self.feed_forward.forward(&x, plan.tokens(), second.as_ref())?, cache))

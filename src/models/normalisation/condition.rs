@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{NormalisationError, check};
 use super::field::PerComponent;
+use crate::models::input_error::{InputError, check_condition_names};
 
 /// Mean and standard deviation of one condition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,8 +74,9 @@ impl ConditionStatistics {
             return Err(NormalisationError::Width { argument, row: "sample", expected, got });
         }
         if let Some(component) = values.iter().position(|value| !value.is_finite()) {
-            let (condition, value) = (self.name.clone(), values[component]);
-            return Err(NormalisationError::ConditionNotFinite { condition, component, value });
+            let (argument, value) = (format!("condition '{}'", self.name), values[component]);
+            let component = format!("component {component}");
+            return Err(InputError::NotFinite { argument, component, point: None, value }.into());
         }
         let scaled = values.iter().zip(&self.mean).zip(&self.std);
         Ok(scaled.map(|((value, mean), std)| ((value - mean) / std) as f32))
@@ -86,21 +88,17 @@ pub(super) fn normalise_all<N: AsRef<str>, V: AsRef<[f64]>>(
     statistics: &[ConditionStatistics],
     given: &[(N, V)],
 ) -> Result<Vec<f32>, NormalisationError> {
-    let known = || statistics.iter().map(|condition| condition.name.clone()).collect::<Vec<_>>();
-    for (at, (name, _)) in given.iter().enumerate() {
-        let name = name.as_ref();
-        if !statistics.iter().any(|condition| condition.name == name) {
-            return Err(NormalisationError::UnknownCondition { condition: name.into(), known: known() });
-        }
-        if given[..at].iter().any(|(earlier, _)| earlier.as_ref() == name) {
-            return Err(NormalisationError::Duplicate { what: format!("condition '{name}'") });
-        }
-    }
+    let known = statistics.iter().map(|condition| condition.name.as_str());
+    check_condition_names(known, given.iter().map(|(name, _)| name.as_ref()))?;
     let mut normalised = Vec::new();
     for condition in statistics {
-        let values = given.iter().find(|(name, _)| name.as_ref() == condition.name);
-        let missing = || NormalisationError::MissingCondition { condition: condition.name.clone(), known: known() };
-        normalised.extend(condition.normalise(values.ok_or_else(missing)?.1.as_ref())?);
+        let mut all = given.iter().filter(|(name, _)| name.as_ref() == condition.name);
+        if let Some((_, values)) = all.next() {
+            normalised.extend(condition.normalise(values.as_ref())?);
+        }
+        if all.next().is_some() {
+            return Err(NormalisationError::Duplicate { what: format!("condition '{}'", condition.name) });
+        }
     }
     Ok(normalised)
 }

@@ -2,10 +2,16 @@
 
 use thiserror::Error;
 
+use crate::models::input_error::InputError;
+use crate::through_candle::carry;
+
 /// Why a quantity cannot be normalised, or statistics cannot be used.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum NormalisationError {
+    /// A number that is NaN or infinite, or a condition that is missing or unknown.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// A position lies outside the box that the network was trained on.
     #[error(
         "{argument}: point {point} has {coordinate} = {value}, outside the box [{min}, {max}] of the statistics",
@@ -25,18 +31,6 @@ pub enum NormalisationError {
         /// Upper end of the box along this coordinate.
         max: f64,
     },
-    /// A position is NaN or infinite.
-    #[error("{argument}: point {point} has {coordinate} = {value}; positions must be finite")]
-    NotFinite {
-        /// The argument.
-        argument: String,
-        /// Index of the point.
-        point: u64,
-        /// Name of the coordinate: `x`, `y`, `z`, or its index.
-        coordinate: String,
-        /// Its value.
-        value: f64,
-    },
     /// Values do not come in rows of the expected width.
     #[error("{argument} must have {expected} components per {row}, got {got}")]
     Width {
@@ -49,35 +43,9 @@ pub enum NormalisationError {
         /// What came.
         got: String,
     },
-    /// A condition that the network does not have.
-    #[error("condition '{condition}' is unknown; the model takes {known:?}")]
-    UnknownCondition {
-        /// The name that was given.
-        condition: String,
-        /// The names that exist.
-        known: Vec<String>,
-    },
-    /// A condition that the network needs did not come.
-    #[error("condition '{condition}' is missing; the model takes {known:?}")]
-    MissingCondition {
-        /// The missing name.
-        condition: String,
-        /// The names that exist.
-        known: Vec<String>,
-    },
-    /// A condition is NaN or infinite.
-    #[error("condition '{condition}' must be finite, got {value} as component {component}")]
-    ConditionNotFinite {
-        /// The condition.
-        condition: String,
-        /// Index of the component.
-        component: usize,
-        /// Its value.
-        value: f64,
-    },
     /// A condition without statistics.
     #[error("there are no statistics for condition '{condition}'; there are some for {known:?}")]
-    NoConditionStatistics {
+    UnknownCondition {
         /// The condition.
         condition: String,
         /// The conditions that have statistics.
@@ -128,8 +96,11 @@ pub enum NormalisationError {
 impl NormalisationError {
     /// The same error for points that are part of a longer list, where the first of them has this index.
     pub fn counted_from(mut self, first: u64) -> Self {
-        if let Self::OutsideBox { point, .. } | Self::NotFinite { point, .. } = &mut self {
-            *point += first;
+        match &mut self {
+            Self::OutsideBox { point, .. } | Self::Input(InputError::NotFinite { point: Some(point), .. }) => {
+                *point += first
+            }
+            _ => {}
         }
         self
     }
@@ -137,7 +108,7 @@ impl NormalisationError {
 
 impl From<NormalisationError> for candle_core::Error {
     fn from(error: NormalisationError) -> Self {
-        candle_core::Error::wrap(error)
+        carry(error)
     }
 }
 

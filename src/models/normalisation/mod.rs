@@ -127,7 +127,7 @@ impl Normalisation {
     /// There are none; the error lists the conditions that have some.
     pub fn condition(&self, name: &str) -> Result<&ConditionStatistics, NormalisationError> {
         let found = self.conditions.iter().find(|condition| condition.name() == name);
-        found.ok_or_else(|| NormalisationError::NoConditionStatistics {
+        found.ok_or_else(|| NormalisationError::UnknownCondition {
             condition: name.to_string(),
             known: self.conditions.iter().map(|condition| condition.name().to_string()).collect(),
         })

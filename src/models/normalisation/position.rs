@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{NormalisationError, check};
+use crate::models::input_error::InputError;
 
 /// How far outside the box a position may lie, as a fraction of the box: rounding of f32 input, not more.
 pub const BOX_TOLERANCE: f64 = 1e-6;
@@ -176,7 +177,8 @@ impl PositionStatistics {
             _ => format!("coordinate {axis}"),
         };
         if !value.is_finite() {
-            return Err(NormalisationError::NotFinite { argument: argument(), point, coordinate: coordinate(), value });
+            let (argument, component) = (argument(), coordinate());
+            return Err(InputError::NotFinite { argument, component, point: Some(point), value }.into());
         }
         if let Some(PositionBox { min, max }) = &self.bounds {
             let (min, max) = (min[axis], max[axis]);
@@ -249,7 +251,8 @@ mod tests {
         for statistics in [wing_tunnel(), unbounded] {
             for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
                 let message = statistics.normalise("surface", &[0.0, 0.0, value]).unwrap_err().to_string();
-                assert!(message.starts_with("surface: point 0 has z = "), "{message}");
+                assert!(message.starts_with("surface must be finite, got "), "{message}");
+                assert!(message.ends_with(" as z of point 0"), "{message}");
             }
         }
     }

@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 
-use super::error::{CheckpointError, TensorProblem};
 use super::{Checkpoint, StoredTensor};
+use crate::models::ab_upt::error::TensorProblem;
 use crate::models::ab_upt::finite::first_not_finite;
 
 /// What came up while a network was loaded.
@@ -21,8 +21,6 @@ pub(super) struct Notes {
     stand_ins: usize,
     /// Whether loading ended before everything was asked for.
     pub cut: bool,
-    /// Why a tensor could not be read, which ends loading too.
-    pub failure: Option<CheckpointError>,
 }
 
 /// A list of problems ends here: a description with a typing error can ask for any number of blocks.
@@ -57,13 +55,7 @@ impl Loader {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
-        let tensor = match self.checkpoint.read(stored) {
-            Ok(tensor) => tensor.to_dtype(dtype)?,
-            Err(failure) => {
-                notes.failure = Some(failure);
-                candle_core::bail!("{name} cannot be read");
-            }
-        };
+        let tensor = self.checkpoint.read(stored)?.to_dtype(dtype)?;
         if let Some((index, number)) = first_not_finite(&tensor)? {
             let (name, got, dtype) = (name.to_string(), number.to_string(), dtype.as_str().to_string());
             notes.problems.push(TensorProblem::NotFinite { name, got, index, dtype });

@@ -1,7 +1,6 @@
 //! Checkpoints: safetensors files, sharded or not, and the files of the PyTorch package.
 
 mod config_file;
-mod error;
 mod loader;
 mod model_config;
 mod names;
@@ -17,14 +16,13 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
-pub use error::{CheckpointError, TensorProblem};
-use error::{io_error, not_readable};
 use loader::{Loader, Notes};
 use names::Names;
 use pytorch_file::PytorchFile;
 use safetensors_file::{SafetensorsFile, read_index};
 
 use super::config::AbUptConfig;
+use super::error::{AbUptError, TensorProblem};
 use super::model::AbUpt;
 
 /// How a zip archive, and so a file of `torch.save`, begins.
@@ -82,7 +80,7 @@ impl Checkpoint {
     /// # Errors
     /// A file that cannot be read, is truncated or corrupt, or holds a dtype that candle does not have; an index that
     /// lists tensors that its files do not hold; two tensors of one name.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, AbUptError> {
         Self::open_by(path.as_ref(), SafetensorsFile::read)
     }
 
@@ -94,17 +92,14 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub unsafe fn open_mapped(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+    pub unsafe fn open_mapped(path: impl AsRef<Path>) -> Result<Self, AbUptError> {
         // SAFETY: the caller promises that the files do not change.
         Self::open_by(path.as_ref(), |path| unsafe { SafetensorsFile::map(path) })
     }
 
-    fn open_by(
-        path: &Path,
-        open: impl Fn(&Path) -> Result<SafetensorsFile, CheckpointError>,
-    ) -> Result<Self, CheckpointError> {
+    fn open_by(path: &Path, open: impl Fn(&Path) -> Result<SafetensorsFile, AbUptError>) -> Result<Self, AbUptError> {
         let mut magic = Vec::new();
-        File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic)).map_err(io_error(path))?;
+        File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic)).map_err(AbUptError::io(path))?;
         if magic == ZIP_MAGIC {
             let file = PytorchFile::open(path)?;
             let tensors = file.tensors().iter();
@@ -122,7 +117,7 @@ impl Checkpoint {
         Self::new(path, tensors, Source::Safetensors(files))
     }
 
-    fn new(path: &Path, stored: Vec<(String, Vec<usize>, DType)>, source: Source) -> Result<Self, CheckpointError> {
+    fn new(path: &Path, stored: Vec<(String, Vec<usize>, DType)>, source: Source) -> Result<Self, AbUptError> {
         let mut names = Names::new(stored.iter().map(|(name, ..)| name.as_str()));
         let mut tensors: BTreeMap<String, StoredTensor> = BTreeMap::new();
         for (stored_name, shape, dtype) in stored {
@@ -131,7 +126,7 @@ impl Checkpoint {
             if let Some(first) = tensors.get(&name) {
                 let (first, second) = (&first.stored_name, &tensor.stored_name);
                 let reason = format!("'{first}' and '{second}' are the same tensor of the network, '{name}'");
-                return Err(not_readable(path, "checkpoint", reason));
+                return Err(AbUptError::format(path, "checkpoint", reason));
             }
             tensors.insert(name, tensor);
         }
@@ -150,10 +145,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A `model_config` that does not describe an AB-UPT.
-    pub fn config(&self) -> Result<Option<AbUptConfig>, CheckpointError> {
+    pub fn config(&self) -> Result<Option<AbUptConfig>, AbUptError> {
         let Source::Pytorch(file) = &self.inner.source else { return Ok(None) };
         let Some(description) = file.model_config() else { return Ok(None) };
-        let refuse = |reason| not_readable(&self.inner.path, "PyTorch", format!("model_config: {reason}"));
+        let refuse = |reason| AbUptError::format(&self.inner.path, "PyTorch", format!("model_config: {reason}"));
         let config = model_config::convert(description).map_err(refuse)?;
         config.validate()?;
         Ok(Some(config))
@@ -163,29 +158,26 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`load`](Self::load), but for NaN and infinity.
-    pub fn check(&self, config: &AbUptConfig) -> Result<(), CheckpointError> {
+    pub fn check(&self, config: &AbUptConfig) -> Result<(), AbUptError> {
         self.build(config, DType::F32, &Device::Cpu, true).map(|_| ())
     }
 
     /// Loads the network, with its weights rounded to `dtype`.
     ///
     /// # Errors
-    /// A configuration that cannot work; [`CheckpointError::Tensors`] with all tensors that are missing, unexpected, of
+    /// A configuration that cannot work; [`AbUptError::Tensors`] with all tensors that are missing, unexpected, of
     /// another shape, not of a floating type, or that hold NaN or infinity; a file that cannot be read.
-    pub fn load(&self, config: &AbUptConfig, dtype: DType, device: &Device) -> Result<AbUpt, CheckpointError> {
+    pub fn load(&self, config: &AbUptConfig, dtype: DType, device: &Device) -> Result<AbUpt, AbUptError> {
         self.build(config, dtype, device, false)
     }
 
-    fn build(&self, config: &AbUptConfig, dtype: DType, device: &Device, dry: bool) -> Result<AbUpt, CheckpointError> {
+    fn build(&self, config: &AbUptConfig, dtype: DType, device: &Device, dry: bool) -> Result<AbUpt, AbUptError> {
         config.validate()?;
         let notes = Arc::new(Mutex::new(Notes::default()));
         let loader = Loader { checkpoint: self.clone(), notes: notes.clone(), dry };
         let model = AbUpt::new(config, VarBuilder::from_backend(Box::new(loader), dtype, device.clone()));
         let mut notes = notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let Notes { mut problems, used, cut, failure, .. } = std::mem::take(&mut *notes);
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
+        let Notes { mut problems, used, cut, .. } = std::mem::take(&mut *notes);
         let model = match model {
             Err(error) if !cut => return Err(error.into()),
             model => model,
@@ -201,10 +193,10 @@ impl Checkpoint {
         }
         problems.sort();
         problems.dedup();
-        Err(CheckpointError::Tensors { path: self.inner.path.clone(), problems })
+        Err(AbUptError::Tensors { path: self.inner.path.clone(), problems })
     }
 
-    fn read(&self, tensor: &StoredTensor) -> Result<Tensor, CheckpointError> {
+    fn read(&self, tensor: &StoredTensor) -> Result<Tensor, AbUptError> {
         let name = &tensor.stored_name;
         match &self.inner.source {
             Source::Pytorch(file) => file.tensor(name),
@@ -218,12 +210,12 @@ impl Checkpoint {
 }
 
 /// What is wrong with a file that is no checkpoint at all, in the words of the format that its name promises.
-fn by_name(path: &Path, error: CheckpointError) -> CheckpointError {
+fn by_name(path: &Path, error: AbUptError) -> AbUptError {
     let pytorch = path.extension().is_some_and(|extension| PYTORCH_EXTENSIONS.iter().any(|known| extension == *known));
     match error {
-        CheckpointError::Format { .. } if pytorch => {
+        AbUptError::Format { .. } if pytorch => {
             let reason = "it is not a zip archive, which torch.save has written since version 1.6";
-            not_readable(path, "PyTorch", reason)
+            AbUptError::format(path, "PyTorch", reason)
         }
         other => other,
     }
@@ -232,8 +224,8 @@ fn by_name(path: &Path, error: CheckpointError) -> CheckpointError {
 /// Opens the files of an index and checks that they hold what it lists.
 fn open_shards(
     path: &Path,
-    open: impl Fn(&Path) -> Result<SafetensorsFile, CheckpointError>,
-) -> Result<Vec<SafetensorsFile>, CheckpointError> {
+    open: impl Fn(&Path) -> Result<SafetensorsFile, AbUptError>,
+) -> Result<Vec<SafetensorsFile>, AbUptError> {
     let listed = read_index(path)?;
     let mut files: BTreeMap<&PathBuf, SafetensorsFile> = BTreeMap::new();
     for (tensor, file) in &listed {
@@ -242,7 +234,7 @@ fn open_shards(
         }
         if !files.get(file).is_some_and(|file| file.contains(tensor)) {
             let reason = format!("it lists tensor '{tensor}' in '{}', which does not hold it", file.display());
-            return Err(not_readable(path, "safetensors index", reason));
+            return Err(AbUptError::format(path, "safetensors index", reason));
         }
     }
     Ok(files.into_values().collect())

@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Number, Value};
 use zip::ZipArchive;
 
-use super::error::{CheckpointError, io_error, not_readable};
+use crate::models::ab_upt::error::AbUptError;
 
 const FORMAT: &str = "PyTorch";
 
@@ -39,8 +39,8 @@ pub(super) struct StridedTensor {
 }
 
 impl PytorchFile {
-    pub fn open(path: &Path) -> std::result::Result<Self, CheckpointError> {
-        let refuse = |reason: String| not_readable(path, FORMAT, reason);
+    pub fn open(path: &Path) -> std::result::Result<Self, AbUptError> {
+        let refuse = |reason: String| AbUptError::format(path, FORMAT, reason);
         let mut archive = open_archive(path)?;
         let names = archive.file_names().filter_map(|name| name.ok().map(|name| name.into_owned()));
         let pickle = names.into_iter().find(|name| name == PICKLE || name.ends_with(&format!("/{PICKLE}")));
@@ -83,10 +83,10 @@ impl PytorchFile {
     }
 
     /// Reads a tensor.
-    pub fn tensor(&self, name: &str) -> std::result::Result<Tensor, CheckpointError> {
+    pub fn tensor(&self, name: &str) -> std::result::Result<Tensor, AbUptError> {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() };
         let tensor = self.tensors.get(name).ok_or_else(missing)?;
-        let refuse = |reason: String| not_readable(&self.path, FORMAT, format!("tensor '{name}': {reason}"));
+        let refuse = |reason: String| AbUptError::format(&self.path, FORMAT, format!("tensor '{name}': {reason}"));
         let mut archive = open_archive(&self.path)?;
         let storage = format!("{}data/{}", self.folder, tensor.storage);
         let storage = read_entry(&mut archive, &storage).map_err(refuse)?;
@@ -127,9 +127,9 @@ impl StridedTensor {
 
 type Archive = ZipArchive<BufReader<File>>;
 
-fn open_archive(path: &Path) -> std::result::Result<Archive, CheckpointError> {
-    let file = File::open(path).map_err(io_error(path))?;
-    ZipArchive::new(BufReader::new(file)).map_err(|error| not_readable(path, FORMAT, error))
+fn open_archive(path: &Path) -> std::result::Result<Archive, AbUptError> {
+    let file = File::open(path).map_err(AbUptError::io(path))?;
+    ZipArchive::new(BufReader::new(file)).map_err(|error| AbUptError::format(path, FORMAT, error))
 }
 
 /// Reads an entry to its end, which checks its checksum.

@@ -8,7 +8,7 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
-use super::error::{CheckpointError, io_error, not_readable};
+use crate::models::ab_upt::error::AbUptError;
 
 const FORMAT: &str = "safetensors";
 
@@ -35,29 +35,29 @@ impl AsRef<[u8]> for Bytes {
 
 impl SafetensorsFile {
     /// Reads the whole file.
-    pub fn read(path: &Path) -> std::result::Result<Self, CheckpointError> {
-        Self::new(path, Bytes::Read(std::fs::read(path).map_err(io_error(path))?))
+    pub fn read(path: &Path) -> std::result::Result<Self, AbUptError> {
+        Self::new(path, Bytes::Read(std::fs::read(path).map_err(AbUptError::io(path))?))
     }
 
     /// Maps the file, so that only what is used is read.
     ///
     /// # Safety
     /// Nobody changes the file while it is mapped.
-    pub unsafe fn map(path: &Path) -> std::result::Result<Self, CheckpointError> {
-        let file = File::open(path).map_err(io_error(path))?;
+    pub unsafe fn map(path: &Path) -> std::result::Result<Self, AbUptError> {
+        let file = File::open(path).map_err(AbUptError::io(path))?;
         // SAFETY: the caller promises that the file does not change.
-        let bytes = unsafe { Mmap::map(&file) }.map_err(io_error(path))?;
+        let bytes = unsafe { Mmap::map(&file) }.map_err(AbUptError::io(path))?;
         Self::new(path, Bytes::Mapped(bytes))
     }
 
-    fn new(path: &Path, bytes: Bytes) -> std::result::Result<Self, CheckpointError> {
+    fn new(path: &Path, bytes: Bytes) -> std::result::Result<Self, AbUptError> {
         let header = SafeTensors::read_metadata(bytes.as_ref());
-        let (header, metadata) = header.map_err(|error| not_readable(path, FORMAT, error))?;
+        let (header, metadata) = header.map_err(|error| AbUptError::format(path, FORMAT, error))?;
         // The header follows its own length, 8 bytes.
         let file = Self { bytes, data: header + 8, metadata };
         let unknown = file.tensors().find_map(|(name, _, dtype)| Some((name, dtype.err()?)));
         if let Some((name, dtype)) = unknown {
-            return Err(not_readable(path, FORMAT, format!("tensor '{name}' has dtype {dtype}")));
+            return Err(AbUptError::format(path, FORMAT, format!("tensor '{name}' has dtype {dtype}")));
         }
         Ok(file)
     }
@@ -87,12 +87,13 @@ impl SafetensorsFile {
 }
 
 /// The tensors and files that an index lists, as (tensor, file next to the index).
-pub(super) fn read_index(path: &Path) -> std::result::Result<Vec<(String, PathBuf)>, CheckpointError> {
+pub(super) fn read_index(path: &Path) -> std::result::Result<Vec<(String, PathBuf)>, AbUptError> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: std::collections::BTreeMap<String, PathBuf>,
     }
-    let text = std::fs::read_to_string(path).map_err(io_error(path))?;
-    let index: Index = serde_json::from_str(&text).map_err(|error| not_readable(path, "safetensors index", error))?;
+    let text = std::fs::read_to_string(path).map_err(AbUptError::io(path))?;
+    let index: Index =
+        serde_json::from_str(&text).map_err(|error| AbUptError::format(path, "safetensors index", error))?;
     Ok(index.weight_map.into_iter().map(|(name, file)| (name, path.with_file_name(file))).collect())
 }

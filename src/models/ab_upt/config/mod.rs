@@ -1,15 +1,20 @@
 //! The description of an AB-UPT network.
 
-use std::collections::HashSet;
-use std::fmt;
-use std::str::FromStr;
+mod checks;
+mod defaults;
+mod physics_block;
+mod pooling;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(super) use checks::{check_block, check_width};
+use checks::{check_positive, unique};
+pub use physics_block::{PhysicsBlock, PhysicsKind};
+pub use pooling::{Aggregation, MessageMode, PoolingConfig, PositionMode};
+
 use super::error::AbUptError;
-use super::pooling::PoolingConfig;
-use crate::{AnchorKind, SquareBanks, WeightSharing};
+use crate::modules::{AnchorKind, SquareBanks, WeightSharing};
 
 /// Everything that an [`AbUpt`](super::AbUpt) is made of. The JSON form is the serde form; the order of the lists is the
 /// order in the network.
@@ -40,17 +45,17 @@ pub struct AbUptConfig {
     /// Hidden width of the feed-forward layers.
     pub mlp_hidden_dim: usize,
     /// Coordinates of a position: 1, 2 or 3. Default: 3.
-    #[serde(default = "default_position_dim")]
+    #[serde(default = "defaults::position_dim")]
     pub position_dim: usize,
     /// Longest wavelength over 2π of RoPE and of the position embedding, in units of the positions. The embeddings of
     /// the geometry always use 10,000. Default: 10,000.
-    #[serde(default = "default_max_wavelength")]
+    #[serde(default = "defaults::max_wavelength")]
     pub max_wavelength: f64,
     /// Whether the transformer blocks have biases; perceiver blocks always do. Default: true.
-    #[serde(default = "default_bias")]
+    #[serde(default = "defaults::bias")]
     pub bias: bool,
     /// Added to the variance by the layer norms of the transformer blocks; perceiver blocks always use 1e-6.
-    #[serde(default = "default_layer_norm_eps")]
+    #[serde(default = "defaults::layer_norm_eps")]
     pub layer_norm_eps: f64,
     /// Whether the transformer blocks scale their branches by learned factors; perceiver blocks never do.
     #[serde(default)]
@@ -98,93 +103,6 @@ impl DomainConfig {
     pub fn output_dim(&self) -> usize {
         self.fields.iter().map(|field| field.dim).sum()
     }
-}
-
-/// What the tokens of a physics block attend to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PhysicsKind {
-    /// Anchors.
-    Anchors(AnchorKind),
-    /// The encoded geometry.
-    Perceiver,
-}
-
-/// One physics block. As text: `self` (or `shared`), `cross`, `joint` or `perceiver`, with `_untied` behind it where each
-/// domain has its own weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PhysicsBlock {
-    /// What its tokens attend to.
-    pub kind: PhysicsKind,
-    /// Whether each domain has its own weights.
-    pub untied: bool,
-}
-
-impl FromStr for PhysicsBlock {
-    type Err = AbUptError;
-
-    fn from_str(text: &str) -> Result<Self, AbUptError> {
-        let (kind, untied) = match text.strip_suffix("_untied") {
-            Some(kind) => (kind, true),
-            None => (text, false),
-        };
-        let kind = match kind {
-            "self" | "shared" => PhysicsKind::Anchors(AnchorKind::Own),
-            "cross" => PhysicsKind::Anchors(AnchorKind::Cross),
-            "joint" => PhysicsKind::Anchors(AnchorKind::Joint),
-            "perceiver" => PhysicsKind::Perceiver,
-            _ => {
-                return Err(AbUptError::Config {
-                    field: "physics_blocks".to_string(),
-                    expected: "self, shared, cross, joint or perceiver, optionally followed by _untied".to_string(),
-                    got: format!("'{text}'"),
-                });
-            }
-        };
-        Ok(Self { kind, untied })
-    }
-}
-
-impl fmt::Display for PhysicsBlock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            PhysicsKind::Anchors(AnchorKind::Own) => "self",
-            PhysicsKind::Anchors(AnchorKind::Cross) => "cross",
-            PhysicsKind::Anchors(AnchorKind::Joint) => "joint",
-            PhysicsKind::Perceiver => "perceiver",
-        })?;
-        f.write_str(if self.untied { "_untied" } else { "" })
-    }
-}
-
-impl TryFrom<String> for PhysicsBlock {
-    type Error = AbUptError;
-
-    fn try_from(text: String) -> Result<Self, AbUptError> {
-        text.parse()
-    }
-}
-
-impl From<PhysicsBlock> for String {
-    fn from(block: PhysicsBlock) -> Self {
-        block.to_string()
-    }
-}
-
-pub(super) fn default_position_dim() -> usize {
-    3
-}
-
-fn default_max_wavelength() -> f64 {
-    10_000.0
-}
-
-fn default_bias() -> bool {
-    true
-}
-
-fn default_layer_norm_eps() -> f64 {
-    1e-6
 }
 
 /// The prefix of a field that was asked for at queries.
@@ -248,10 +166,7 @@ impl AbUptConfig {
     /// # Errors
     /// The first entry that cannot work, with what it should be.
     pub fn validate(&self) -> Result<(), AbUptError> {
-        let refuse = |field: &str, expected: &str, got: String| {
-            let (field, expected) = (field.to_string(), expected.to_string());
-            Err(AbUptError::Config { field, expected, got })
-        };
+        let refuse = |field: &str, expected: &str, got: String| Err(AbUptError::config(field, expected, got));
         if self.num_heads == 0 || self.hidden_dim == 0 || !self.hidden_dim.is_multiple_of(self.num_heads) {
             let got = format!("{} with {} heads", self.hidden_dim, self.num_heads);
             return refuse("hidden_dim", "positive and divisible by num_heads", got);
@@ -277,10 +192,7 @@ impl AbUptConfig {
     }
 
     fn validate_domains(&self) -> Result<(), AbUptError> {
-        let refuse = |field: &str, expected: &str, got: String| {
-            let (field, expected) = (field.to_string(), expected.to_string());
-            Err(AbUptError::Config { field, expected, got })
-        };
+        let refuse = |field: &str, expected: &str, got: String| Err(AbUptError::config(field, expected, got));
         if self.domains.is_empty() {
             return refuse("domains", "at least one domain", "none".to_string());
         }
@@ -311,9 +223,7 @@ impl AbUptConfig {
     }
 
     fn validate_geometry(&self) -> Result<(), AbUptError> {
-        let refuse = |field: &str, expected: String, got: String| {
-            Err(AbUptError::Config { field: field.to_string(), expected, got })
-        };
+        let refuse = |field: &str, expected: String, got: String| Err(AbUptError::config(field, expected, got));
         let Some(pooling) = &self.supernode_pooling else {
             if self.uses_geometry() {
                 let expected = "a configuration, because a physics block is a perceiver".to_string();
@@ -332,43 +242,4 @@ impl AbUptConfig {
         }
         Ok(())
     }
-}
-
-/// More than any network has; widths up to here can be added and multiplied in 64 bits.
-const LARGEST_WIDTH: usize = 1 << 24;
-
-/// Checks a width or a number of components.
-pub(super) fn check_width(field: &str, width: usize) -> Result<(), AbUptError> {
-    if (1..=LARGEST_WIDTH).contains(&width) {
-        return Ok(());
-    }
-    let (field, expected) = (field.to_string(), format!("at least 1 and at most {LARGEST_WIDTH}"));
-    Err(AbUptError::Config { field, expected, got: width.to_string() })
-}
-
-fn check_positive(field: &str, value: f64) -> Result<(), AbUptError> {
-    if value > 0.0 && value.is_finite() {
-        return Ok(());
-    }
-    let (field, expected) = (field.to_string(), "positive and finite".to_string());
-    Err(AbUptError::Config { field, expected, got: value.to_string() })
-}
-
-/// Checks what the configurations of both kinds of blocks have in common. The attention layer checks width and heads.
-pub(super) fn check_block(mlp_hidden_dim: usize, condition_dim: Option<usize>, eps: f64) -> Result<(), AbUptError> {
-    check_width("mlp_hidden_dim", mlp_hidden_dim)?;
-    condition_dim.map_or(Ok(()), |dim| check_width("condition_dim", dim))?;
-    check_positive("eps", eps)
-}
-
-/// Checks that no name comes twice.
-fn unique(field: &str, names: impl Iterator<Item = String>) -> Result<(), AbUptError> {
-    let mut seen = HashSet::new();
-    for name in names {
-        if !seen.insert(name.clone()) {
-            let (field, expected) = (field.to_string(), "names that differ".to_string());
-            return Err(AbUptError::Config { field, expected, got: format!("'{name}' twice") });
-        }
-    }
-    Ok(())
 }

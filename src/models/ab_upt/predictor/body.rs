@@ -5,8 +5,11 @@ use std::path::Path;
 
 use candle_core::Result as CandleResult;
 
-use super::{Chunks, PredictedFields, Predictor, PredictorError, queries_of};
-use crate::models::ab_upt::{AbUptCache, AbUptError};
+use super::chunks::Chunks;
+use super::fields::PredictedFields;
+use super::{Predictor, queries_of};
+use crate::models::ab_upt::cache::AbUptCache;
+use crate::models::ab_upt::error::AbUptError;
 
 /// One body in its conditions, encoded: what the network needs to predict the fields at any point. Cheap to clone.
 ///
@@ -38,11 +41,10 @@ impl EncodedBody {
     ///
     /// # Errors
     /// The domain had no anchors, or the body was loaded from a file, which does not hold them.
-    pub fn at_anchors(&self, domain: &str) -> Result<&PredictedFields, PredictorError> {
+    pub fn at_anchors(&self, domain: &str) -> Result<&PredictedFields, AbUptError> {
         let found = self.anchors.iter().find(|fields| fields.domain() == domain);
         let known = || self.anchors.iter().map(|fields| fields.domain().to_string()).collect();
-        let unknown = || AbUptError::UnknownDomain { role: "anchors", domain: domain.to_string(), known: known() };
-        Ok(found.ok_or_else(unknown)?)
+        found.ok_or_else(|| AbUptError::UnknownDomain { role: "anchors", domain: domain.to_string(), known: known() })
     }
 
     /// The fields at points of a domain, in one pass. Positions are numbers in physical units, point after point.
@@ -60,11 +62,7 @@ impl EncodedBody {
     /// # Errors
     /// An unknown domain; a position that is not finite or outside the box of the statistics, or a predicted value that is
     /// not finite, named by the index of its point.
-    pub fn predict<T: Copy + Into<f64>>(
-        &self,
-        domain: &str,
-        positions: &[T],
-    ) -> Result<PredictedFields, PredictorError> {
+    pub fn predict<T: Copy + Into<f64>>(&self, domain: &str, positions: &[T]) -> Result<PredictedFields, AbUptError> {
         self.predict_from(domain, 0, positions)
     }
 
@@ -78,12 +76,12 @@ impl EncodedBody {
         domain: &str,
         first: u64,
         positions: &[T],
-    ) -> Result<PredictedFields, PredictorError> {
+    ) -> Result<PredictedFields, AbUptError> {
         let predictor = &self.predictor;
         let config = predictor.domain("queries", domain)?;
         let argument = queries_of(domain);
         let positions = predictor.positions(&argument, first, positions)?;
-        let fields = predictor.model().forward_cached([(domain, positions)], &self.cache)?;
+        let fields = predictor.model().forward_from_cache([(domain, positions)], &self.cache)?;
         let field = |name: &str| -> CandleResult<_> { fields.at_queries(domain, name)?.squeeze(0) };
         PredictedFields::denormalise(predictor, config, &argument, first, field)
     }
@@ -130,7 +128,7 @@ impl EncodedBody {
         points: impl IntoIterator<Item = [T; N]>,
         chunk: usize,
         mut consume: impl FnMut(PredictedFields) -> ControlFlow<B>,
-    ) -> Result<ControlFlow<B>, PredictorError> {
+    ) -> Result<ControlFlow<B>, AbUptError> {
         for fields in self.chunks(domain, points, chunk) {
             if let ControlFlow::Break(reason) = consume(fields?) {
                 return Ok(ControlFlow::Break(reason));
@@ -146,7 +144,7 @@ impl EncodedBody {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), PredictorError> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), AbUptError> {
         Ok(self.cache.write(path.as_ref(), Some(self.predictor.statistics()))?)
     }
 }

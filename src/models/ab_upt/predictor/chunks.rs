@@ -1,6 +1,7 @@
 //! Many points, a chunk of them at a time.
 
-use super::{EncodedBody, PredictedFields, PredictorError};
+use super::{EncodedBody, PredictedFields};
+use crate::models::ab_upt::error::AbUptError;
 
 /// Predicts chunk after chunk; made by [`EncodedBody::chunks`].
 #[derive(Debug)]
@@ -22,9 +23,9 @@ impl<'a, I> Chunks<'a, I> {
 }
 
 impl<T: Copy + Into<f64>, const N: usize, I: Iterator<Item = [T; N]>> Chunks<'_, I> {
-    fn predict_next(&mut self) -> Result<Option<PredictedFields>, PredictorError> {
+    fn predict_next(&mut self) -> Result<Option<PredictedFields>, AbUptError> {
         if self.chunk == 0 {
-            return Err(PredictorError::EmptyChunk);
+            return Err(AbUptError::EmptyChunk);
         }
         self.body.predictor().check_coordinates(self.domain, N)?;
         let points: Vec<[T; N]> = self.points.by_ref().take(self.chunk).collect();
@@ -38,7 +39,7 @@ impl<T: Copy + Into<f64>, const N: usize, I: Iterator<Item = [T; N]>> Chunks<'_,
 }
 
 impl<T: Copy + Into<f64>, const N: usize, I: Iterator<Item = [T; N]>> Iterator for Chunks<'_, I> {
-    type Item = Result<PredictedFields, PredictorError>;
+    type Item = Result<PredictedFields, AbUptError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {

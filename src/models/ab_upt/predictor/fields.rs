@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::{Predictor, PredictorError};
-use crate::models::ab_upt::AbUptError;
+use super::Predictor;
 use crate::models::ab_upt::config::DomainConfig;
+use crate::models::ab_upt::error::AbUptError;
 use crate::models::ab_upt::finite::first_not_finite;
 
 /// The fields at consecutive points of one domain, in physical units.
@@ -27,7 +27,7 @@ impl PredictedFields {
         argument: &str,
         first: u64,
         of_network: impl Fn(&str) -> Result<Tensor>,
-    ) -> std::result::Result<Self, PredictorError> {
+    ) -> std::result::Result<Self, AbUptError> {
         let (mut fields, mut points) = (Vec::with_capacity(domain.fields.len()), 0);
         for field in &domain.fields {
             let statistics = predictor.statistics().field(&domain.name, &field.name)?;
@@ -35,7 +35,7 @@ impl PredictedFields {
             if let Some((index, got)) = first_not_finite(&values)? {
                 let (points, field) = (argument.to_string(), field.name.clone());
                 let (point, dtype) = (first + (index / statistics.width()) as u64, predictor.model().dtype().as_str());
-                return Err(PredictorError::NotFinite { points, field, point, got, dtype });
+                return Err(AbUptError::Prediction { points, field, point, got, dtype });
             }
             points = values.dim(0)? as u64;
             fields.push((field.name.clone(), values));

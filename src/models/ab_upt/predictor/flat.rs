@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{Predictor, PredictorError};
+use super::Predictor;
 use crate::models::ab_upt::config::AbUptConfig;
+use crate::models::ab_upt::error::AbUptError;
 use crate::models::{ConditionStatistics, FieldStatistics, Normalisation, NormalisationError, PositionStatistics};
 
 /// The box of the positions is mapped onto numbers from 0 to here.
@@ -38,10 +39,7 @@ impl Predictor {
     /// # Errors
     /// A key that is missing or holds something else; numbers that are impossible, or another count than the network has
     /// components.
-    pub fn statistics_from_keys(
-        config: &AbUptConfig,
-        keys: &Map<String, Value>,
-    ) -> Result<Normalisation, PredictorError> {
+    pub fn statistics_from_keys(config: &AbUptConfig, keys: &Map<String, Value>) -> Result<Normalisation, AbUptError> {
         let corner = |key: &str| {
             let numbers = numbers(keys, key)?;
             Ok::<_, NormalisationError>(match numbers[..] {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-use super::{Predictor, PredictorError, anchors_of};
-use crate::models::ab_upt::{AbUptError, AbUptInput, Geometry};
+use super::{Predictor, anchors_of};
+use crate::models::ab_upt::error::AbUptError;
+use crate::models::ab_upt::geometry::Geometry;
+use crate::models::ab_upt::inputs::AbUptInput;
 
 /// Geometry, conditions and anchors of one body in physical units.
 ///
@@ -68,22 +70,17 @@ impl PredictorInput {
         self.anchors.keys().map(String::as_str)
     }
 
-    /// The same in the units of the network.
-    pub(super) fn normalise(&self, predictor: &Predictor) -> Result<AbUptInput, PredictorError> {
+    /// The same in the units of the network, which checks the rest.
+    pub(super) fn normalise(&self, predictor: &Predictor) -> Result<AbUptInput, AbUptError> {
         let (statistics, config) = (predictor.statistics(), predictor.model().config());
         let mut input = AbUptInput::new();
-        match (&self.geometry, config.uses_geometry()) {
-            (None, true) => return Err(AbUptError::GeometryMissing.into()),
-            (Some(_), false) => return Err(AbUptError::GeometryUnexpected.into()),
-            (None, false) => {}
-            (Some(BodyGeometry { positions, supernodes, features }), true) => {
-                let positions = predictor.positions("geometry", 0, positions)?.squeeze(0)?;
-                let geometry = Geometry::new(&positions, supernodes)?;
-                input = input.geometry(&match features {
-                    Some(features) => geometry.with_features(features)?,
-                    None => geometry,
-                });
-            }
+        if let Some(BodyGeometry { positions, supernodes, features }) = &self.geometry {
+            let positions = predictor.positions("geometry", 0, positions)?.squeeze(0)?;
+            let geometry = Geometry::new(&positions, supernodes)?;
+            input = input.geometry(&match features {
+                Some(features) => geometry.with_features(features)?,
+                None => geometry,
+            });
         }
         let conditions = statistics.normalise_conditions(&self.conditions)?;
         let mut start = 0;
@@ -92,11 +89,7 @@ impl PredictorInput {
             start += condition.dim;
             input = input.condition(&condition.name, &Tensor::new(values, predictor.model().device())?);
         }
-        if self.anchors.is_empty() {
-            return Err(AbUptError::NoAnchors.into());
-        }
         for (domain, positions) in &self.anchors {
-            predictor.domain("anchors", domain)?;
             let positions = predictor.positions(&anchors_of(domain), 0, positions)?;
             input = input.anchors(domain, &positions);
         }

@@ -7,7 +7,6 @@
 
 mod body;
 mod chunks;
-mod error;
 mod fields;
 mod flat;
 mod input;
@@ -20,7 +19,6 @@ use candle_core::Tensor;
 
 pub use body::EncodedBody;
 pub use chunks::Chunks;
-pub use error::PredictorError;
 pub use fields::PredictedFields;
 pub use input::PredictorInput;
 pub use sampling::{sample_indices, sample_points};
@@ -78,7 +76,7 @@ impl Predictor {
     /// # Errors
     /// Statistics for another number of coordinates; a condition or field of the network without statistics, or with
     /// statistics of another width.
-    pub fn new(model: AbUpt, statistics: &Normalisation) -> Result<Self, PredictorError> {
+    pub fn new(model: AbUpt, statistics: &Normalisation) -> Result<Self, AbUptError> {
         let statistics = Self::statistics_of(model.config(), statistics)?;
         Ok(Self { inner: Arc::new(Inner { model, statistics }) })
     }
@@ -87,10 +85,10 @@ impl Predictor {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn statistics_of(config: &AbUptConfig, all: &Normalisation) -> Result<Normalisation, PredictorError> {
+    pub fn statistics_of(config: &AbUptConfig, all: &Normalisation) -> Result<Normalisation, AbUptError> {
         let check = |what: String, expected: usize, got: usize| match got == expected {
             true => Ok(()),
-            false => Err(PredictorError::StatisticsWidth { what, expected, got }),
+            false => Err(AbUptError::StatisticsWidth { what, expected, got }),
         };
         check("position".to_string(), config.position_dim, all.position.dimensions())?;
         let mut conditions = Vec::with_capacity(config.condition.len());
@@ -126,7 +124,7 @@ impl Predictor {
     /// Positions that are not finite or outside the box of the statistics, each error with the index of the point; a
     /// geometry or condition that is missing or not expected; unknown domains; no anchors; a predicted value that is not
     /// finite.
-    pub fn encode(&self, input: &PredictorInput) -> Result<EncodedBody, PredictorError> {
+    pub fn encode(&self, input: &PredictorInput) -> Result<EncodedBody, AbUptError> {
         let output = self.model().forward(&input.normalise(self)?)?;
         let mut anchors = Vec::new();
         for domain in input.anchor_domains() {
@@ -142,14 +140,14 @@ impl Predictor {
     /// # Errors
     /// A file that cannot be read, is truncated or not such a file; the cache of another network or dtype; other
     /// statistics.
-    pub fn load(&self, path: impl AsRef<Path>) -> Result<EncodedBody, PredictorError> {
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<EncodedBody, AbUptError> {
         let (cache, statistics) = AbUptCache::read(path.as_ref(), self.model().device())?;
         // The weights come first: with another network, other statistics are no surprise.
         self.model().check_cache(&cache)?;
         match statistics {
             Some(statistics) if &statistics == self.statistics() => self.with_cache(cache),
-            Some(_) => Err(PredictorError::CacheStatistics { got: "others" }),
-            None => Err(PredictorError::CacheStatistics { got: "none" }),
+            Some(_) => Err(AbUptError::CacheStatistics { got: "others" }),
+            None => Err(AbUptError::CacheStatistics { got: "none" }),
         }
     }
 
@@ -157,22 +155,20 @@ impl Predictor {
     ///
     /// # Errors
     /// The cache of another network or dtype, or of several samples.
-    pub fn with_cache(&self, cache: AbUptCache) -> Result<EncodedBody, PredictorError> {
+    pub fn with_cache(&self, cache: AbUptCache) -> Result<EncodedBody, AbUptError> {
         self.model().check_cache(&cache)?;
         if cache.batch() != 1 {
-            let argument = "cache".to_string();
-            return Err(AbUptError::Batch { argument, expected: 1, got: cache.batch() }.into());
+            return Err(AbUptError::batch("cache", 1, cache.batch()));
         }
         let cache = cache.to_device(self.model().device())?;
         Ok(EncodedBody::new(self.clone(), cache, Vec::new()))
     }
 
     /// A domain of the network by its name. `role` is what it was named for, for the error.
-    fn domain(&self, role: &'static str, name: &str) -> Result<&DomainConfig, PredictorError> {
+    fn domain(&self, role: &'static str, name: &str) -> Result<&DomainConfig, AbUptError> {
         let config = self.model().config();
         let found = config.domains.iter().find(|domain| domain.name == name);
-        let unknown = || AbUptError::UnknownDomain { role, domain: name.to_string(), known: config.domain_names() };
-        Ok(found.ok_or_else(unknown)?)
+        found.ok_or_else(|| AbUptError::UnknownDomain { role, domain: name.to_string(), known: config.domain_names() })
     }
 
     /// Refuses points of another number of coordinates than the network's.
@@ -192,7 +188,7 @@ impl Predictor {
         argument: &str,
         first: u64,
         positions: &[T],
-    ) -> Result<Tensor, PredictorError> {
+    ) -> Result<Tensor, AbUptError> {
         let statistics = &self.statistics().position;
         let normalised = statistics.normalise(argument, positions).map_err(|error| error.counted_from(first))?;
         let (width, device) = (statistics.dimensions(), self.model().device());

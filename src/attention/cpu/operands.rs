@@ -1,0 +1,36 @@
+//! What the work items of a launch read: queries, keys and values of the input and of the cache, rotation and scale.
+
+use super::view::{RopeView, View};
+use crate::plan::{KeyRows, PaddingBits, TileSchedule};
+
+/// What the work items of a launch share.
+pub(super) struct Operands<'a, T> {
+    pub schedule: &'a TileSchedule,
+    pub queries: View<'a, T>,
+    /// Keys, values and padding of the input tokens, unless all keys are cached.
+    pub input: Option<Source<'a, T>>,
+    /// Keys, values and padding of the cache.
+    pub cache: Option<Source<'a, T>>,
+    /// Rotation of the queries.
+    pub rope: Option<RopeView<'a>>,
+    /// Factor of the scores times log₂e.
+    pub scale: f32,
+    pub head_dim: usize,
+}
+
+/// Keys and values of one [`KeySource`].
+pub(super) struct Source<'a, T> {
+    pub keys: Keys<'a, T>,
+    pub values: View<'a, T>,
+    pub padding: Option<&'a PaddingBits>,
+    /// Whether the batch has one row that serves all.
+    pub broadcast: bool,
+}
+
+/// Where the keys are read.
+pub(super) enum Keys<'a, T> {
+    /// As they came: without RoPE, or from a cache.
+    Given(View<'a, T>),
+    /// From the copy that was rotated at the start of the launch.
+    Rotated(View<'a, f32>, &'a KeyRows),
+}
