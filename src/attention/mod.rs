@@ -123,6 +123,9 @@ pub fn mixed_attention_cached(
 pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
     let arguments = Arguments::new(inputs, plan, options)?;
     let queries = inputs.queries;
+    // Before anything falls back to candle's kernels.
+    #[cfg(feature = "metal")]
+    crate::metal::system::check_device(queries.device())?;
     // Without input keys the op still has three operands; it never reads these two.
     let (keys, values) = inputs.keys_values.unwrap_or((queries, queries));
     let fused =

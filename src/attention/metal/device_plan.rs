@@ -6,6 +6,7 @@
 //! allocates nothing but its output.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -14,9 +15,10 @@ use candle_core::{MetalDevice, Result};
 use candle_metal_kernels::metal::Buffer;
 
 use super::arguments::slot_floats;
+use super::dispatches::dispatches;
 use super::tuning::Row;
 use crate::attention::gpu::{PlanKey as GpuPlanKey, Remembered};
-use crate::plan::{ResolvedPlan, TileShape};
+use crate::plan::{ResolvedPlan, StepItem, TileShape};
 
 /// What an uploaded schedule depends on besides the plan.
 pub(super) type PlanKey = GpuPlanKey<DeviceId, &'static Row>;
@@ -27,8 +29,8 @@ pub(crate) type DevicePlans = Remembered<DevicePlan>;
 /// A schedule on a device.
 pub(crate) struct DevicePlan {
     pub(super) key: PlanKey,
-    /// Number of work items.
-    pub(super) item_count: usize,
+    /// The work items, in runs of one dispatch each.
+    pub(super) dispatches: Vec<Range<usize>>,
     pub(super) items: Arc<Buffer>,
     pub(super) steps: Arc<Buffer>,
     /// Whether some steps have keys that are not visible.
@@ -56,7 +58,12 @@ pub(super) struct Rotation {
 }
 
 impl DevicePlan {
-    pub(super) fn new(resolved: &ResolvedPlan, device: &MetalDevice, key: PlanKey) -> Result<Self> {
+    pub(super) fn new(
+        resolved: &ResolvedPlan,
+        device: &MetalDevice,
+        key: PlanKey,
+        steps_per_dispatch: u64,
+    ) -> Result<Self> {
         let row = key.tile;
         let schedule = key.schedule(resolved, TileShape { queries: row.queries(), keys: row.keys });
         let steps = &schedule.steps;
@@ -76,7 +83,7 @@ impl DevicePlan {
             }
         };
         Ok(Self {
-            item_count: steps.items().len(),
+            dispatches: dispatches(steps.items().iter().map(step_count), steps_per_dispatch),
             items: upload(device, steps.items())?,
             steps: upload(device, steps.steps())?,
             has_partial_steps: steps.has_partial_steps(row.keys),
@@ -91,6 +98,10 @@ impl fmt::Debug for DevicePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DevicePlan").finish_non_exhaustive()
     }
+}
+
+fn step_count(item: &StepItem) -> u64 {
+    (item.last_step - item.first_step).into()
 }
 
 /// Copies numbers to the device. A buffer has at least one.

@@ -1,6 +1,6 @@
 //! Launches: tensors to buffers and arguments.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
@@ -10,11 +10,14 @@ use candle_metal_kernels::metal::{Buffer, ComputeCommandEncoder, ComputePipeline
 use super::Operand;
 use super::arguments::{AngleStrides, AttentionArguments, CombineArguments, RotationArguments, RowStrides};
 use super::device_plan::{DevicePlan, PlanKey, Rotation, Split};
+use super::dispatches::steps_per_dispatch;
 use super::recipes::{self, Uniform};
 use super::source::Recipe;
-use super::tuning::{self, COMBINE_THREADS, Element, ROTATE_THREADS, Row};
+use super::support;
+use super::tuning::{COMBINE_THREADS, Element, ROTATE_THREADS, Row};
 use crate::attention::call::Arguments;
 use crate::attention::gpu::{AngleRows, Rows};
+use crate::AttentionError;
 use crate::metal::{Binding, dispatch, extent, load};
 
 /// A call on its way to the device.
@@ -77,19 +80,27 @@ impl Call<'_> {
         let pipelines = self.pipelines(&plan, &inputs)?;
         let scratch = self.scratch(&plan)?;
 
-        // Other threads wait from here on, so that the launches stay together.
-        let encoder = self.device.command_encoder()?;
-        let encoder: &ComputeCommandEncoder = encoder.as_ref();
+        // Other threads wait while there is an encoder, so that its launches stay together.
+        let mut encoder = self.device.command_encoder()?;
         let keys = match (&plan.rotation, &scratch.rotated, &pipelines.rotate, inputs.angles) {
             (Some(rotation), Some(rotated), Some(pipeline), Some(angles)) => {
-                self.rotate(encoder, pipeline, rotation, rotated, inputs.keys, angles)
+                self.rotate(encoder.as_ref(), pipeline, rotation, rotated, inputs.keys, angles)
             }
             _ => inputs.keys,
         };
         let partials = scratch.partials.as_deref();
-        self.attend(encoder, &pipelines.attend, &plan, &Inputs { keys, ..inputs }, partials, output);
+        let inputs = Inputs { keys, ..inputs };
+        for (i, items) in plan.dispatches.iter().enumerate() {
+            if i > 0 {
+                // A long launch: what is encoded runs to its end before more is, in a command buffer of its own.
+                drop(encoder);
+                self.device.flush_and_wait_current()?;
+                encoder = self.device.command_encoder()?;
+            }
+            self.attend(encoder.as_ref(), &pipelines.attend, &plan, items, &inputs, partials, output);
+        }
         if let (Some(split), Some(partials), Some(pipeline)) = (&plan.split, partials, &pipelines.combine) {
-            self.combine(encoder, pipeline, split, partials, output);
+            self.combine(encoder.as_ref(), pipeline, split, partials, output);
         }
         Ok(())
     }
@@ -113,10 +124,13 @@ impl Call<'_> {
 
     fn plan(&self) -> Result<Arc<DevicePlan>> {
         let (arguments, row) = (self.arguments, self.row);
-        let workers = tuning::cores(&self.device.metal_device().architecture_name()) * row.threadgroups_per_core();
+        let cores = support::cores(self.device);
+        let workers = cores * row.threadgroups_per_core();
         let key = PlanKey::new(arguments, self.device.id(), row, workers, self.element.bytes());
         let known = |plan: &DevicePlan| plan.key == key;
-        let make = || DevicePlan::new(&arguments.resolved, self.device, key.clone());
+        let family = support::family(self.device).map_err(AttentionError::from)?;
+        let most = steps_per_dispatch(family, row, arguments.head_dim, cores);
+        let make = || DevicePlan::new(&arguments.resolved, self.device, key.clone(), most);
         arguments.resolved.metal_plans().get(known, make)
     }
 
@@ -177,6 +191,7 @@ impl Call<'_> {
         encoder: &ComputeCommandEncoder,
         pipeline: &ComputePipeline,
         plan: &DevicePlan,
+        items: &Range<usize>,
         inputs: &Inputs<'_>,
         partials: Option<&Buffer>,
         output: &Buffer,
@@ -190,7 +205,7 @@ impl Call<'_> {
             inputs.angles.map_or(Binding::Absent, |(angles, rows)| Binding::Input(angles, rows.offset)),
             Binding::Output(output),
             partials.map_or(Binding::Absent, Binding::Output),
-            Binding::Input(&plan.items, 0),
+            Binding::Input(&plan.items, items.start * size_of::<StepItem>()),
             Binding::Input(&plan.steps, 0),
         ];
         let [cache_keys, cache_values] =
@@ -206,7 +221,7 @@ impl Call<'_> {
             scale_log2: self.arguments.scale * std::f32::consts::LOG2_E,
             padding: 0,
         };
-        let (grid, group) = (extent(plan.item_count, 1), extent(self.row.threads(), 1));
+        let (grid, group) = (extent(items.len(), 1), extent(self.row.threads(), 1));
         dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, group);
     }
 

@@ -7,6 +7,7 @@
 //! | [`arguments`] | the structs that kernels take |
 //! | [`recipes`] | which kernels there are: file, macros, function constants |
 //! | [`device_plan`] | the schedule on the device, uploaded once |
+//! | [`dispatches`] | how long a dispatch may be |
 //! | [`launch`] | tensors to buffers and arguments; the launches |
 //!
 //! The kernels are in `kernels/metal/`; `crate::metal` compiles and launches them. With RoPE, a small kernel rotates the
@@ -14,6 +15,7 @@
 
 mod arguments;
 mod device_plan;
+mod dispatches;
 mod launch;
 mod recipes;
 mod support;

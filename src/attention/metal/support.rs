@@ -8,9 +8,9 @@ use candle_core::{DType, MetalDevice, Result};
 use objc2_metal::{MTLDevice, MTLGPUFamily};
 
 use super::recipes::{self, Uniform};
-use super::tuning::{COMBINE_THREADS, Element, Family, ROTATE_THREADS, Row};
+use super::tuning::{self, COMBINE_THREADS, Element, Family, ROTATE_THREADS, Row};
 use crate::Unsupported;
-use crate::metal::load;
+use crate::metal::{load, system::has_metal_3_1};
 
 type Answer<T> = std::result::Result<T, Unsupported>;
 
@@ -52,8 +52,8 @@ pub fn kernel_of(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<
     let family = family(device)?;
     let element = match (dtype, family) {
         (DType::F16, _) => Element::F16,
-        (DType::BF16, Family::Apple7) => Element::WideBf16,
-        (DType::BF16, Family::Apple9) => Element::Bf16,
+        (DType::BF16, Family::Apple9) if has_metal_3_1() => Element::Bf16,
+        (DType::BF16, _) => Element::WideBf16,
         (DType::F32, _) => Element::F32,
         (dtype, _) => return Err(Unsupported::DType { dtype, device: device.location() }),
     };
@@ -63,7 +63,18 @@ pub fn kernel_of(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<
     Ok((element, row))
 }
 
-fn family(device: &MetalDevice) -> Answer<Family> {
+/// GPU cores, roughly.
+pub fn cores(device: &MetalDevice) -> usize {
+    // Older systems do not name the architecture.
+    let architecture = if has_metal_3_1() { device.metal_device().architecture_name() } else { String::new() };
+    tuning::cores(&architecture)
+}
+
+/// The family of a GPU.
+///
+/// # Errors
+/// One without matrices.
+pub fn family(device: &MetalDevice) -> Answer<Family> {
     let gpu = device.metal_device().as_ref();
     if gpu.supportsFamily(MTLGPUFamily::Apple9) {
         Ok(Family::Apple9)
