@@ -215,7 +215,11 @@ impl Compiler {
         fs::write(unit.path(), define_lines(defines) + &metal::opencl_text(path, kernel)?)?;
         let mut command = Command::new(&self.command);
         command.args(["-x", "cl", "-cl-no-stdinc"]).arg(format!("-cl-std={standard}"));
-        command.arg("-I").arg(folder().join("metal_opencl")).arg("-I").arg(path.parent().context("a file in a folder")?);
+        command
+            .arg("-I")
+            .arg(folder().join("metal_opencl"))
+            .arg("-I")
+            .arg(path.parent().context("a file in a folder")?);
         command.arg(unit.path());
         Ok((unit, command))
     }

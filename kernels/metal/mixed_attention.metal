@@ -52,7 +52,7 @@ typedef Element::Stored Stored;
 typedef Element::Operand Operand;
 typedef vec<Operand, 2> Pair;
 
-// One tuned row; see src/attention/metal/tuning.rs.
+// One tuned row; see src/kernels/metal/tiling.rs.
 constant constexpr uint HEAD_DIM = TILE_HEAD_DIM;
 constant constexpr uint ROW_TILES = TILE_ROW_TILES;
 constant constexpr uint SIMDGROUPS = TILE_SIMDGROUPS;

@@ -8,8 +8,9 @@ use candle_core::{MetalDevice, MetalError, Result};
 use candle_metal_kernels::metal::{ComputePipeline, ConstantValues, Device, Library, Value};
 use objc2_metal::{MTLCompileOptions, MTLLanguageVersion};
 
-use super::source::{Recipe, text};
 use super::system;
+use crate::kernels::metal::source::{Recipe, text};
+use crate::lock::lock;
 use crate::{AttentionError, Unsupported};
 
 /// What was compiled so far. Libraries and pipelines belong to a GPU, which its registry number names; all candle
@@ -34,8 +35,7 @@ pub(crate) fn load(
 ) -> Result<ComputePipeline> {
     system::check(device)?;
     let gpu = device.metal_device();
-    // A poisoned lock only means that another thread panicked between two complete states of the maps.
-    let mut compiled = COMPILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut compiled = lock(&COMPILED);
     let Compiled { libraries, pipelines } = compiled.get_or_insert_default();
     let key = (gpu.registry_id(), recipe, constants.to_vec());
     if let Some(pipeline) = pipelines.get(&key) {

@@ -39,8 +39,9 @@ pub(crate) fn check(device: &MetalDevice) -> Result<()> {
         product().map(|_| ()).map_err(first_line)
     });
     tried.clone().map_err(|error| {
-        let reason =
-            format!("candle's own kernels do not compile on this system; macOS 14 to 26 run them (Metal says: {error})");
+        let reason = format!(
+            "candle's own kernels do not compile on this system; macOS 14 to 26 run them (Metal says: {error})"
+        );
         AttentionError::from(Unsupported::Device { device: Device::Metal(device.clone()).location(), reason }).into()
     })
 }

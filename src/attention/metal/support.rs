@@ -7,10 +7,12 @@ use candle_core::backend::BackendDevice;
 use candle_core::{DType, MetalDevice, Result};
 use objc2_metal::{MTLDevice, MTLGPUFamily};
 
-use super::recipes::{self, Uniform};
-use super::tuning::{self, COMBINE_THREADS, Element, Family, ROTATE_THREADS, Row};
 use crate::Unsupported;
-use crate::metal::{load, system::has_metal_3_1};
+use crate::kernels::metal::recipes::{self, Uniform};
+use crate::kernels::metal::tiling::{self, COMBINE_THREADS, Element, Family, ROTATE_THREADS, Tiling};
+use crate::lock::lock;
+use crate::metal::load;
+use crate::metal::system::has_metal_3_1;
 
 type Answer<T> = std::result::Result<T, Unsupported>;
 
@@ -18,14 +20,13 @@ type Answer<T> = std::result::Result<T, Unsupported>;
 ///
 /// The first question about a GPU, dtype and head_dim compiles its kernels; the answer is kept, also a refusal.
 pub fn supports(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<()> {
-    let (element, row) = kernel_of(device, dtype, head_dim)?;
+    let (element, tiling) = kernel_of(device, dtype, head_dim)?;
     let key = (device.metal_device().registry_id(), element, head_dim);
-    // A poisoned lock only means that another thread panicked before it had an answer.
-    let mut tried = TRIED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut tried = lock(&TRIED);
     let answer = tried.entry(key).or_insert_with(|| {
         // What follows the first line is a backtrace, or more of the compiler's log.
         let first_line = |error: candle_core::Error| error.to_string().lines().next().unwrap_or_default().to_string();
-        compile(device, element, row, head_dim).map_err(first_line)
+        compile(device, element, tiling, head_dim).map_err(first_line)
     });
     answer.clone().map_err(|error| {
         let reason = format!("Metal refuses the kernels for {dtype:?} and head_dim {head_dim}: {error}");
@@ -40,15 +41,16 @@ type Tried = HashMap<(u64, Element, usize), std::result::Result<(), String>>;
 
 /// Compiles what calls launch. Of the attention kernel, the variant that does everything stands for the others, which
 /// leave parts out.
-fn compile(device: &MetalDevice, element: Element, row: &Row, head_dim: usize) -> Result<()> {
-    load(device, recipes::mixed_attention(row, element, head_dim), &Uniform::EVERYTHING.constants(), row.threads())?;
+fn compile(device: &MetalDevice, element: Element, tiling: &Tiling, head_dim: usize) -> Result<()> {
+    let attend = recipes::mixed_attention(tiling, element, head_dim);
+    load(device, attend, &Uniform::EVERYTHING.constants(), tiling.threads())?;
     load(device, recipes::rotate_keys(element), &[], ROTATE_THREADS.iter().product())?;
     load(device, recipes::combine_split_keys(element), &[], COMBINE_THREADS)?;
     Ok(())
 }
 
 /// What computes with a dtype and head_dim on a device.
-pub fn kernel_of(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<(Element, &'static Row)> {
+pub fn kernel_of(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<(Element, &'static Tiling)> {
     let family = family(device)?;
     let element = match (dtype, family) {
         (DType::F16, _) => Element::F16,
@@ -57,17 +59,17 @@ pub fn kernel_of(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<
         (DType::F32, _) => Element::F32,
         (dtype, _) => return Err(Unsupported::DType { dtype, device: device.location() }),
     };
-    let row = Row::of(family, element, head_dim).filter(|_| head_dim.is_multiple_of(8));
+    let tiling = Tiling::of(family, element, head_dim).filter(|_| head_dim.is_multiple_of(8));
     let expected = "multiples of 8 up to 256";
-    let row = row.ok_or_else(|| Unsupported::HeadDim { head_dim, expected, device: device.location() })?;
-    Ok((element, row))
+    let tiling = tiling.ok_or_else(|| Unsupported::HeadDim { head_dim, expected, device: device.location() })?;
+    Ok((element, tiling))
 }
 
 /// GPU cores, roughly.
 pub fn cores(device: &MetalDevice) -> usize {
     // Older systems do not name the architecture.
     let architecture = if has_metal_3_1() { device.metal_device().architecture_name() } else { String::new() };
-    tuning::cores(&architecture)
+    tiling::cores(&architecture)
 }
 
 /// The family of a GPU.

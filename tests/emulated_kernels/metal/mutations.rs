@@ -6,11 +6,11 @@ use libtest_mimic::Trial;
 
 use super::folder;
 use super::launch::{self, CallKernels};
-use super::table::recipes;
-use super::table::source::Recipe;
-use super::table::tuning::{CANDIDATES, Element, Family, Row};
 use crate::emulated_kernels::mutation::{Mutation, Sign, WRONG_NUMBERS};
 use crate::emulated_kernels::{Operands, check};
+use candle_mixed_attention::kernels::metal::recipes;
+use candle_mixed_attention::kernels::metal::source::Recipe;
+use candle_mixed_attention::kernels::metal::tiling::{CANDIDATES, Element, Family, Tiling};
 use emulator::FindingKind::*;
 use emulator::{Compiler, Kernels, Source, trial};
 
@@ -165,21 +165,21 @@ const DIRECT_MUTATIONS: [Mutation; 1] = [Mutation {
 }];
 
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
-    let tuned = |head_dim| Row::of(Family::Apple7, Element::F16, head_dim);
-    let direct = || CANDIDATES.iter().find(|row| row.stages == 0 && row.serves(Family::Apple9, Element::F16));
+    let tuned = |head_dim| Tiling::of(Family::Apple7, Element::F16, head_dim);
+    let direct = || CANDIDATES.iter().find(|tiling| tiling.stages == 0 && tiling.serves(Family::Apple9, Element::F16));
     let narrow = MUTATIONS.iter().map(|mutation| (mutation, tuned(HEAD_DIM), HEAD_DIM));
     let wide = WIDE_MUTATIONS.iter().map(|mutation| (mutation, tuned(WIDE_HEAD_DIM), WIDE_HEAD_DIM));
     let direct = DIRECT_MUTATIONS.iter().map(|mutation| (mutation, direct(), HEAD_DIM));
-    let mutation_trial = |(mutation, row, head_dim): (&'static Mutation, Option<&'static Row>, usize)| {
+    let mutation_trial = |(mutation, tiling, head_dim): (&'static Mutation, Option<&'static Tiling>, usize)| {
         let compiler_of_test = compiler.clone();
         trial(&format!("metal_mutations::{}", mutation.name), compiler, move || {
-            is_found(&compiler_of_test.map_err(anyhow::Error::msg)?, mutation, row.context("a row")?, head_dim)
+            is_found(&compiler_of_test.map_err(anyhow::Error::msg)?, mutation, tiling.context("a tile")?, head_dim)
         })
     };
     narrow.chain(wide).chain(direct).map(mutation_trial).collect()
 }
 
-fn is_found(compiler: &Compiler, mutation: &Mutation, row: &Row, head_dim: usize) -> Result<()> {
+fn is_found(compiler: &Compiler, mutation: &Mutation, tiling: &'static Tiling, head_dim: usize) -> Result<()> {
     let (copy, element) = (mutation.copy(&folder())?, Element::F16);
     let compile = |recipe: Recipe| {
         let path = copy.path().join(format!("{}.metal", recipe.function));
@@ -187,11 +187,11 @@ fn is_found(compiler: &Compiler, mutation: &Mutation, row: &Row, head_dim: usize
         Kernels::compile(compiler, Source { path: &path, kernels: &[recipe.function], defines: &defines })
     };
     let kernels = CallKernels {
-        attend: &compile(recipes::mixed_attention(row, element, head_dim))?,
+        attend: &compile(recipes::mixed_attention(tiling, element, head_dim))?,
         rotate: &compile(recipes::rotate_keys(element))?,
         combine: &compile(recipes::combine_split_keys(element))?,
     };
     mutation.is_shown_by(check::<f16>(mutation.case()?, head_dim, Operands::F16, |problem, order| {
-        launch::run(row, kernels, problem, order)
+        launch::run(element, tiling, kernels, problem, order, u64::MAX)
     }))
 }

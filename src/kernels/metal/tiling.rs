@@ -20,10 +20,10 @@ pub const MAX_REGISTERS: usize = REGISTERS - 16;
 
 const _: () = {
     let mut i = 0;
-    while i < ROWS.len() + CANDIDATES.len() {
-        let row = if i < ROWS.len() { &ROWS[i] } else { &CANDIDATES[i - ROWS.len()] };
-        assert!(row.threadgroup_bytes(row.head_dim) <= MAX_THREADGROUP_BYTES, "a tile is too large");
-        assert!(row.registers(row.head_dim) <= MAX_REGISTERS, "a tile takes too many registers");
+    while i < TILINGS.len() + CANDIDATES.len() {
+        let tiling = if i < TILINGS.len() { &TILINGS[i] } else { &CANDIDATES[i - TILINGS.len()] };
+        assert!(tiling.threadgroup_bytes(tiling.head_dim) <= MAX_THREADGROUP_BYTES, "a tile is too large");
+        assert!(tiling.registers(tiling.head_dim) <= MAX_REGISTERS, "a tile takes too many registers");
         i += 1;
     }
 };
@@ -89,7 +89,7 @@ pub enum Family {
 
 /// The tile of a `mixed_attention` kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
+pub struct Tiling {
     /// The first family that it is for.
     pub family: Family,
     /// Bytes of an element in memory and as an operand.
@@ -108,55 +108,55 @@ pub struct Row {
     pub parked: usize,
 }
 
-const fn row(
+const fn tiling(
     family: Family,
     element_bytes: (usize, usize),
     head_dim: usize,
     row_tiles: usize,
     (keys, stages): (usize, usize),
     parked: usize,
-) -> Row {
-    Row { family, element_bytes, head_dim, row_tiles, simdgroups: 4, keys, stages, parked }
+) -> Tiling {
+    Tiling { family, element_bytes, head_dim, row_tiles, simdgroups: 4, keys, stages, parked }
 }
 
-/// All rows, ascending in head_dim. A row serves its family and later ones.
-pub const ROWS: [Row; 13] = [
-    row(Family::Apple7, (2, 2), 64, 2, (32, 2), 0),
-    row(Family::Apple7, (2, 2), 128, 1, (32, 1), 0),
-    row(Family::Apple7, (2, 2), 192, 1, (16, 1), 12),
-    row(Family::Apple7, (2, 2), 256, 1, (16, 1), 16),
-    row(Family::Apple7, (2, 4), 64, 1, (32, 2), 0),
-    row(Family::Apple7, (2, 4), 128, 1, (16, 1), 8),
-    row(Family::Apple7, (2, 4), 192, 1, (8, 1), 16),
-    row(Family::Apple7, (2, 4), 256, 1, (8, 1), 22),
-    row(Family::Apple7, (4, 4), 32, 2, (32, 2), 0),
-    row(Family::Apple7, (4, 4), 64, 1, (32, 1), 0),
-    row(Family::Apple7, (4, 4), 128, 1, (16, 1), 8),
-    row(Family::Apple7, (4, 4), 192, 1, (8, 1), 16),
-    row(Family::Apple7, (4, 4), 256, 1, (8, 1), 15),
+/// All tiles, ascending in head_dim. One serves its family and later ones.
+pub const TILINGS: [Tiling; 13] = [
+    tiling(Family::Apple7, (2, 2), 64, 2, (32, 2), 0),
+    tiling(Family::Apple7, (2, 2), 128, 1, (32, 1), 0),
+    tiling(Family::Apple7, (2, 2), 192, 1, (16, 1), 12),
+    tiling(Family::Apple7, (2, 2), 256, 1, (16, 1), 16),
+    tiling(Family::Apple7, (2, 4), 64, 1, (32, 2), 0),
+    tiling(Family::Apple7, (2, 4), 128, 1, (16, 1), 8),
+    tiling(Family::Apple7, (2, 4), 192, 1, (8, 1), 16),
+    tiling(Family::Apple7, (2, 4), 256, 1, (8, 1), 22),
+    tiling(Family::Apple7, (4, 4), 32, 2, (32, 2), 0),
+    tiling(Family::Apple7, (4, 4), 64, 1, (32, 1), 0),
+    tiling(Family::Apple7, (4, 4), 128, 1, (16, 1), 8),
+    tiling(Family::Apple7, (4, 4), 192, 1, (8, 1), 16),
+    tiling(Family::Apple7, (4, 4), 256, 1, (8, 1), 15),
 ];
 
-/// Rows to try on a GPU against those of the table, for head_dims up to theirs.
-pub const CANDIDATES: [Row; 13] = [
-    row(Family::Apple7, (2, 2), 64, 2, (32, 1), 0),
-    row(Family::Apple7, (2, 2), 64, 1, (32, 2), 0),
-    row(Family::Apple9, (2, 2), 64, 2, (32, 0), 0),
-    row(Family::Apple9, (2, 2), 64, 1, (32, 0), 0),
-    row(Family::Apple7, (2, 2), 128, 1, (16, 2), 0),
-    row(Family::Apple9, (2, 2), 128, 1, (32, 0), 0),
-    row(Family::Apple9, (2, 2), 256, 1, (16, 0), 16),
-    row(Family::Apple7, (2, 4), 64, 2, (32, 2), 0),
-    row(Family::Apple7, (4, 4), 64, 2, (16, 2), 0),
-    row(Family::Apple7, (4, 4), 64, 1, (16, 2), 0),
-    row(Family::Apple9, (4, 4), 64, 1, (32, 0), 0),
-    row(Family::Apple9, (4, 4), 128, 1, (16, 0), 0),
-    row(Family::Apple9, (4, 4), 256, 1, (8, 0), 24),
+/// Tiles to try on a GPU against those of the table, for head_dims up to theirs.
+pub const CANDIDATES: [Tiling; 13] = [
+    tiling(Family::Apple7, (2, 2), 64, 2, (32, 1), 0),
+    tiling(Family::Apple7, (2, 2), 64, 1, (32, 2), 0),
+    tiling(Family::Apple9, (2, 2), 64, 2, (32, 0), 0),
+    tiling(Family::Apple9, (2, 2), 64, 1, (32, 0), 0),
+    tiling(Family::Apple7, (2, 2), 128, 1, (16, 2), 0),
+    tiling(Family::Apple9, (2, 2), 128, 1, (32, 0), 0),
+    tiling(Family::Apple9, (2, 2), 256, 1, (16, 0), 16),
+    tiling(Family::Apple7, (2, 4), 64, 2, (32, 2), 0),
+    tiling(Family::Apple7, (4, 4), 64, 2, (16, 2), 0),
+    tiling(Family::Apple7, (4, 4), 64, 1, (16, 2), 0),
+    tiling(Family::Apple9, (4, 4), 64, 1, (32, 0), 0),
+    tiling(Family::Apple9, (4, 4), 128, 1, (16, 0), 0),
+    tiling(Family::Apple9, (4, 4), 256, 1, (8, 0), 24),
 ];
 
-impl Row {
-    /// The row for a head_dim on a family.
+impl Tiling {
+    /// The tile for a head_dim on a family.
     pub fn of(family: Family, element: Element, head_dim: usize) -> Option<&'static Self> {
-        ROWS.iter().find(|row| row.serves(family, element) && row.head_dim >= head_dim)
+        TILINGS.iter().find(|tiling| tiling.serves(family, element) && tiling.head_dim >= head_dim)
     }
 
     /// Whether it is for this element type, on this family.

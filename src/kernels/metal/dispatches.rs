@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::tuning::{Family, Row};
+use super::tiling::{Family, Tiling};
 
 /// How long a dispatch may take, in seconds.
 const SECONDS: f64 = 0.5;
@@ -26,8 +26,8 @@ const fn clock(family: Family) -> f64 {
 }
 
 /// Key steps of all items of a dispatch.
-pub fn steps_per_dispatch(family: Family, row: &Row, head_dim: usize, cores: usize) -> u64 {
-    let products = (2 * row.keys * head_dim * row.row_tiles * row.simdgroups / 64) as f64;
+pub fn steps_per_dispatch(family: Family, tiling: &Tiling, head_dim: usize, cores: usize) -> u64 {
+    let products = (2 * tiling.keys * head_dim * tiling.row_tiles * tiling.simdgroups / 64) as f64;
     let cycles_of_step = products * CYCLES / UNITS / UTILISATION;
     (SECONDS * clock(family) * cores as f64 / cycles_of_step) as u64
 }
@@ -53,7 +53,7 @@ pub fn dispatches(steps: impl IntoIterator<Item = u64>, most: u64) -> Vec<Range<
 
 #[cfg(test)]
 mod tests {
-    use super::super::tuning::{Element, Family, Row};
+    use super::super::tiling::{Element, Family, Tiling};
     use super::*;
 
     #[test]
@@ -68,11 +68,11 @@ mod tests {
     /// 2.6 TFLOP/s. Ordinary calls are one dispatch.
     #[test]
     fn long_launches_are_cut_and_ordinary_ones_are_not() {
-        let row = Row::of(Family::Apple7, Element::F16, 64).expect("a row");
-        let most = steps_per_dispatch(Family::Apple7, row, 64, 8);
+        let tiling = Tiling::of(Family::Apple7, Element::F16, 64).expect("a tile");
+        let most = steps_per_dispatch(Family::Apple7, tiling, 64, 8);
         let launch = |queries: usize, keys: usize| {
-            let items = (3 * queries).div_ceil(row.queries());
-            dispatches(std::iter::repeat_n((keys / row.keys) as u64, items), most).len()
+            let items = (3 * queries).div_ceil(tiling.queries());
+            dispatches(std::iter::repeat_n((keys / tiling.keys) as u64, items), most).len()
         };
         assert!((20..100).contains(&launch(1_000_000, 32_768)));
         assert_eq!(launch(16_384, 16_384), 1);
