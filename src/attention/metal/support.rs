@@ -59,10 +59,23 @@ pub fn kernel_of(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<
         (DType::F32, _) => Element::F32,
         (dtype, _) => return Err(Unsupported::DType { dtype, device: device.location() }),
     };
-    let tiling = Tiling::of(family, element, head_dim).filter(|_| head_dim.is_multiple_of(8));
+    let wanted = chosen(device)?.filter(|tiling| tiling.serves(family, element) && tiling.head_dim >= head_dim);
+    let tiling = wanted.or_else(|| Tiling::of(family, element, head_dim)).filter(|_| head_dim.is_multiple_of(8));
     let expected = "multiples of 8 up to 256";
     let tiling = tiling.ok_or_else(|| Unsupported::HeadDim { head_dim, expected, device: device.location() })?;
     Ok((element, tiling))
+}
+
+/// The candidate that the environment asks for.
+fn chosen(device: &MetalDevice) -> Answer<Option<&'static Tiling>> {
+    static CHOSEN: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(tiling::CHOICE).ok());
+    let Some(number) = &*CHOSEN else { return Ok(None) };
+    let candidate = Tiling::candidate(number).map(Some);
+    candidate.ok_or_else(|| {
+        let (choice, count) = (tiling::CHOICE, tiling::CANDIDATES.len());
+        let reason = format!("{choice} must be a number below {count}, got '{number}'");
+        Unsupported::Device { device: device.location(), reason }
+    })
 }
 
 /// GPU cores, roughly.

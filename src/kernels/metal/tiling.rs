@@ -153,7 +153,21 @@ pub const CANDIDATES: [Tiling; 13] = [
     tiling(Family::Apple9, (4, 4), 256, 1, (8, 0), 24),
 ];
 
+/// The environment variable that names one of [`CANDIDATES`] by its number, to be used for what it serves.
+pub const CHOICE: &str = "MIXED_ATTENTION_METAL_TILING";
+
 impl Tiling {
+    /// The candidate of this number.
+    pub fn candidate(number: &str) -> Option<&'static Self> {
+        CANDIDATES.get(number.parse::<usize>().ok()?)
+    }
+
+    /// Its row, as it stands in the table.
+    pub fn row(&self) -> String {
+        let Self { family, element_bytes, head_dim, row_tiles, keys, stages, parked, .. } = self;
+        format!("tiling(Family::{family:?}, {element_bytes:?}, {head_dim}, {row_tiles}, ({keys}, {stages}), {parked})")
+    }
+
     /// The tile for a head_dim on a family.
     pub fn of(family: Family, element: Element, head_dim: usize) -> Option<&'static Self> {
         TILINGS.iter().find(|tiling| tiling.serves(family, element) && tiling.head_dim >= head_dim)

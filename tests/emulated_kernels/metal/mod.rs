@@ -1,10 +1,12 @@
 //! The Metal kernels.
 
+mod dispatches;
 #[path = "../../support/metal_kernels.rs"]
 mod kernels;
 mod language;
 mod launch;
 mod mutations;
+mod numerics;
 mod registers;
 mod sin_cos;
 
@@ -57,6 +59,8 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(sin_cos::trials(&compiler));
     trials.extend(mutations::trials(&compiler));
     trials.extend(language::trials(&compiler));
+    trials.extend(dispatches::trials(&compiler));
+    trials.extend(numerics::trials(&compiler));
     trials.extend(registers::trials(&compiler));
     trials
 }
