@@ -10,7 +10,7 @@ mod nvcc;
 mod ptx;
 mod source;
 
-pub use compile::Compiler;
+pub use compile::{Compiler, Registers};
 pub use device::{Buffer, Device, Kernels, Launch, TensorMap};
 pub use finding::{Finding, FindingKind};
 pub use lazy::{LazyKernels, build_once, compile_once, compiled, trial};

@@ -171,6 +171,9 @@ impl<'a> Call<'a> {
     fn new(inputs: Inputs<'a>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Self> {
         let arguments = Arguments::new(inputs, plan, options)?;
         let queries = inputs.queries;
+        // Before anything falls back to candle's kernels.
+        #[cfg(feature = "metal")]
+        crate::metal::system::check_device(queries.device())?;
         // Without input keys the op still has three operands; it never reads these two.
         let (keys, values) = inputs.keys_values.unwrap_or((queries, queries));
         Ok(Self { arguments, backend: options.backend, queries, keys, values })

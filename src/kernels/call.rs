@@ -22,6 +22,6 @@ pub struct CallShape {
 impl CallShape {
     /// The scale as kernels take it, which compute powers of 2.
     pub fn scale_log2(&self) -> f32 {
-        self.scale * std::f32::consts::LOG2_E
+        (f64::from(self.scale) * std::f64::consts::LOG2_E) as f32
     }
 }
