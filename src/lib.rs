@@ -161,9 +161,9 @@ pub mod plan;
 mod rope;
 mod through_candle;
 
-pub use attention::{
-    AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,
-};
+pub use attention::cpu::simd::{SimdLevel, UnknownSimdLevel};
+pub use attention::options::{AttentionOptions, Backend};
+pub use attention::{mixed_attention, mixed_attention_cached, supports};
 pub use cache::{CacheFingerprint, KvCache};
 pub use candle_core;
 #[allow(deprecated, reason = "the alias of one version")]

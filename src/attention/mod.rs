@@ -3,7 +3,7 @@
 //! [`mixed_attention`] checks its arguments ([`call`]), then runs the [`fused`] kernel of the device or the [`reference`].
 
 mod call;
-mod cpu;
+pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod fused;
@@ -15,7 +15,7 @@ mod fused;
 mod gpu;
 #[cfg(feature = "metal")]
 pub(crate) mod metal;
-mod options;
+pub(crate) mod options;
 mod reference;
 
 use std::sync::Once;
@@ -24,11 +24,12 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use call::Arguments;
 pub(crate) use call::Inputs;
-pub use cpu::{SimdLevel, UnknownSimdLevel};
 use fused::FusedAttention;
-pub use options::{AttentionOptions, Backend};
+use options::{AttentionOptions, Backend};
 
-use crate::{AttentionPlan, KvCache, Unsupported};
+use crate::cache::KvCache;
+use crate::error::{AttentionError, Unsupported};
+use crate::plan::AttentionPlan;
 
 /// Whether the fused kernel of a device takes this dtype and head_dim, or the reason why not.
 ///
@@ -133,7 +134,7 @@ pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionO
             log_fallback(&reason);
             reference::forward(&arguments, queries, keys, values)
         }
-        (Backend::Fused, Err(reason)) => Err(crate::AttentionError::from(reason).into()),
+        (Backend::Fused, Err(reason)) => Err(AttentionError::from(reason).into()),
         (_, Ok(())) => {
             let (queries, keys, values) = (readable(queries)?, readable(keys)?, readable(values)?);
             queries.apply_op3(&keys, &values, FusedAttention { arguments })?.transpose(1, 2)

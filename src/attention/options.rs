@@ -1,6 +1,8 @@
 //! What a call may ask for besides its tensors.
 
-use crate::{KeyPadding, RopeFrequencies, SimdLevel};
+use crate::attention::cpu::simd::SimdLevel;
+use crate::padding::KeyPadding;
+use crate::rope::RopeFrequencies;
 
 /// Which implementation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

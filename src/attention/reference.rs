@@ -5,8 +5,8 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::call::{Arguments, wide_dtype};
-use crate::RopeFrequencies;
 use crate::plan::{KeyRange, KeySource, PaddingBits};
+use crate::rope::RopeFrequencies;
 
 /// Runs the plan and returns `[batch, heads, tokens, head_dim]`.
 pub(super) fn forward(arguments: &Arguments, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {

@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::AttentionError;
+use crate::error::AttentionError;
 
 /// One kind of cache file.
 pub(crate) struct CacheFormat {

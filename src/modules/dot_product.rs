@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::last_plan::LastPlan;
 use super::mixed::{MixedAttention, MixedAttentionConfig};
-use crate::{AttentionOptions, AttentionPattern, AttentionPlan, PlanError, TokenSpec};
+use crate::attention::options::AttentionOptions;
+use crate::error::PlanError;
+use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
 
 /// Configuration of a [`DotProductAttention`] layer; the same fields as [`MixedAttentionConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::{AttentionPlan, PlanError};
+use crate::error::PlanError;
+use crate::plan::AttentionPlan;
 
 /// The plan for the number of tokens of the last call: the next call usually has as many, and a plan that is kept has its
 /// schedules, on a GPU uploaded ones. Clones of a layer share it.

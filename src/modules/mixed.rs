@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::domains::DomainRuns;
 use super::projection::{self, FusedLinear, Projection};
 use super::sharing::WeightSharing;
+use crate::attention::options::AttentionOptions;
 use crate::attention::{Inputs, run};
+use crate::cache::KvCache;
 use crate::checks::check_tokens;
-use crate::{
-    AttentionError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, RopeFrequencies, TokenSpec,
-};
+use crate::error::{AttentionError, PlanError};
+use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
+use crate::rope::RopeFrequencies;
 
 /// Groups whose name contains this are kept in the cache unless the options name others.
 const CACHED_BY_DEFAULT: &str = "_anchor";

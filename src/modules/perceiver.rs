@@ -9,11 +9,14 @@ use super::last_plan::LastPlan;
 use super::mixed::{check_rope, yes};
 use super::projection::{self, FusedLinear, Projection};
 use super::sharing::WeightSharing;
+use crate::attention::options::AttentionOptions;
 use crate::attention::{Inputs, run};
+use crate::cache::KvCache;
 use crate::checks::{check_input, check_tokens};
-use crate::{
-    AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies, TokenSpec,
-};
+use crate::error::PlanError;
+use crate::padding::KeyPadding;
+use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
+use crate::rope::RopeFrequencies;
 
 /// Name of the group that holds the encoded source in the cache.
 const SOURCE: &str = "source";

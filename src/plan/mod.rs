@@ -17,7 +17,7 @@ mod tokens;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::PlanError;
+use crate::error::PlanError;
 
 pub use key_rows::{KeyRows, KeySpan};
 pub use layout::{CacheLayout, CachedGroup};

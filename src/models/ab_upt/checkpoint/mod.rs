@@ -8,6 +8,7 @@ mod pytorch_file;
 mod safetensors_file;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,13 @@ pub struct StoredTensor {
 enum Source {
     Safetensors(Vec<SafetensorsFile>),
     Pytorch(PytorchFile),
+}
+
+impl fmt::Debug for Checkpoint {
+    /// The file and its tensors, without their numbers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").field("path", &self.inner.path).field("tensors", &self.inner.tensors).finish()
+    }
 }
 
 impl Checkpoint {
