@@ -170,10 +170,10 @@ pub use candle_core;
 pub use deprecated::branch_of;
 pub use error::{AnchorError, AttentionError, PlanError, Unsupported};
 pub use modules::{
-    AnchorAttention, AnchorAttentionConfig, AnchorKind, BoundAttention, DomainRuns, DotProductAttention,
-    DotProductAttentionConfig, MixedAttention, MixedAttentionConfig, PerceiverAttention, PerceiverAttentionConfig,
-    SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
+    AnchorAttention, AnchorAttentionConfig, AnchorKind, AttentionParts, BoundAttention, DomainRuns,
+    DotProductAttention, DotProductAttentionConfig, MixedAttention, MixedAttentionConfig, PerceiverAttention,
+    PerceiverAttentionConfig, SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
 };
 pub use padding::KeyPadding;
 pub use plan::{AttentionPattern, AttentionPlan, TokenSpec};
-pub use rope::{Rope, RopeConfig, RopeFrequencies, wave_numbers};
+pub use rope::{Rope, RopeConfig, RopeFrequencies, RopeLayout, wave_numbers};

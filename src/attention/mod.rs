@@ -122,10 +122,17 @@ pub fn mixed_attention_cached(
 
 /// Checks a call and runs it on the backend that the options and the device lead to.
 pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
-    let arguments = Arguments::new(inputs, plan, options)?;
-    let queries = inputs.queries;
+    let mut arguments = Arguments::new(inputs, plan, options)?;
+    let pair_up = |x: &Tensor| options.rope.as_ref().map_or_else(|| Ok(x.clone()), |rope| rope.pair_up(x));
+    let queries = &pair_up(inputs.queries)?;
+    if let Some(cache) = &mut arguments.cache {
+        cache.keys = pair_up(&cache.keys)?;
+    }
     // Without input keys the op still has three operands; it never reads these two.
-    let (keys, values) = inputs.keys_values.unwrap_or((queries, queries));
+    let (keys, values) = match inputs.keys_values {
+        Some((keys, values)) => (&pair_up(keys)?, values),
+        None => (queries, queries),
+    };
     let fused =
         supports(queries.device(), queries.dtype(), arguments.head_dim).and_then(|()| arguments.follows_gradients());
     match (options.backend, fused) {

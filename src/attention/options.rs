@@ -62,7 +62,7 @@ impl AttentionOptions {
     }
 
     /// Names the groups that [`forward_and_cache`](crate::MixedAttention::forward_and_cache) keeps, instead of those
-    /// whose name contains `_anchor`.
+    /// whose name has a word that begins with `anchor`.
     pub fn cache_groups<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.cache_groups = Some(names.into_iter().map(Into::into).collect());
         self

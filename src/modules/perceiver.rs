@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::domains::DomainRuns;
 use super::last_plan::LastPlan;
 use super::mixed::{check_rope, yes};
-use super::projection::{self, FusedLinear, Projection};
+use super::projection::{self, FusedLinear, OutputProjection, Projection};
 use super::sharing::WeightSharing;
 use crate::attention::options::AttentionOptions;
 use crate::attention::{Inputs, run};
@@ -59,7 +59,7 @@ pub struct PerceiverAttention {
     config: PerceiverAttentionConfig,
     query: FusedLinear,
     key_value: FusedLinear,
-    output: Projection,
+    output: OutputProjection,
     /// Of the asking tokens; the source has one set of weights.
     sharing: WeightSharing,
     plan: LastPlan,
@@ -93,7 +93,7 @@ impl PerceiverAttention {
                 config.bias,
                 &WeightSharing::Shared,
             )?,
-            output: Projection::load((width, width), config.bias, sharing, vb.pp("proj"))?,
+            output: OutputProjection::Weights(Projection::load((width, width), config.bias, sharing, vb.pp("proj"))?),
             sharing: sharing.clone(),
             plan: LastPlan::default(),
         })

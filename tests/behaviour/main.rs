@@ -7,6 +7,7 @@ mod caches;
 mod calls;
 mod layers;
 mod nothing_to_see;
+mod parts;
 mod plans;
 mod rope;
 mod small;

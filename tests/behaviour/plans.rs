@@ -65,3 +65,11 @@ fn the_order_of_the_patterns_does_not_matter() -> Result<()> {
     same("patterns in another order", &run(&["b -> a b", "a -> b"])?, &run(&["a -> b", "b -> a b"])?);
     Ok(())
 }
+
+#[test]
+fn a_later_pass_without_queries_is_refused() {
+    let first = plan(&[("anchors", 3), ("queries", 4)], &["anchors queries -> anchors"]);
+    let none: [(&str, usize); 0] = [];
+    refused("no queries", first.with_cached(["anchors"], none), &["anchors", "at least one group of queries"]);
+    assert_eq!(first.with_cached(["anchors"], [("queries", 0)]).map(|step| step.len()), Ok(0));
+}

@@ -129,7 +129,7 @@ impl AbUpt {
             eps: PERCEIVER_EPS,
             use_rope: true,
         };
-        let rope = RopeConfig { head_dim: config.head_dim(), position_dim, max_wavelength };
+        let rope = RopeConfig { position_dim, max_wavelength, ..RopeConfig::new(config.head_dim()) };
 
         let bias =
             |domain: &str| Mlp::new((width, width, width), 0, Activation::Gelu, vb.pp("domain_biases").pp(domain));
