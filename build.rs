@@ -12,11 +12,11 @@ use std::{env, fs, thread};
 
 #[path = "kernels/cuda/nvcc.rs"]
 mod nvcc;
-#[path = "kernels/cuda/recipes.rs"]
+#[path = "src/kernels/cuda/recipes.rs"]
 mod recipes;
 #[allow(dead_code, reason = "the launch uses the rest")]
-#[path = "src/attention/cuda/tuning.rs"]
-mod tuning;
+#[path = "src/kernels/cuda/tiling.rs"]
+mod tiling;
 
 use recipes::{Recipe, Target};
 
@@ -24,7 +24,8 @@ const KERNELS: &str = "kernels/cuda";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/attention/cuda/tuning.rs");
+    println!("cargo:rerun-if-changed=src/kernels/cuda/recipes.rs");
+    println!("cargo:rerun-if-changed=src/kernels/cuda/tiling.rs");
     println!("cargo:rerun-if-changed={KERNELS}");
     println!("cargo:rerun-if-env-changed=NVCC");
     for variable in nvcc::TOOLKIT_VARIABLES {

@@ -151,6 +151,9 @@ mod cache;
 mod checks;
 mod deprecated;
 mod error;
+#[doc(hidden)]
+pub mod kernels;
+mod lock;
 #[cfg(feature = "metal")]
 mod metal;
 pub mod models;
@@ -158,6 +161,7 @@ pub mod modules;
 mod ops;
 mod padding;
 pub mod plan;
+mod recent;
 mod rope;
 mod through_candle;
 

@@ -11,8 +11,8 @@ use std::process::Command;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use candle_mixed_attention::kernels::metal::source::{Recipe, text};
 use metal_kernels::all_recipes;
-use metal_kernels::source::{Recipe, text};
 
 fn main() {
     let arguments = Arguments::from_args();

@@ -42,7 +42,7 @@ typedef Element::Stored Stored;
 typedef simdgroup_matrix<Element::Operand, 8, 8> Operand;
 typedef simdgroup_matrix<float, 8, 8> Sums;
 
-// One tuned row; see src/attention/metal/tuning.rs.
+// One tuned row; see src/kernels/metal/tiling.rs.
 constant constexpr uint HEAD_DIM = TILE_HEAD_DIM;
 constant constexpr uint ROW_TILES = TILE_ROW_TILES;
 constant constexpr uint SIMDGROUPS = TILE_SIMDGROUPS;

@@ -16,6 +16,7 @@ mod demo;
 mod ellipsoid;
 mod input;
 pub mod inspect;
+mod job;
 mod mesh;
 mod metrics;
 mod output;
@@ -28,10 +29,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use serde_json::json;
 
-use args::{Arguments, ComputeArguments};
-use demo::{Demo, Network, Options, Resolution};
+use args::Arguments;
+use job::Settings;
 
 /// The program: reads the command line, predicts, and reports an error in a line.
 pub fn main() -> ExitCode {
@@ -45,44 +45,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let folder = &arguments.output.out;
-    if arguments.model.weights.is_some() {
-        return own::run(arguments);
-    }
-
-    let case = arguments.demo.case()?;
-    let ComputeArguments { anchors, seed, chunk, device, dtype } = arguments.compute;
-    let (anchors, chunk) = (anchors.get(), chunk.get());
-    for warning in case.warnings().into_iter().chain(demo::warning(anchors)) {
-        eprintln!("warning: {warning}; expect larger errors");
-    }
-    let demo = Demo::new(case, Resolution::FINE);
-    let device_of_network = device.open()?;
-    let inputs = json!({
-        "model": "ellipsoid",
-        "version": env!("CARGO_PKG_VERSION"),
-        "anchors": anchors,
-        "seed": seed,
-        "device": device.to_string(),
-        "dtype": dtype.to_string(),
-    });
-    let options = Options {
-        folder,
-        existing: arguments.output.existing(),
-        chunk,
-        npz: arguments.output.npz,
-        inputs: inputs.as_object().cloned().unwrap_or_default(),
-    };
-    let space = demo.rehearse(&options)?;
-    if arguments.output.dry_run {
-        plan::print(&demo.parts(options.npz), space);
-        return Ok(());
-    }
-    let mut network = Network::new(&case, anchors, seed, dtype.0, &device_of_network)?;
-    let metrics = demo.run(&mut network, options)?;
-    for (field, error) in metrics {
-        println!("{field:18} {error}");
-    }
-    println!("results in {}", folder.display());
-    Ok(())
+    let mut job = if arguments.model.weights.is_some() { own::job(arguments)? } else { demo::job(arguments)? };
+    let output = &arguments.output;
+    job.run(&Settings {
+        folder: &output.out,
+        existing: output.existing(),
+        chunk: arguments.compute.chunk.get(),
+        npz: output.npz,
+        dry_run: output.dry_run,
+    })
 }

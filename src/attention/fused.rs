@@ -9,6 +9,8 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
 use super::call::Arguments;
 #[cfg(feature = "cuda")]
 use super::cuda;
+#[cfg(any(feature = "cuda", feature = "metal"))]
+use super::gpu::Operands;
 #[cfg(feature = "metal")]
 use super::metal;
 use super::{cpu, reference};
@@ -45,7 +47,8 @@ impl CustomOp3 for FusedAttention {
         values: &CudaStorage,
         values_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        cuda::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
+        let (queries, keys, values) = ((queries, queries_layout), (keys, keys_layout), (values, values_layout));
+        cuda::forward(&self.arguments, &Operands { queries, keys, values })
     }
 
     #[cfg(feature = "metal")]
@@ -58,7 +61,8 @@ impl CustomOp3 for FusedAttention {
         values: &MetalStorage,
         values_layout: &Layout,
     ) -> Result<(MetalStorage, Shape)> {
-        metal::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
+        let (queries, keys, values) = ((queries, queries_layout), (keys, keys_layout), (values, values_layout));
+        metal::forward(&self.arguments, &Operands { queries, keys, values })
     }
 
     /// Gradients by recomputation: the reference runs again on copies of the operands, and candle differentiates it.

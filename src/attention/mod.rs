@@ -5,16 +5,12 @@
 mod call;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
-pub(crate) mod cuda;
+mod cuda;
 mod fused;
-#[cfg(any(feature = "cuda", feature = "metal", test))]
-#[cfg_attr(
-    not(any(feature = "cuda", feature = "metal")),
-    allow(dead_code, unused_imports, reason = "its tests need no GPU")
-)]
+#[cfg(any(feature = "cuda", feature = "metal"))]
 mod gpu;
 #[cfg(feature = "metal")]
-pub(crate) mod metal;
+mod metal;
 pub(crate) mod options;
 mod reference;
 
@@ -153,7 +149,7 @@ pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionO
 fn readable(tensor: &Tensor) -> Result<Tensor> {
     #[cfg(any(feature = "cuda", feature = "metal"))]
     if !tensor.device().is_cpu() {
-        let in_place = gpu::is_readable(tensor.layout(), tensor.dtype().size_in_bytes());
+        let in_place = crate::kernels::rows::is_readable(tensor.layout(), tensor.dtype().size_in_bytes());
         return if in_place { Ok(tensor.clone()) } else { tensor.force_contiguous() };
     }
     match tensor.stride() {

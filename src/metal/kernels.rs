@@ -8,8 +8,9 @@ use candle_core::{MetalDevice, MetalError, Result};
 use candle_metal_kernels::metal::{ComputePipeline, ConstantValues, Device, Library, Value};
 use objc2_metal::MTLCompileOptions;
 
-use super::source::{Recipe, text};
-use crate::{AttentionError, Unsupported};
+use crate::error::{AttentionError, Unsupported};
+use crate::kernels::metal::source::{Recipe, text};
+use crate::lock::lock;
 
 /// What was compiled so far. Libraries and pipelines belong to a GPU, which its registry number names; all candle
 /// devices of a GPU share them.
@@ -32,8 +33,7 @@ pub(crate) fn load(
     threads: usize,
 ) -> Result<ComputePipeline> {
     let gpu = device.metal_device();
-    // A poisoned lock only means that another thread panicked between two complete states of the maps.
-    let mut compiled = COMPILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut compiled = lock(&COMPILED);
     let Compiled { libraries, pipelines } = compiled.get_or_insert_default();
     let key = (gpu.registry_id(), recipe, constants.to_vec());
     if let Some(pipeline) = pipelines.get(&key) {

@@ -6,7 +6,6 @@
 mod anchor;
 mod domains;
 mod dot_product;
-mod last_plan;
 mod mixed;
 mod parts;
 mod perceiver;

@@ -5,7 +5,6 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::domains::DomainRuns;
-use super::last_plan::LastPlan;
 use super::mixed::{check_rope, yes};
 use super::projection::{self, FusedLinear, OutputProjection, Projection};
 use super::sharing::WeightSharing;
@@ -15,7 +14,7 @@ use crate::cache::KvCache;
 use crate::checks::{check_input, check_tokens};
 use crate::error::PlanError;
 use crate::padding::KeyPadding;
-use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
+use crate::plan::{AttentionPattern, AttentionPlan, RecentPlans, TokenSpec};
 use crate::rope::RopeFrequencies;
 
 /// Name of the group that holds the encoded source in the cache.
@@ -62,7 +61,7 @@ pub struct PerceiverAttention {
     output: OutputProjection,
     /// Of the asking tokens; the source has one set of weights.
     sharing: WeightSharing,
-    plan: LastPlan,
+    plans: RecentPlans<usize>,
 }
 
 impl PerceiverAttention {
@@ -95,7 +94,7 @@ impl PerceiverAttention {
             )?,
             output: OutputProjection::Weights(Projection::load((width, width), config.bias, sharing, vb.pp("proj"))?),
             sharing: sharing.clone(),
-            plan: LastPlan::default(),
+            plans: RecentPlans::default(),
         })
     }
 
@@ -135,8 +134,8 @@ impl PerceiverAttention {
         )
     }
 
-    /// `x [batch, tokens, hidden_dim]` to the same shape. `options.rope` rotates the queries. The plan of the last call is
-    /// kept for the same number of tokens.
+    /// `x [batch, tokens, hidden_dim]` to the same shape. `options.rope` rotates the queries. The plans of the last few
+    /// numbers of tokens are kept.
     ///
     /// # Errors
     /// Another width; frequencies that do not agree with `use_rope`; a source that another layer encoded; weights that
@@ -166,6 +165,7 @@ impl PerceiverAttention {
         })?;
         let queries = self.query.heads(x, self.config.num_heads, &runs)?.remove(0);
         let inputs = Inputs { queries: &queries, keys_values: None, cache: Some(source) };
-        self.output.join_heads(&run(inputs, &self.plan.of(len, Self::plan)?, options)?, &runs)
+        let plan = self.plans.get(&len, || Self::plan(len))?;
+        self.output.join_heads(&run(inputs, &plan, options)?, &runs)
     }
 }

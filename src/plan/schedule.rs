@@ -29,6 +29,13 @@ pub struct TileShape {
     pub keys: usize,
 }
 
+impl TileShape {
+    /// Numbers of a partial result: per query, `head_dim` sums, a maximum and a sum of weights.
+    pub const fn slot_floats(&self, head_dim: usize) -> usize {
+        self.queries * (head_dim + 2)
+    }
+}
+
 /// A run of at most [`TileShape::keys`] key tokens inside one key range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]

@@ -1,13 +1,13 @@
-//! The trained network that comes with the example, as a model of the flow.
+//! The trained network that comes with the program.
 
 use anyhow::{Context, Result};
 use candle_mixed_attention::candle_core::{DType, Device};
 use candle_mixed_attention::models::Normalisation;
-use candle_mixed_attention::models::ab_upt::{AbUpt, AbUptConfig, EncodedBody, Predictor, PredictorInput};
+use candle_mixed_attention::models::ab_upt::{AbUpt, AbUptConfig, Predictor, PredictorInput};
 use candle_nn::VarBuilder;
 use serde::Deserialize;
 
-use super::{FlowModel, PlaceKind};
+use super::{SURFACE, VOLUME};
 use crate::ellipsoid::{Case, sample_surface, sample_volume};
 
 const WEIGHTS: &[u8] = include_bytes!("../../data/ellipsoid.safetensors");
@@ -27,31 +27,23 @@ struct Description {
     normalisation: Normalisation,
 }
 
-/// The network with the body that it predicts for.
-pub struct Network {
-    body: EncodedBody,
-}
-
-impl Network {
-    /// Encodes a body by random points of its surface and of the flow around it.
-    pub fn new(case: &Case, anchors: usize, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
-        let Case { semi_axes, alpha, beta } = *case;
-        let supernodes: Vec<u32> = (0..SUPERNODES as u32).collect();
-        let input = PredictorInput::new()
-            .geometry(sample_surface(semi_axes, GEOMETRY_POINTS, seed).as_flattened(), &supernodes)
-            .condition("alpha", &[alpha])
-            .condition("beta", &[beta])
-            .anchors("surface", sample_surface(semi_axes, anchors, seed.wrapping_add(1)).as_flattened())
-            .anchors("volume", sample_volume(semi_axes, anchors, seed.wrapping_add(2)).as_flattened());
-        Ok(Self { body: predictor(dtype, device)?.encode(&input)? })
-    }
-}
-
 /// The embedded network with its statistics.
 pub fn predictor(dtype: DType, device: &Device) -> Result<Predictor> {
     let description: Description = serde_json::from_str(DESCRIPTION).context("the embedded description")?;
     let weights = VarBuilder::from_slice_safetensors(WEIGHTS, dtype, device).context("the embedded weights")?;
     Ok(Predictor::new(AbUpt::new(&description.model, weights)?, &description.normalisation)?)
+}
+
+/// A body by random points of its surface, and anchors on it and in the flow around it.
+pub fn input(case: &Case, anchors: usize, seed: u64) -> PredictorInput {
+    let Case { semi_axes, alpha, beta } = *case;
+    let supernodes: Vec<u32> = (0..SUPERNODES as u32).collect();
+    PredictorInput::new()
+        .geometry(sample_surface(semi_axes, GEOMETRY_POINTS, seed).as_flattened(), &supernodes)
+        .condition("alpha", &[alpha])
+        .condition("beta", &[beta])
+        .anchors(SURFACE, sample_surface(semi_axes, anchors, seed.wrapping_add(1)).as_flattened())
+        .anchors(VOLUME, sample_volume(semi_axes, anchors, seed.wrapping_add(2)).as_flattened())
 }
 
 /// What lies outside the range that the network was trained on, and what it costs.
@@ -70,19 +62,4 @@ pub fn warning(anchors: usize) -> Option<String> {
         _ => String::new(),
     };
     Some(format!("{anchors} anchors are outside the trained range {least} to {most}{cost}"))
-}
-
-impl FlowModel for Network {
-    fn name(&self) -> &str {
-        "AB-UPT"
-    }
-
-    fn predict(&mut self, place: PlaceKind, points: &[[f32; 3]]) -> Result<Vec<Vec<f32>>> {
-        let domain = match place {
-            PlaceKind::Surface => "surface",
-            PlaceKind::Slice => "volume",
-        };
-        let fields = self.body.predict(domain, points.as_flattened())?;
-        place.fields().iter().map(|field| Ok(fields.values(&field.name)?)).collect()
-    }
 }

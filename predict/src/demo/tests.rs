@@ -1,10 +1,26 @@
-use candle_mixed_attention::candle_core::DType;
+use std::path::Path;
+
+use candle_mixed_attention::candle_core::{DType, Device};
 use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde_json::Value;
 
 use super::*;
 use crate::ellipsoid::{Vec3, sample_surface, sample_volume};
+use crate::job::{Encoded, Exact, FlowModel, Settings};
+use crate::metrics::{FieldError, Metrics};
+use crate::output::Existing;
+
+/// The fields of a domain of the exact flow.
+fn exact(flow: Flow, domain: &str, points: &[[f32; 3]]) -> Vec<Vec<f32>> {
+    let (domain, fields) = match domain {
+        SURFACE => (SURFACE, &["pressure"][..]),
+        _ => (VOLUME, &["velocity", "pressure"][..]),
+    };
+    let exact = ExactFlow { flow, domain };
+    fields.iter().map(|field| exact.at(field, points)).collect()
+}
 
 /// The exact flow with a known error.
 struct Shifted {
@@ -13,26 +29,28 @@ struct Shifted {
 }
 
 impl FlowModel for Shifted {
-    fn name(&self) -> &str {
-        "Shifted"
-    }
-
-    fn predict(&mut self, place: PlaceKind, points: &[[f32; 3]]) -> Result<Vec<Vec<f32>>> {
+    fn predict(&mut self, domain: &str, _: u64, points: &[[f32; 3]]) -> Result<Vec<Vec<f32>>> {
         self.predicted += points.len();
-        let exact = place.exact(&self.flow, points);
+        let exact = exact(self.flow, domain, points);
         Ok(exact.into_iter().map(|values| values.into_iter().map(|value| value + 0.125).collect()).collect())
     }
 }
 
 fn run(folder: &Path, existing: Existing, model: &mut dyn FlowModel) -> Result<Metrics> {
-    let inputs = Map::from_iter([("model".to_string(), json!("test"))]);
     let resolution = Resolution { surface: [15, 24], slice: [41, 33] };
-    let demo = Demo::new(Case::new([1.1, 0.6, 0.8], 10.0, 5.0)?, resolution);
-    demo.run(model, Options { folder, existing, chunk: 500, npz: true, inputs })
+    let arguments = Arguments::try_parse_from(["predict"]).unwrap();
+    let mut job = job_of(Case::new([1.1, 0.6, 0.8], 10.0, 5.0)?, resolution, &arguments)?;
+    job.run_with(model, &Settings { folder, existing, chunk: 500, npz: true, dry_run: false })
 }
 
 fn shifted() -> Shifted {
     Shifted { flow: Flow::new(&Case::new([1.1, 0.6, 0.8], 10.0, 5.0).unwrap()), predicted: 0 }
+}
+
+/// The network with a body that it has read.
+fn encoded(case: &Case, anchors: usize, seed: u64) -> Encoded {
+    let predictor = network::predictor(DType::F32, &Device::Cpu).unwrap();
+    Body::new(predictor, network::input(case, anchors, seed), []).encode().unwrap()
 }
 
 #[test]
@@ -75,9 +93,9 @@ fn everything_is_written_and_the_errors_are_right() {
 }
 
 /// Relative L2 error of one field of a place at some points.
-fn relative_l2(network: &mut Network, flow: &Flow, place: PlaceKind, points: Vec<Vec3>) -> Vec<f64> {
+fn relative_l2(network: &mut Encoded, flow: Flow, domain: &str, points: Vec<Vec3>) -> Vec<f64> {
     let points: Vec<_> = points.into_iter().map(|point| point.map(|x| x as f32)).collect();
-    let (predicted, exact) = (network.predict(place, &points).unwrap(), place.exact(flow, &points));
+    let (predicted, exact) = (network.predict(domain, 0, &points).unwrap(), exact(flow, domain, &points));
     let error = |(predicted, exact): (&Vec<f32>, &Vec<f32>)| {
         let mut error = FieldError::default();
         error.add(predicted, exact).unwrap();
@@ -95,12 +113,12 @@ fn the_published_errors_on_unseen_bodies_are_reproduced() {
         let axes = std::array::from_fn(|_| 0.5 * 2.5f64.powf(random.random::<f64>()));
         let mut angle = || random.random_range(-20.0..20.0);
         let case = Case::new(axes, angle(), angle()).unwrap();
-        let mut network = Network::new(&case, anchors, seed, DType::F32, &Device::Cpu).unwrap();
+        let mut network = encoded(&case, anchors, seed);
         let flow = Flow::new(&case);
         let on_surface = sample_surface(axes, queries, 1000 + seed);
         let around = sample_volume(axes, queries, 2000 + seed);
-        let surface = relative_l2(&mut network, &flow, PlaceKind::Surface, on_surface);
-        let volume = relative_l2(&mut network, &flow, PlaceKind::Slice, around);
+        let surface = relative_l2(&mut network, flow, SURFACE, on_surface);
+        let volume = relative_l2(&mut network, flow, VOLUME, around);
         for (all, error) in errors.iter_mut().zip(surface.into_iter().chain(volume)) {
             all.push(error);
         }
@@ -121,7 +139,7 @@ fn the_published_errors_on_unseen_bodies_are_reproduced() {
 fn the_demo_is_predicted_by_the_network() {
     let folder = tempfile::tempdir().unwrap();
     let case = Case::new([1.1, 0.6, 0.8], 10.0, 5.0).unwrap();
-    let mut network = Network::new(&case, 512, 0, DType::F32, &Device::Cpu).unwrap();
+    let mut network = encoded(&case, 512, 0);
     let metrics = run(folder.path(), Existing::Refuse, &mut network).unwrap();
     for (name, most) in [("surface_pressure", 0.02), ("slice_velocity", 0.01), ("slice_pressure", 0.035)] {
         let error = metrics[name].relative_l2;
@@ -131,11 +149,11 @@ fn the_demo_is_predicted_by_the_network() {
 
 #[test]
 fn anchors_outside_the_trained_range_are_warned_of() {
-    assert_eq!(warning(512), None);
-    assert_eq!(warning(100).unwrap(), "100 anchors are outside the trained range 256 to 1024");
+    assert_eq!(network::warning(512), None);
+    assert_eq!(network::warning(100).unwrap(), "100 anchors are outside the trained range 256 to 1024");
     let cost = "attention costs 256 times as much as with 1024 while the body is read, 16 times at each point";
     let expected = format!("16384 anchors are outside the trained range 256 to 1024, and {cost}");
-    assert_eq!(warning(16384).unwrap(), expected);
+    assert_eq!(network::warning(16384).unwrap(), expected);
 }
 
 #[test]

@@ -27,6 +27,6 @@ mod vtk;
 pub use chunk::{Chunk, FieldSpec, Predict};
 pub use disk::{LocalDisk, write_whole};
 pub use npz::write_npz;
-pub use run::{Existing, Part, Run, Space, human_bytes};
+pub use run::{Existing, Part, Request, Run, Space, human_bytes};
 #[cfg(test)]
 pub use vtk::vtp_layout;

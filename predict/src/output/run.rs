@@ -44,6 +44,21 @@ pub enum Existing {
     Overwrite,
 }
 
+/// A run that is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where its files go.
+    pub folder: PathBuf,
+    /// All that the result depends on, by name.
+    pub inputs: Map<String, Value>,
+    /// The number of points that are predicted at once.
+    pub chunk: u64,
+    /// What is to be written.
+    pub parts: Vec<Part>,
+    /// What to do with what lies in the folder.
+    pub existing: Existing,
+}
+
 /// A run in its folder, which it keeps locked.
 pub struct Run<D: Disk> {
     _lock: FolderLock,
@@ -71,19 +86,11 @@ pub struct Space {
 
 impl<D: Disk> Run<D> {
     /// Begins a run, or goes on with one.
-    ///
-    /// `inputs` are all that the result depends on; `chunk` is the number of points that are predicted at once.
-    pub fn open(
-        disk: D,
-        folder: &Path,
-        inputs: Map<String, Value>,
-        chunk: u64,
-        parts: Vec<Part>,
-        existing: Existing,
-    ) -> Result<Self> {
+    pub fn open(disk: D, request: Request) -> Result<Self> {
+        let folder = &request.folder;
         std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;
         let lock = FolderLock::acquire(folder)?;
-        let draft = Draft::new(folder, inputs, chunk, parts, existing)?;
+        let draft = Draft::new(request)?;
         draft.check_space(&disk)?;
         let run = Self { _lock: lock, disk, draft };
         if !run.draft.resumed {
@@ -93,19 +100,13 @@ impl<D: Disk> Run<D> {
     }
 
     /// Checks all that [`open`](Self::open) would check, and changes nothing.
-    pub fn rehearse(
-        disk: &D,
-        folder: &Path,
-        inputs: Map<String, Value>,
-        chunk: u64,
-        parts: Vec<Part>,
-        existing: Existing,
-    ) -> Result<Space> {
+    pub fn rehearse(disk: &D, request: Request) -> Result<Space> {
+        let folder = &request.folder;
         existing_folder(folder)?;
         // A folder without the file of the lock is held by nobody.
         let held = metadata(&folder.join(LOCK_FILE))?.is_some();
         let _lock = held.then(|| FolderLock::acquire(folder)).transpose()?;
-        Draft::new(folder, inputs, chunk, parts, existing)?.check_space(disk)
+        Draft::new(request)?.check_space(disk)
     }
 
     /// Points that were safe on the disk when the run was opened, or are by now.
@@ -215,23 +216,18 @@ impl<D: Disk> Run<D> {
 }
 
 impl Draft {
-    fn new(
-        folder: &Path,
-        inputs: Map<String, Value>,
-        chunk: u64,
-        parts: Vec<Part>,
-        existing: Existing,
-    ) -> Result<Self> {
+    fn new(request: Request) -> Result<Self> {
+        let Request { folder, inputs, chunk, parts, existing } = request;
         ensure!(chunk > 0, "--chunk must be at least 1, got 0");
         parts.iter().try_for_each(Part::check_names)?;
         let state = State::new(inputs, chunk, parts.iter().map(Part::fresh_state).collect());
-        let mut draft = Self { folder: folder.to_path_buf(), parts, state, resumed: false };
+        let mut draft = Self { folder: folder.clone(), parts, state, resumed: false };
         if existing == Existing::Overwrite {
             // A damaged state names nothing that could be in the way.
-            draft.state.replaced = State::read(folder).ok().flatten().map(State::into_names).unwrap_or_default();
+            draft.state.replaced = State::read(&folder).ok().flatten().map(State::into_names).unwrap_or_default();
             return Ok(draft);
         }
-        match (State::read(folder).context("--out")?, existing) {
+        match (State::read(&folder).context("--out")?, existing) {
             (Some(earlier), Existing::Resume) => {
                 earlier.check_same_run(&draft.state)?;
                 (draft.state, draft.resumed) = (earlier, true);

@@ -6,17 +6,11 @@ use anyhow::{Result, bail, ensure};
 use candle_mixed_attention::models::ab_upt::AbUptConfig;
 
 use crate::args::{DomainFile, ModelArguments};
+use crate::job::Named;
 
 /// The domains that have options of their own.
 pub const SURFACE: &str = "surface";
 pub const VOLUME: &str = "volume";
-
-/// A file, and the option that named it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Named {
-    pub option: String,
-    pub file: String,
-}
 
 /// Where each domain is predicted. The surface is predicted at the vertices of the geometry if nothing else is said.
 pub fn points(model: &ModelArguments, config: &AbUptConfig) -> Result<BTreeMap<String, Named>> {

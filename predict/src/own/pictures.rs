@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use candle_mixed_attention::models::ab_upt::{EncodedBody, sample_indices};
+use candle_mixed_attention::models::ab_upt::sample_indices;
 use serde_json::{Map, Value};
 
-use super::Setup;
-use super::setup::Place;
-use crate::args::Arguments;
 use crate::input::Table;
+use crate::job::{FlowModel, Pictures, Place, Settings};
 use crate::mesh::Mesh;
+use crate::metrics::Metrics;
 use crate::output::FieldSpec;
 use crate::picture::{
     Colormap, Content, CutPlane, Figure, Panel, PlanePanel, Scale, SurfacePanel, inside, rounded, section,
@@ -19,22 +18,85 @@ use crate::picture::{
 /// Points of a cloud that are drawn; more would hide each other.
 const MOST_POINTS: usize = 100_000;
 
-/// Draws every field of every place; returns the names and contents of the files.
-pub fn draw(setup: &mut Setup, body: &EncodedBody, arguments: &Arguments) -> Result<Vec<(String, Vec<u8>)>> {
-    let (folder, chunk) = (&arguments.output.out, usize::try_from(arguments.compute.chunk.get())?);
-    let outline = setup.body().cloned();
-    let mut pictures = Vec::new();
-    for place in &mut setup.places {
-        match place.slice {
-            Some(plane) => {
-                let points = arguments.model.slice_points.get();
-                let grid = Grid::new(plane, place.source.bounds, points, outline.as_ref());
-                draw_plane(place, body, &grid, outline.as_ref(), chunk, &setup.remarks, &mut pictures)?;
+/// Draws every field of every place.
+pub struct FieldPictures {
+    /// Domains that are drawn in a plane.
+    pub planes: Vec<(String, CutPlane)>,
+    /// Points of such a plane along its longer side.
+    pub points_across: usize,
+    /// The body, where it is a mesh.
+    pub body: Option<Mesh>,
+    /// What the description of the model says about fields, by `<domain>_<field>`.
+    pub remarks: Map<String, Value>,
+}
+
+impl Pictures for FieldPictures {
+    fn draw(
+        &self,
+        places: &mut [Place],
+        model: &mut dyn FlowModel,
+        settings: &Settings,
+        _: &Metrics,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut pictures = Vec::new();
+        for place in places {
+            match self.planes.iter().find(|(domain, _)| *domain == place.domain.name) {
+                Some(&(_, plane)) => {
+                    let grid = Grid::new(plane, place.source.bounds, self.points_across, self.body.as_ref());
+                    self.draw_plane(place, model, &grid, usize::try_from(settings.chunk)?, &mut pictures)?;
+                }
+                None => draw_points(place, settings.folder, &self.remarks, &mut pictures)?,
             }
-            None => draw_points(place, folder, &setup.remarks, &mut pictures)?,
         }
+        Ok(pictures)
     }
-    Ok(pictures)
+}
+
+impl FieldPictures {
+    /// The fields in a plane, predicted for the picture.
+    fn draw_plane(
+        &self,
+        place: &Place,
+        model: &mut dyn FlowModel,
+        grid: &Grid,
+        chunk: usize,
+        pictures: &mut Vec<(String, Vec<u8>)>,
+    ) -> Result<()> {
+        let domain = &place.domain.name;
+        let specs = place.fields();
+        let mut fields = vec![Vec::new(); specs.len()];
+        for (at, points) in grid.points.chunks(chunk).enumerate() {
+            let predicted = model.predict(domain, (at * chunk) as u64, points)?;
+            for (values, predicted) in fields.iter_mut().zip(predicted) {
+                values.extend(predicted);
+            }
+        }
+        let is_velocity =
+            |field: &FieldSpec| field.components == 3 && (field.name.contains("velocity") || field.name == "u");
+        let velocity = specs.iter().position(is_velocity).map_or(&[][..], |at| fields[at].as_slice());
+        for (field, values) in specs.iter().zip(&fields) {
+            let values = drawable(values, field);
+            let content = PlanePanel {
+                plane: grid.plane,
+                size: grid.size,
+                centre: grid.centre,
+                half_extent: grid.half_extent,
+                grid_index: &grid.index,
+                values: &values,
+                velocity,
+                body: self.body.as_ref(),
+            };
+            let CutPlane { axis, value } = grid.plane;
+            let extent = place.source.bounds.map(|corner| f64::from(corner[axis]));
+            let value = rounded(f64::from(value), extent[1] - extent[0]);
+            let title = format!("In the plane {} = {value}", ["x", "y", "z"][axis]);
+            let panels = vec![panel(&title, &label(field), scale(&values), content.into())];
+            let subtitle = remark(&self.remarks, domain, field);
+            let figure = Figure { title: format!("{domain}: {}", field.name), subtitle, panels };
+            pictures.push((format!("{domain}_{}.png", file_name(&field.name)), figure.to_png()?));
+        }
+        Ok(())
+    }
 }
 
 /// The fields where they were predicted, beside the true ones where those are known.
@@ -45,7 +107,8 @@ fn draw_points(
     pictures: &mut Vec<(String, Vec<u8>)>,
 ) -> Result<()> {
     let domain = place.domain.name.clone();
-    let file = folder.join(format!("{domain}.safetensors")).display().to_string();
+    let finished = folder.join(format!("{}.safetensors", place.name));
+    let file = finished.display().to_string();
     let cloud;
     let (mesh, rows) = match place.source.input.mesh() {
         Some(mesh) => (mesh, (0..mesh.points().len()).collect()),
@@ -57,8 +120,12 @@ fn draw_points(
     };
     for field in place.fields() {
         let predicted = drawable(&Table::open(&file, Some(&field.name))?.pick(&rows)?, &field);
-        let truth = place.truth.as_mut().and_then(|truth| truth.field(&field.name));
-        let truth = truth.map(|truth| Ok::<_, anyhow::Error>(drawable(&truth.pick(&rows)?, &field))).transpose()?;
+        let truth = match &mut place.truth {
+            Some(truth) => truth.table(&field.name, &finished)?,
+            None => None,
+        };
+        let truth = truth.map(|mut truth| truth.table().pick(&rows)).transpose()?;
+        let truth = truth.map(|values| drawable(&values, &field));
         let content = |values| Content::from(SurfacePanel { mesh, values });
         let label = label(&field);
         let scale = scale(truth.as_deref().unwrap_or(&predicted));
@@ -72,52 +139,6 @@ fn draw_points(
         }
         let remark = remark(remarks, &domain, &field);
         let figure = Figure { title: format!("{domain}: {}", field.name), subtitle: remark, panels };
-        pictures.push((format!("{domain}_{}.png", file_name(&field.name)), figure.to_png()?));
-    }
-    Ok(())
-}
-
-/// The fields in a plane, predicted for the picture.
-fn draw_plane(
-    place: &Place,
-    body: &EncodedBody,
-    grid: &Grid,
-    outline: Option<&Mesh>,
-    chunk: usize,
-    remarks: &Map<String, Value>,
-    pictures: &mut Vec<(String, Vec<u8>)>,
-) -> Result<()> {
-    let domain = &place.domain.name;
-    let mut fields = vec![Vec::new(); place.domain.fields.len()];
-    for predicted in body.chunks(domain, grid.points.iter().copied(), chunk) {
-        let predicted = predicted?;
-        for (values, field) in fields.iter_mut().zip(&place.domain.fields) {
-            values.extend(predicted.values(&field.name)?);
-        }
-    }
-    let specs = place.fields();
-    let is_velocity =
-        |field: &FieldSpec| field.components == 3 && (field.name.contains("velocity") || field.name == "u");
-    let velocity = specs.iter().position(is_velocity).map_or(&[][..], |at| fields[at].as_slice());
-    for (field, values) in specs.iter().zip(&fields) {
-        let values = drawable(values, field);
-        let content = PlanePanel {
-            plane: grid.plane,
-            size: grid.size,
-            centre: grid.centre,
-            half_extent: grid.half_extent,
-            grid_index: &grid.index,
-            values: &values,
-            velocity,
-            body: outline,
-        };
-        let CutPlane { axis, value } = grid.plane;
-        let extent = place.source.bounds.map(|corner| f64::from(corner[axis]));
-        let value = rounded(f64::from(value), extent[1] - extent[0]);
-        let title = format!("In the plane {} = {value}", ["x", "y", "z"][axis]);
-        let panels = vec![panel(&title, &label(field), scale(&values), content.into())];
-        let figure =
-            Figure { title: format!("{domain}: {}", field.name), subtitle: remark(remarks, domain, field), panels };
         pictures.push((format!("{domain}_{}.png", file_name(&field.name)), figure.to_png()?));
     }
     Ok(())

@@ -1,22 +1,18 @@
-//! All that a run is made of, checked before anything is computed.
+//! All that a prediction is made of, checked before anything is computed.
 
 use std::fs::File;
 use std::io::Read;
-use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::Normalisation;
-use candle_mixed_attention::models::ab_upt::{
-    AbUptConfig, Checkpoint, DomainConfig, EncodedBody, Predictor, PredictorInput,
-};
+use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, Predictor, PredictorInput};
 use serde_json::{Map, Value, json};
 
-use super::domains::{self, Named};
-use super::scan::Source;
-use super::truth::Truth;
+use super::domains;
+use super::pictures::FieldPictures;
 use crate::args::{Arguments, Condition, DomainSlice, ModelArguments, SquareBanksName};
-use crate::output::{Chunk, FieldSpec, Part};
+use crate::job::{Body, Job, Named, Place, Source, Truth};
 use crate::picture::CutPlane;
 
 /// The model, the body and the places.
@@ -28,20 +24,11 @@ pub struct Setup {
     conditions: Vec<(String, Vec<f64>)>,
     geometry: Option<Source>,
     /// Where fields are predicted, in the order of the domains.
-    pub places: Vec<Place>,
+    places: Vec<Place>,
+    /// The planes that places are drawn in; the others are drawn in space.
+    planes: Vec<(String, CutPlane)>,
     /// Points that the anchors of a domain are drawn from instead of its place.
     anchor_points: Vec<(String, Source)>,
-    /// What the description says about fields, by `<domain>_<field>`.
-    pub remarks: Map<String, Value>,
-}
-
-/// Where the fields of one domain are predicted.
-pub struct Place {
-    pub domain: DomainConfig,
-    pub source: Source,
-    pub truth: Option<Truth>,
-    /// The plane to draw its fields in; without one they are drawn in space.
-    pub slice: Option<CutPlane>,
 }
 
 impl Setup {
@@ -67,7 +54,7 @@ impl Setup {
         let points = domains::points(model, &config)?;
         let truths = domains::by_domain("--truth", &model.truth, &config)?;
         let anchors = domains::by_domain("--anchor-points", &model.anchor_points, &config)?;
-        let (mut places, mut anchor_points) = (Vec::new(), Vec::new());
+        let (mut places, mut planes, mut anchor_points) = (Vec::new(), Vec::new(), Vec::new());
         for domain in &config.domains {
             let name = &domain.name;
             ensure!(
@@ -88,26 +75,30 @@ impl Setup {
             for field in truth.iter().flat_map(Truth::missing) {
                 eprintln!("note: --truth {name}: the file has no field '{field}', whose errors stay unknown");
             }
-            let slice = slice_of(name, &source, &model.slice)?;
-            places.push(Place { domain: domain.clone(), source, truth, slice });
+            planes.extend(slice_of(name, &source, &model.slice)?.map(|plane| (name.clone(), plane)));
+            places.push(Place { name: name.clone(), domain: domain.clone(), source, truth });
         }
         ensure!(!places.is_empty(), "nothing to predict: no domain has points");
         check_slices(&model.slice, &places, &config)?;
-        let remarks = model.config.as_deref().map(read_remarks).unwrap_or_default();
-        Ok(Self { checkpoint, config, statistics, conditions, geometry, places, anchor_points, remarks })
+        Ok(Self { checkpoint, config, statistics, conditions, geometry, places, planes, anchor_points })
     }
 
-    /// What will be written: for every place a `.vtp` and a `.safetensors` file.
-    pub fn parts(&self, npz: bool) -> Vec<Part> {
-        let part = |place: &Place| {
-            let (input, fields) = (&place.source.input, place.fields());
-            Part::new(&place.domain.name, input.len(), fields, input.mesh(), npz)
+    /// Loads the network and draws what it reads.
+    pub fn into_job(mut self, arguments: &Arguments) -> Result<Job> {
+        let predictor = self.load(arguments)?;
+        let body = Body::new(predictor, self.draw(arguments)?, []);
+        let identity = self.identity(arguments)?;
+        let pictures = FieldPictures {
+            planes: self.planes,
+            points_across: arguments.model.slice_points.get(),
+            body: self.geometry.as_ref().and_then(|geometry| geometry.input.mesh()).cloned(),
+            remarks: arguments.model.config.as_deref().map(read_remarks).unwrap_or_default(),
         };
-        self.places.iter().map(part).collect()
+        Ok(Job { identity, body, places: self.places, pictures: Box::new(pictures) })
     }
 
-    /// All that the result depends on, so that no run is resumed as another.
-    pub fn identity(&self, arguments: &Arguments) -> Result<Map<String, Value>> {
+    /// All that the result depends on.
+    fn identity(&self, arguments: &Arguments) -> Result<Map<String, Value>> {
         let (model, compute) = (&arguments.model, &arguments.compute);
         let weights = model.weights.as_deref().context("--weights is missing")?;
         let named = |sources: &mut dyn Iterator<Item = (&String, &Source)>| -> Map<String, Value> {
@@ -132,15 +123,14 @@ impl Setup {
         Ok(identity.as_object().cloned().unwrap_or_default())
     }
 
-    /// Loads the network.
-    pub fn load(&self, arguments: &Arguments) -> Result<Predictor> {
+    fn load(&self, arguments: &Arguments) -> Result<Predictor> {
         let (device, dtype) = (arguments.compute.device.open()?, arguments.compute.dtype.0);
         let network = self.checkpoint.load(&self.config, dtype, &device).context("--weights")?;
         Ok(Predictor::new(network, &self.statistics)?)
     }
 
     /// Draws the points of the geometry and the anchors.
-    pub fn draw(&mut self, arguments: &Arguments) -> Result<PredictorInput> {
+    fn draw(&mut self, arguments: &Arguments) -> Result<PredictorInput> {
         let (model, compute) = (&arguments.model, &arguments.compute);
         let mut input = PredictorInput::new();
         for (name, values) in &self.conditions {
@@ -164,31 +154,10 @@ impl Setup {
         Ok(input)
     }
 
-    /// The mesh of the geometry, if it is one.
-    pub fn body(&self) -> Option<&crate::mesh::Mesh> {
-        self.geometry.as_ref().and_then(|geometry| geometry.input.mesh())
-    }
-
     fn anchor_source(&mut self, domain: &str) -> Result<&mut Source> {
         let own = self.anchor_points.iter_mut().find(|(name, _)| name == domain).map(|(_, source)| source);
         let place = self.places.iter_mut().find(|place| place.domain.name == domain).map(|place| &mut place.source);
         own.or(place).with_context(|| format!("domain '{domain}' has no points"))
-    }
-}
-
-impl Place {
-    /// The fields as they are written.
-    pub fn fields(&self) -> Vec<FieldSpec> {
-        self.domain.fields.iter().map(|field| FieldSpec::new(&field.name, field.dim)).collect()
-    }
-
-    /// Positions and fields of some points.
-    pub fn predict(&mut self, body: &EncodedBody, range: Range<u64>) -> Result<Chunk> {
-        let points = self.source.input.read(range.clone())?;
-        let predicted = body.predict_from(&self.domain.name, range.start, points.as_flattened())?;
-        let fields = self.domain.fields.iter().map(|field| predicted.values(&field.name));
-        let fields = fields.collect::<Result<_, _>>()?;
-        Ok(Chunk { points, fields })
     }
 }
 

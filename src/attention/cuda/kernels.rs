@@ -8,7 +8,8 @@ use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::{CudaContext, CudaFunction, DriverError, sys};
 use candle_core::cuda::cudarc::nvrtc::Ptx;
 
-use crate::{AttentionError, Unsupported};
+use crate::error::{AttentionError, Unsupported};
+use crate::lock::lock;
 
 /// A compiled kernel, as `build.rs` embeds it.
 struct Image {
@@ -67,13 +68,9 @@ pub(super) fn load(context: &Arc<CudaContext>, name: &str) -> Result<CudaFunctio
         let device = candle_core::DeviceLocation::Cuda { gpu_id: context.ordinal() };
         AttentionError::from(Unsupported::Device { device, reason: format!("this build has no kernel '{name}'") })
     })?;
-    // A poisoned lock only means that another thread panicked between two complete states of a map.
-    let of_gpu = {
-        let mut of_gpus = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        of_gpus.get_or_insert_default().entry(context.cu_ctx() as usize).or_default().clone()
-    };
+    let of_gpu = lock(&LOADED).get_or_insert_default().entry(context.cu_ctx() as usize).or_default().clone();
     // Held while the driver compiles: a second thread would only compile the same; other GPUs do not wait.
-    let mut loaded = of_gpu.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut loaded = lock(&of_gpu);
     if let Some(function) = loaded.get(image.name) {
         return Ok(function.clone());
     }

@@ -6,11 +6,11 @@ use libtest_mimic::Trial;
 
 use super::folder;
 use super::launch::{self, CallKernels};
-use super::table::recipes;
-use super::table::source::Recipe;
-use super::table::tuning::{Element, Family, Row};
 use crate::emulated_kernels::mutation::{Mutation, Sign, WRONG_NUMBERS};
 use crate::emulated_kernels::{Operands, check};
+use candle_mixed_attention::kernels::metal::recipes;
+use candle_mixed_attention::kernels::metal::source::Recipe;
+use candle_mixed_attention::kernels::metal::tiling::{Element, Family, Tiling};
 use emulator::FindingKind::*;
 use emulator::{Compiler, Kernels, Source, trial};
 
@@ -152,18 +152,18 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
 
 fn is_found(compiler: &Compiler, mutation: &Mutation, head_dim: usize) -> Result<()> {
     let (copy, element) = (mutation.copy(&folder())?, Element::F16);
-    let row = Row::of(Family::Apple7, element, head_dim).context("a row")?;
+    let tiling = Tiling::of(Family::Apple7, element, head_dim).context("a tile")?;
     let compile = |recipe: Recipe| {
         let path = copy.path().join(format!("{}.metal", recipe.function));
         let defines: Vec<&str> = recipe.defines.iter().map(String::as_str).collect();
         Kernels::compile(compiler, Source { path: &path, kernels: &[recipe.function], defines: &defines })
     };
     let kernels = CallKernels {
-        attend: &compile(recipes::mixed_attention(row, element, head_dim))?,
+        attend: &compile(recipes::mixed_attention(tiling, element, head_dim))?,
         rotate: &compile(recipes::rotate_keys(element))?,
         combine: &compile(recipes::combine_split_keys(element))?,
     };
     mutation.is_shown_by(check::<f16>(mutation.case()?, head_dim, Operands::F16, |problem, order| {
-        launch::run(row, kernels, problem, order)
+        launch::run(element, tiling, kernels, problem, order)
     }))
 }

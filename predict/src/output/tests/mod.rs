@@ -16,7 +16,7 @@ use serde_json::{Map, json};
 
 use super::disk::{Disk, LocalDisk};
 use super::lock::LOCK_FILE;
-use super::{Chunk, Existing, FieldSpec, Part, Run, Space, vtp_layout};
+use super::{Chunk, Existing, FieldSpec, Part, Request, Run, Space, vtp_layout};
 use crate::mesh::Mesh;
 
 const SURFACE_POINTS: u64 = 4;
@@ -50,9 +50,14 @@ fn parts() -> Vec<Part> {
     vec![part("surface", SURFACE_POINTS, Some(&square())), part("volume", VOLUME_POINTS, None)]
 }
 
-fn open<D: Disk>(disk: D, folder: &Path, existing: Existing) -> Result<Run<D>> {
+/// The usual run.
+fn request(folder: &Path, existing: Existing) -> Request {
     let inputs = Map::from_iter([("seed".to_string(), json!(7)), ("angle".to_string(), json!(ANGLE))]);
-    Run::open(disk, folder, inputs, CHUNK, parts(), existing)
+    Request { folder: folder.to_path_buf(), inputs, chunk: CHUNK, parts: parts(), existing }
+}
+
+fn open<D: Disk>(disk: D, folder: &Path, existing: Existing) -> Result<Run<D>> {
+    Run::open(disk, request(folder, existing))
 }
 
 /// A whole run; the number of points that it predicted.

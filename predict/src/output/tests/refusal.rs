@@ -66,7 +66,7 @@ fn another_run_is_not_resumed() {
     open(LocalDisk, folder.path(), Existing::Refuse).unwrap();
     let resume = |seed: u64, chunk: u64, parts: Vec<Part>| {
         let inputs = Map::from_iter([("seed".to_string(), json!(seed)), ("angle".to_string(), json!(ANGLE))]);
-        message(Run::open(LocalDisk, folder.path(), inputs, chunk, parts, Existing::Resume))
+        message(Run::open(LocalDisk, Request { inputs, chunk, parts, ..request(folder.path(), Existing::Resume) }))
     };
     assert_eq!(resume(8, CHUNK, parts()), "--resume: seed was 7 when the run began and is 8 now");
     assert_eq!(resume(7, 5, parts()), "--resume: --chunk was 3 when the run began and is 5 now");
@@ -104,7 +104,10 @@ fn what_an_overwritten_run_left_goes_when_the_new_one_is_complete() {
     first.conclude(["metrics.json".to_string(), "surface.png".to_string()]).unwrap();
 
     let surface = || vec![parts().remove(0)];
-    let open = |existing| Run::open(LocalDisk, folder.path(), Map::new(), CHUNK, surface(), existing).unwrap();
+    let open = |existing| {
+        let usual = request(folder.path(), existing);
+        Run::open(LocalDisk, Request { inputs: Map::new(), parts: surface(), ..usual }).unwrap()
+    };
     drop(open(Existing::Overwrite));
     assert!(files(folder.path()).contains_key("volume.vtp"), "the new run is not complete");
     let mut second = open(Existing::Resume);
@@ -141,8 +144,7 @@ fn a_disk_that_is_too_small_is_found_out_before_anything_is_written() {
 
 /// What a run would find, without changing anything.
 fn rehearse(disk: &impl Disk, folder: &Path, existing: Existing) -> Result<Space> {
-    let inputs = Map::from_iter([("seed".to_string(), json!(7)), ("angle".to_string(), json!(ANGLE))]);
-    Run::rehearse(disk, folder, inputs, CHUNK, parts(), existing)
+    Run::rehearse(disk, request(folder, existing))
 }
 
 #[test]
@@ -179,12 +181,15 @@ fn written_chunks_need_no_space_again() {
     let part = || vec![Part::new("volume", points, fields(), None, false)];
     let folder = tempfile::tempdir().unwrap();
     let disk = |free| SmallDisk { free };
-    let open = |free, existing| Run::open(disk(free), folder.path(), Map::new(), points / 4, part(), existing);
+    let whole = |existing| {
+        let (folder, inputs) = (folder.path().to_path_buf(), Map::new());
+        Request { folder, inputs, chunk: points / 4, parts: part(), existing }
+    };
+    let open = |free, existing| Run::open(disk(free), whole(existing));
     let mut run = open(u64::MAX / 2, Existing::Refuse).unwrap();
     let mut last = u64::MAX;
     let mut needed = || {
-        let inputs = Map::new();
-        let space = Run::rehearse(&disk(u64::MAX / 2), folder.path(), inputs, points / 4, part(), Existing::Resume);
+        let space = Run::rehearse(&disk(u64::MAX / 2), whole(Existing::Resume));
         let needed = space.unwrap().needed;
         assert!(needed < last || !cfg!(unix), "{needed} are needed after {last}");
         last = needed;
@@ -246,7 +251,8 @@ fn two_arrays_of_one_name_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut parts = parts();
         parts[0].fields[0].name = name.to_string();
-        let refusal = message(Run::open(LocalDisk, folder.path(), Map::new(), CHUNK, parts, Existing::Refuse));
+        let usual = request(folder.path(), Existing::Refuse);
+        let refusal = message(Run::open(LocalDisk, Request { parts, ..usual }));
         assert!(refusal.contains(expected), "{refusal}");
     }
 }

@@ -1,18 +1,18 @@
 //! The kernels of a call: which file, macros and function constants each one is compiled from.
 
 use super::source::Recipe;
-use super::tuning::{Element, Row};
+use super::tiling::{Element, Tiling};
 
-/// The attention kernel for a head_dim, with the tile of a row.
-pub fn mixed_attention(row: &Row, element: Element, head_dim: usize) -> Recipe {
+/// The attention kernel for a head_dim, with a tile.
+pub fn mixed_attention(tiling: &Tiling, element: Element, head_dim: usize) -> Recipe {
     let defines = vec![
         format!("TILE_ELEMENT={}", element.policy()),
         format!("TILE_HEAD_DIM={head_dim}"),
-        format!("TILE_ROW_TILES={}", row.row_tiles),
-        format!("TILE_SIMDGROUPS={}", row.simdgroups),
-        format!("TILE_KEYS={}", row.keys),
-        format!("TILE_STAGES={}", row.stages),
-        format!("TILE_THREADGROUP_BYTES={}", row.threadgroup_bytes(head_dim)),
+        format!("TILE_ROW_TILES={}", tiling.row_tiles),
+        format!("TILE_SIMDGROUPS={}", tiling.simdgroups),
+        format!("TILE_KEYS={}", tiling.keys),
+        format!("TILE_STAGES={}", tiling.stages),
+        format!("TILE_THREADGROUP_BYTES={}", tiling.threadgroup_bytes(head_dim)),
     ];
     Recipe { function: "mixed_attention", defines }
 }
@@ -25,6 +25,11 @@ pub fn rotate_keys(element: Element) -> Recipe {
 /// The kernel that combines the parts of split tiles.
 pub fn combine_split_keys(element: Element) -> Recipe {
     Recipe { function: "combine_split_keys", defines: vec![format!("TILE_ELEMENT={}", element.policy())] }
+}
+
+/// The kernel of sines and cosines.
+pub fn sin_cos() -> Recipe {
+    Recipe { function: "sin_cos", defines: Vec::new() }
 }
 
 /// Function constants of `mixed_attention`, by index: what is uniform over a launch.
@@ -42,7 +47,6 @@ pub struct Uniform {
 
 impl Uniform {
     /// A launch with everything.
-    #[allow(dead_code, reason = "tests without a GPU look at the rest")]
     pub const EVERYTHING: Self = Self { rotation: true, cache: true, partial_steps: true, split_keys: true };
 
     /// The constants in the order of their indices.

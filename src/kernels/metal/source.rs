@@ -11,13 +11,13 @@ pub struct Recipe {
 
 /// The files of `kernels/metal/`.
 const FILES: [(&str, &str); 7] = [
-    ("arguments.h", include_str!("../../kernels/metal/arguments.h")),
-    ("elements.h", include_str!("../../kernels/metal/elements.h")),
-    ("rotation.h", include_str!("../../kernels/metal/rotation.h")),
-    ("mixed_attention.metal", include_str!("../../kernels/metal/mixed_attention.metal")),
-    ("rotate_keys.metal", include_str!("../../kernels/metal/rotate_keys.metal")),
-    ("combine_split_keys.metal", include_str!("../../kernels/metal/combine_split_keys.metal")),
-    ("waves.metal", include_str!("../../kernels/metal/waves.metal")),
+    ("arguments.h", include_str!("../../../kernels/metal/arguments.h")),
+    ("elements.h", include_str!("../../../kernels/metal/elements.h")),
+    ("rotation.h", include_str!("../../../kernels/metal/rotation.h")),
+    ("mixed_attention.metal", include_str!("../../../kernels/metal/mixed_attention.metal")),
+    ("rotate_keys.metal", include_str!("../../../kernels/metal/rotate_keys.metal")),
+    ("combine_split_keys.metal", include_str!("../../../kernels/metal/combine_split_keys.metal")),
+    ("sin_cos.metal", include_str!("../../../kernels/metal/sin_cos.metal")),
 ];
 
 /// The text of a kernel: its macros, then its file with what it includes.

@@ -2,7 +2,7 @@
 
 use candle_core::{Layout, Result};
 
-use crate::AttentionError;
+use crate::error::AttentionError;
 
 /// Copies and loads of the kernels move this many bytes, from addresses that are multiples of it.
 const ACCESS_BYTES: usize = 16;
@@ -19,7 +19,7 @@ pub fn is_readable(layout: &Layout, element_bytes: usize) -> bool {
 
 /// A tensor `[batch, heads, tokens, head_dim]` in its storage.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows {
+pub struct TensorRows {
     /// Bytes in front of its first element.
     pub offset: usize,
     /// Elements between batch rows; 0 if one row serves the whole batch.
@@ -30,7 +30,7 @@ pub struct Rows {
     pub token: i64,
 }
 
-impl Rows {
+impl TensorRows {
     /// The rows of a tensor. With `broadcast`, its one batch row serves every row.
     ///
     /// # Errors
@@ -91,9 +91,9 @@ mod tests {
     fn views_of_a_fused_projection_are_read_in_place() -> Result<()> {
         let fused = Tensor::zeros((2, 7, 3, 4, 16), DType::F32, &Device::Cpu)?;
         let keys = fused.narrow(2, 1, 1)?.squeeze(2)?.transpose(1, 2)?;
-        let rows = Rows::of(keys.layout(), 4, false)?;
+        let rows = TensorRows::of(keys.layout(), 4, false)?;
         assert_eq!((rows.offset, rows.batch, rows.head, rows.token), (64 * 4, 7 * 192, 16, 192));
-        assert_eq!(Rows::of(keys.layout(), 4, true)?.batch, 0);
+        assert_eq!(TensorRows::of(keys.layout(), 4, true)?.batch, 0);
         Ok(())
     }
 
@@ -101,9 +101,9 @@ mod tests {
     fn rows_off_16_bytes_or_with_gaps_between_channels_are_refused() -> Result<()> {
         let tensor = Tensor::zeros((1, 2, 5, 24), DType::F32, &Device::Cpu)?;
         assert!(is_readable(tensor.layout(), 4));
-        assert!(Rows::of(tensor.transpose(2, 3)?.layout(), 4, false).is_err());
-        assert!(Rows::of(tensor.narrow(3, 1, 16)?.layout(), 4, false).is_err());
-        assert!(Rows::of(tensor.narrow(3, 4, 16)?.layout(), 4, false).is_ok());
+        assert!(TensorRows::of(tensor.transpose(2, 3)?.layout(), 4, false).is_err());
+        assert!(TensorRows::of(tensor.narrow(3, 1, 16)?.layout(), 4, false).is_err());
+        assert!(TensorRows::of(tensor.narrow(3, 4, 16)?.layout(), 4, false).is_ok());
         // 12-byte rows; a single one may be of any length.
         let odd = Tensor::zeros((1, 1, 5, 6), DType::F16, &Device::Cpu)?;
         assert!(!is_readable(odd.layout(), 2) && is_readable(odd.narrow(2, 0, 1)?.layout(), 2));

@@ -88,8 +88,3 @@ pub struct RotationArguments {
     pub padding: u32,
 }
 const _: () = assert!(size_of::<RotationArguments>() == 88);
-
-/// Numbers of floats in a slot of the partial results: `head_dim` sums, a maximum and a sum per query.
-pub const fn slot_floats(tile_queries: usize, head_dim: usize) -> usize {
-    tile_queries * (head_dim + 2)
-}

@@ -40,9 +40,9 @@ impl Element {
     }
 }
 
-/// The tile of a kernel in `kernels/cuda/attention_sm80.cuh`.
+/// The tile of a kernel in `kernels/cuda/attention_sm80.cuh`: a row of [`SM80_TILINGS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sm80Row {
+pub struct Sm80Tiling {
     /// Bytes of an element.
     pub element_bytes: usize,
     /// Channels of a head, after padding.
@@ -61,43 +61,43 @@ pub struct Sm80Row {
     pub blocks_per_sm: usize,
 }
 
-const fn row(
+const fn sm80(
     element_bytes: usize,
     head_dim: usize,
     (row_tiles, warps): (usize, usize),
     (keys, stages): (usize, usize),
     resident_queries: bool,
     blocks_per_sm: usize,
-) -> Sm80Row {
-    Sm80Row { element_bytes, head_dim, row_tiles, warps, keys, stages, resident_queries, blocks_per_sm }
+) -> Sm80Tiling {
+    Sm80Tiling { element_bytes, head_dim, row_tiles, warps, keys, stages, resident_queries, blocks_per_sm }
 }
 
-/// Rows for every GPU since compute capability 8.0, ascending in head_dim.
-pub const SM80_ROWS: [Sm80Row; 12] = [
-    row(2, 32, (2, 4), (64, 3), true, 2),
-    row(2, 64, (2, 4), (64, 2), true, 2),
-    row(2, 96, (2, 4), (48, 2), false, 1),
-    row(2, 128, (2, 4), (48, 2), false, 1),
-    row(2, 192, (1, 4), (32, 2), false, 1),
-    row(2, 256, (1, 4), (32, 2), false, 1),
-    row(4, 32, (2, 4), (32, 2), false, 2),
-    row(4, 64, (2, 4), (32, 2), false, 1),
-    row(4, 96, (2, 4), (32, 2), false, 1),
-    row(4, 128, (1, 4), (32, 2), false, 1),
-    row(4, 192, (1, 4), (16, 2), false, 1),
-    row(4, 256, (1, 2), (16, 2), false, 1),
+/// Tiles for every GPU since compute capability 8.0, ascending in head_dim.
+pub const SM80_TILINGS: [Sm80Tiling; 12] = [
+    sm80(2, 32, (2, 4), (64, 3), true, 2),
+    sm80(2, 64, (2, 4), (64, 2), true, 2),
+    sm80(2, 96, (2, 4), (48, 2), false, 1),
+    sm80(2, 128, (2, 4), (48, 2), false, 1),
+    sm80(2, 192, (1, 4), (32, 2), false, 1),
+    sm80(2, 256, (1, 4), (32, 2), false, 1),
+    sm80(4, 32, (2, 4), (32, 2), false, 2),
+    sm80(4, 64, (2, 4), (32, 2), false, 1),
+    sm80(4, 96, (2, 4), (32, 2), false, 1),
+    sm80(4, 128, (1, 4), (32, 2), false, 1),
+    sm80(4, 192, (1, 4), (16, 2), false, 1),
+    sm80(4, 256, (1, 2), (16, 2), false, 1),
 ];
 
-/// Largest head_dim of any row.
+/// Largest head_dim of any tile.
 pub const MAX_HEAD_DIM: usize = 256;
 
 /// Threads of a block of `rotate_keys.cu`.
 pub const ROTATE_THREADS: usize = 256;
 
-impl Sm80Row {
-    /// The row for a head_dim: the narrowest that holds it.
+impl Sm80Tiling {
+    /// The tile for a head_dim: the narrowest that holds it.
     pub fn of(element: Element, head_dim: usize) -> Option<&'static Self> {
-        SM80_ROWS.iter().find(|row| row.element_bytes == element.bytes() && row.head_dim >= head_dim)
+        SM80_TILINGS.iter().find(|tiling| tiling.element_bytes == element.bytes() && tiling.head_dim >= head_dim)
     }
 
     /// Queries of a work item.
@@ -122,9 +122,9 @@ impl Sm80Row {
     }
 }
 
-/// The tile of a kernel in `kernels/cuda/attention_sm90.cuh`, for f16 and bf16.
+/// The tile of a kernel in `kernels/cuda/attention_sm90.cuh`, for f16 and bf16: a row of [`SM90_TILINGS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sm90Row {
+pub struct Sm90Tiling {
     /// Channels of a head, after padding; 64 or 128.
     pub head_dim: usize,
     /// Consumer warpgroups of 64 queries.
@@ -141,14 +141,14 @@ pub struct Sm90Row {
     pub take_turns: bool,
 }
 
-/// Rows for compute capability 9.0, ascending in head_dim. Registers of all warpgroups add up to what a block of that
+/// Tiles for compute capability 9.0, ascending in head_dim. Registers of all warpgroups add up to what a block of that
 /// size starts with.
 ///
 /// At head_dim 64 a step of the block takes the tensor cores 1536 clocks, its exponentials 1584 on the special-function
 /// unit alone, and its instructions 1110 clocks of each scheduler. One polynomial of 8 makes that 1536, 1392 and 1281; two
 /// would make 1500 of the last. This is arithmetic on the machine code, not a measurement.
-pub const SM90_ROWS: [Sm90Row; 2] = [
-    Sm90Row {
+pub const SM90_TILINGS: [Sm90Tiling; 2] = [
+    Sm90Tiling {
         head_dim: 64,
         consumers: 3,
         stages: 4,
@@ -157,7 +157,7 @@ pub const SM90_ROWS: [Sm90Row; 2] = [
         polynomial: 1,
         take_turns: false,
     },
-    Sm90Row {
+    Sm90Tiling {
         head_dim: 128,
         consumers: 2,
         stages: 3,
@@ -171,17 +171,17 @@ pub const SM90_ROWS: [Sm90Row; 2] = [
 /// Up to this head_dim the kernel for every GPU wastes less: the Hopper one would compute on 64 channels.
 const NARROW_HEAD_DIM: usize = 32;
 
-impl Sm90Row {
+impl Sm90Tiling {
     /// Keys of a step.
     pub const KEYS: usize = 128;
 
     /// Channels that lie side by side in shared memory.
     pub const SLAB_CHANNELS: usize = 64;
 
-    /// The row for a head_dim.
+    /// The tile for a head_dim.
     pub fn of(element: Element, head_dim: usize) -> Option<&'static Self> {
-        let fits = |row: &&Self| element.bytes() == 2 && head_dim > NARROW_HEAD_DIM && row.head_dim >= head_dim;
-        SM90_ROWS.iter().find(fits)
+        let fits = |tiling: &&Self| element.bytes() == 2 && head_dim > NARROW_HEAD_DIM && tiling.head_dim >= head_dim;
+        SM90_TILINGS.iter().find(fits)
     }
 
     /// Queries of a work item.
@@ -207,70 +207,75 @@ impl Sm90Row {
     }
 }
 
-/// A row of either table.
+/// The tile of an attention kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Row {
+pub enum Tiling {
     /// For every GPU.
-    Sm80(&'static Sm80Row),
+    Sm80(&'static Sm80Tiling),
     /// For Hopper.
-    Sm90(&'static Sm90Row),
+    Sm90(&'static Sm90Tiling),
 }
 
-impl Row {
-    /// The row for a GPU of this compute capability; `bulk_copies` says whether its copy engine, if it has one, can read
+impl Tiling {
+    /// The tile for a GPU of this compute capability; `bulk_copies` says whether its copy engine, if it has one, can read
     /// the keys and values.
     pub fn of(capability: (i32, i32), element: Element, head_dim: usize, bulk_copies: bool) -> Option<Self> {
         // Code for `sm_90a` runs on 9.0 and on nothing later.
-        let hopper = if capability == (9, 0) && bulk_copies { Sm90Row::of(element, head_dim) } else { None };
-        hopper.map(Self::Sm90).or_else(|| Sm80Row::of(element, head_dim).map(Self::Sm80))
+        let hopper = if capability == (9, 0) && bulk_copies { Sm90Tiling::of(element, head_dim) } else { None };
+        hopper.map(Self::Sm90).or_else(|| Sm80Tiling::of(element, head_dim).map(Self::Sm80))
     }
 
     /// Queries of a work item.
     pub const fn queries(self) -> usize {
         match self {
-            Self::Sm80(row) => row.queries(),
-            Self::Sm90(row) => row.queries(),
+            Self::Sm80(tiling) => tiling.queries(),
+            Self::Sm90(tiling) => tiling.queries(),
         }
     }
 
     /// Keys of a step.
     pub const fn keys(self) -> usize {
         match self {
-            Self::Sm80(row) => row.keys,
-            Self::Sm90(_) => Sm90Row::KEYS,
+            Self::Sm80(tiling) => tiling.keys,
+            Self::Sm90(_) => Sm90Tiling::KEYS,
         }
     }
 
     /// Channels of a head, after padding.
     pub const fn head_dim(self) -> usize {
         match self {
-            Self::Sm80(row) => row.head_dim,
-            Self::Sm90(row) => row.head_dim,
+            Self::Sm80(tiling) => tiling.head_dim,
+            Self::Sm90(tiling) => tiling.head_dim,
         }
     }
 
     /// Threads of a block.
     pub const fn threads(self) -> usize {
         match self {
-            Self::Sm80(row) => row.threads(),
-            Self::Sm90(row) => row.threads(),
+            Self::Sm80(tiling) => tiling.threads(),
+            Self::Sm90(tiling) => tiling.threads(),
         }
     }
 
     /// Shared memory of a block.
     pub const fn shared_bytes(self) -> usize {
         match self {
-            Self::Sm80(row) => row.shared_bytes(),
-            Self::Sm90(row) => row.shared_bytes(),
+            Self::Sm80(tiling) => tiling.shared_bytes(),
+            Self::Sm90(tiling) => tiling.shared_bytes(),
         }
     }
 
     /// Blocks that share a multiprocessor.
     pub const fn blocks_per_sm(self) -> usize {
         match self {
-            Self::Sm80(row) => row.blocks_per_sm,
+            Self::Sm80(tiling) => tiling.blocks_per_sm,
             Self::Sm90(_) => 1,
         }
+    }
+
+    /// Work items that run at a time.
+    pub const fn workers(self, multiprocessors: usize) -> usize {
+        multiprocessors * self.blocks_per_sm()
     }
 
     /// Blocks of a launch of so many work items: one each, or as many as run at a time.
@@ -284,8 +289,8 @@ impl Row {
     /// Name of the kernel for an element type.
     pub fn kernel_name(self, element: Element) -> String {
         match self {
-            Self::Sm80(row) => row.kernel_name(element),
-            Self::Sm90(row) => row.kernel_name(element),
+            Self::Sm80(tiling) => tiling.kernel_name(element),
+            Self::Sm90(tiling) => tiling.kernel_name(element),
         }
     }
 }

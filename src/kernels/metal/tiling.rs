@@ -12,8 +12,8 @@ const MAX_THREADGROUP_BYTES: usize = 32 << 10;
 
 const _: () = {
     let mut i = 0;
-    while i < ROWS.len() {
-        assert!(ROWS[i].threadgroup_bytes(ROWS[i].head_dim) <= MAX_THREADGROUP_BYTES, "a tile is too large");
+    while i < TILINGS.len() {
+        assert!(TILINGS[i].threadgroup_bytes(TILINGS[i].head_dim) <= MAX_THREADGROUP_BYTES, "a tile is too large");
         i += 1;
     }
 };
@@ -79,7 +79,7 @@ pub enum Family {
 
 /// The tile of a `mixed_attention` kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
+pub struct Tiling {
     /// The first family that it is for.
     pub family: Family,
     /// Bytes of an element in memory and as an operand.
@@ -96,36 +96,36 @@ pub struct Row {
     pub stages: usize,
 }
 
-const fn row(
+const fn tiling(
     family: Family,
     element_bytes: (usize, usize),
     head_dim: usize,
     row_tiles: usize,
     (keys, stages): (usize, usize),
-) -> Row {
-    Row { family, element_bytes, head_dim, row_tiles, simdgroups: 4, keys, stages }
+) -> Tiling {
+    Tiling { family, element_bytes, head_dim, row_tiles, simdgroups: 4, keys, stages }
 }
 
-/// All rows, ascending in head_dim. A row serves its family and later ones.
-pub const ROWS: [Row; 12] = [
-    row(Family::Apple7, (2, 2), 64, 2, (32, 2)),
-    row(Family::Apple9, (2, 2), 128, 2, (16, 2)),
-    row(Family::Apple7, (2, 2), 192, 1, (16, 2)),
-    row(Family::Apple7, (2, 2), 256, 1, (16, 1)),
-    row(Family::Apple7, (2, 4), 64, 2, (32, 2)),
-    row(Family::Apple7, (2, 4), 192, 1, (16, 2)),
-    row(Family::Apple7, (2, 4), 256, 1, (16, 1)),
-    row(Family::Apple7, (4, 4), 32, 2, (32, 2)),
-    row(Family::Apple7, (4, 4), 64, 2, (16, 2)),
-    row(Family::Apple7, (4, 4), 96, 1, (16, 2)),
-    row(Family::Apple7, (4, 4), 192, 1, (16, 1)),
-    row(Family::Apple7, (4, 4), 256, 1, (8, 1)),
+/// All tiles, ascending in head_dim. One serves its family and later ones.
+pub const TILINGS: [Tiling; 12] = [
+    tiling(Family::Apple7, (2, 2), 64, 2, (32, 2)),
+    tiling(Family::Apple9, (2, 2), 128, 2, (16, 2)),
+    tiling(Family::Apple7, (2, 2), 192, 1, (16, 2)),
+    tiling(Family::Apple7, (2, 2), 256, 1, (16, 1)),
+    tiling(Family::Apple7, (2, 4), 64, 2, (32, 2)),
+    tiling(Family::Apple7, (2, 4), 192, 1, (16, 2)),
+    tiling(Family::Apple7, (2, 4), 256, 1, (16, 1)),
+    tiling(Family::Apple7, (4, 4), 32, 2, (32, 2)),
+    tiling(Family::Apple7, (4, 4), 64, 2, (16, 2)),
+    tiling(Family::Apple7, (4, 4), 96, 1, (16, 2)),
+    tiling(Family::Apple7, (4, 4), 192, 1, (16, 1)),
+    tiling(Family::Apple7, (4, 4), 256, 1, (8, 1)),
 ];
 
-impl Row {
-    /// The row for a head_dim on a family.
+impl Tiling {
+    /// The tile for a head_dim on a family.
     pub fn of(family: Family, element: Element, head_dim: usize) -> Option<&'static Self> {
-        ROWS.iter().find(|row| row.serves(family, element) && row.head_dim >= head_dim)
+        TILINGS.iter().find(|tiling| tiling.serves(family, element) && tiling.head_dim >= head_dim)
     }
 
     /// Whether it is for this element type, on this family.

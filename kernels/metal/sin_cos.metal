@@ -10,7 +10,7 @@ using namespace metal;
 
 constant bool is_cosine [[function_constant(0)]];
 
-kernel void waves(const device float* angles [[buffer(0)]],
+kernel void sin_cos(const device float* angles [[buffer(0)]],
                   device float* values [[buffer(1)]],
                   constant ulong& count [[buffer(2)]],
                   uint group [[threadgroup_position_in_grid]],

@@ -4,15 +4,15 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
 use super::compile;
-use super::table::waves;
 use crate::emulated_kernels::numbers::worst_error;
+use candle_mixed_attention::kernels::metal::recipes;
 use emulator::{Compiler, Kernels, Launch, MetalArguments, compiled, trial};
 
 const THREADS: usize = 64;
 
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
-    let kernels = compile(compiler, waves());
-    vec![trial("metal_waves", compiler, move || check(compiled(kernels)?))]
+    let kernels = compile(compiler, recipes::sin_cos());
+    vec![trial("metal_sin_cos", compiler, move || check(compiled(kernels)?))]
 }
 
 /// Right at every angle, and nothing is written past the end of the last threadgroup.
@@ -27,7 +27,7 @@ fn check(kernels: &Kernels) -> Result<()> {
         arguments.constants[0] = is_cosine.into();
         let grid = [angles.len().div_ceil(THREADS) as u32, 1, 1];
         let launch = Launch { grid, block: [THREADS as u32, 1, 1], shared_bytes: 0, order: 5 };
-        device.launch("waves", launch, &arguments)?;
+        device.launch("sin_cos", launch, &arguments)?;
         let expected = |&angle: &f32| if is_cosine { f64::from(angle).cos() } else { f64::from(angle).sin() };
         let expected: Vec<f64> = angles.iter().map(expected).collect();
         let got: Vec<f64> = output.read().into_iter().map(f64::from).collect();

@@ -5,8 +5,14 @@ use candle_mixed_attention::models::PositionStatistics;
 use crc32fast::Hasher;
 use serde_json::{Value, json};
 
-use super::domains::Named;
 use crate::input::Input;
+
+/// A file, and the option that named it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    pub option: String,
+    pub file: String,
+}
 
 /// A file of points that are all finite and inside the box of the statistics.
 pub struct Source {
@@ -20,12 +26,16 @@ impl Source {
     /// Opens a file and reads all of its points.
     pub fn open(named: &Named, statistics: &PositionStatistics, chunk: u64) -> Result<Self> {
         let Named { option, file } = named;
-        let mut input = Input::open(file).context(option.clone())?;
+        Self::scan(option, Input::open(file).context(option.clone())?, statistics, chunk)
+    }
+
+    /// Reads all points of an input; `option` is what errors call it.
+    pub fn scan(option: &str, mut input: Input, statistics: &PositionStatistics, chunk: u64) -> Result<Self> {
         let (mut hasher, mut start) = (Hasher::new(), 0);
         let mut bounds = [[f32::INFINITY; 3], [f32::NEG_INFINITY; 3]];
         while start < input.len() {
             let end = input.len().min(start + chunk);
-            let points = input.read(start..end).context(option.clone())?;
+            let points = input.read(start..end).with_context(|| option.to_string())?;
             let in_box = statistics.normalise(option, points.as_flattened());
             in_box.map_err(|error| error.counted_from(start))?;
             hasher.update(bytemuck::cast_slice(&points));

@@ -8,7 +8,7 @@ use std::mem::offset_of;
 use bytemuck::{Pod, Zeroable};
 
 /// A tensor `[batch, heads, tokens, head_dim]` whose channels are adjacent. Rows start at multiples of 16 bytes.
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct RowView {
     /// Address of channel 0 of token 0 of head 0 of batch row 0.
@@ -23,7 +23,7 @@ pub struct RowView {
 const _: () = assert!(size_of::<RowView>() == 32 && offset_of!(RowView, token_stride) == 24);
 
 /// The keys and values of one source: the input tokens, or the cache.
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct KeyValueViews {
     /// Keys, after rotation.
@@ -34,7 +34,7 @@ pub struct KeyValueViews {
 const _: () = assert!(size_of::<KeyValueViews>() == 64);
 
 /// RoPE angles `[batch or 1, tokens, head_dim / 2]` of (cos, sin) pairs in f32.
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct RotationTable {
     /// Address of the first pair; 0: nothing is rotated.
@@ -83,19 +83,28 @@ const _: () = assert!(size_of::<AttentionArguments>() == 272);
 const _: () = assert!(offset_of!(AttentionArguments, output) == 160 && offset_of!(AttentionArguments, items) == 216);
 const _: () = assert!(offset_of!(AttentionArguments, item_count) == 256);
 
-/// One launch of a kernel for Hopper; `Map` is the tensor map of the driver, 128 bytes.
-#[derive(Debug, Clone, Copy)]
+/// A tensor map as the driver encodes it; all zeros where there are no rows.
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub struct TensorMap {
+    /// What only the hardware reads.
+    pub opaque: [u64; 16],
+}
+const _: () = assert!(size_of::<TensorMap>() == 128);
+
+/// One launch of a kernel for Hopper.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(128))]
-pub struct Sm90Arguments<Map> {
+pub struct Sm90Arguments {
     /// Keys and values of the input, keys and values of the cache: boxes of 64 channels × 128 tokens.
-    pub maps: [Map; 4],
+    pub maps: [TensorMap; 4],
     /// The rest.
     pub attention: AttentionArguments,
     /// Fills the struct up to its alignment.
     pub padding: [u64; 14],
 }
-const _: () = assert!(size_of::<Sm90Arguments<[u64; 16]>>() == 896);
-const _: () = assert!(offset_of!(Sm90Arguments<[u64; 16]>, attention) == 512);
+const _: () = assert!(size_of::<Sm90Arguments>() == 896);
+const _: () = assert!(offset_of!(Sm90Arguments, attention) == 512);
 
 /// One launch of the kernel that rotates keys.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]

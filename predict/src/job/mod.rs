@@ -1,0 +1,118 @@
+//! A prediction, whoever asked for it: from inputs that were checked to the report.
+//!
+//! ```text
+//! demo ──────┐
+//!            ├→ Job: body, places → parts → rehearsal → Run: part after part → report: errors, pictures, .npz
+//! own files ─┘
+//! ```
+
+mod model;
+mod place;
+mod report;
+mod source;
+mod truth;
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Map, Value};
+
+#[cfg(test)]
+pub use model::Encoded;
+pub use model::{Body, FlowModel};
+pub use place::Place;
+pub use source::{Named, Source};
+pub use truth::{Exact, Truth};
+
+use crate::metrics::Metrics;
+use crate::output::{Existing, LocalDisk, Part, Request, Run};
+use crate::plan;
+use crate::progress::Progress;
+
+/// Inputs that were checked.
+pub struct Job {
+    /// All that the result depends on, so that no run is resumed as another.
+    pub identity: Map<String, Value>,
+    /// What is predicted: a network and a body in a flow.
+    pub body: Body,
+    /// Where it is predicted, each a part of the result.
+    pub places: Vec<Place>,
+    /// How the results are drawn.
+    pub pictures: Box<dyn Pictures>,
+}
+
+/// What to do with the results.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// Where they go.
+    pub folder: &'a Path,
+    /// What to do with earlier ones.
+    pub existing: Existing,
+    /// Points predicted at once.
+    pub chunk: u64,
+    /// Whether to write `.npz` files too.
+    pub npz: bool,
+    /// Whether to stop before anything is computed.
+    pub dry_run: bool,
+}
+
+/// Draws finished results.
+pub trait Pictures {
+    /// Names and contents of the files. A picture may ask the model for more points.
+    fn draw(
+        &self,
+        places: &mut [Place],
+        model: &mut dyn FlowModel,
+        settings: &Settings,
+        metrics: &Metrics,
+    ) -> Result<Vec<(String, Vec<u8>)>>;
+}
+
+impl Job {
+    /// Predicts, writes all files and prints the errors.
+    pub fn run(&mut self, settings: &Settings) -> Result<()> {
+        let space = Run::rehearse(&LocalDisk, self.request(settings))?;
+        if settings.dry_run {
+            plan::print(&self.parts(settings.npz), space);
+            return Ok(());
+        }
+        // A body that cannot be encoded leaves the folder as it is.
+        let mut model = self.body.encode()?;
+        for (field, error) in self.run_with(&mut model, settings)? {
+            println!("{field:18} {error}");
+        }
+        println!("results in {}", settings.folder.display());
+        Ok(())
+    }
+
+    /// As [`run`](Self::run) with another model; returns the errors where the truth is known.
+    pub fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Metrics> {
+        let points = self.places.iter().map(|place| place.source.input.len()).sum();
+        let mut run = Run::open(LocalDisk, self.request(settings))?;
+        let progress = Progress::new(points, run.done());
+        for place in &mut self.places {
+            progress.begin(&place.name);
+            let name = place.name.clone();
+            run.write_part(&name, &mut |range| place.predict(model, range), &mut |points| progress.add(points))?;
+        }
+        progress.finish();
+        run.finish()?;
+        let (metrics, made) = self.report(model, settings)?;
+        run.conclude(made)?;
+        Ok(metrics)
+    }
+
+    fn parts(&self, npz: bool) -> Vec<Part> {
+        self.places.iter().map(|place| place.part(self.body.draws(), npz)).collect()
+    }
+
+    fn request(&self, settings: &Settings) -> Request {
+        Request {
+            folder: settings.folder.to_path_buf(),
+            inputs: self.identity.clone(),
+            chunk: settings.chunk,
+            parts: self.parts(settings.npz),
+            existing: settings.existing,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What predicts.
+
+use anyhow::Result;
+use candle_mixed_attention::models::ab_upt::{EncodedBody, Predictor, PredictorInput};
+
+/// Something that knows the fields of domains at any point.
+pub trait FlowModel {
+    /// The fields of a domain at some points, in the order of the domain and in physical units. `first` is the index of
+    /// the first of the points in a longer list, for errors.
+    fn predict(&mut self, domain: &str, first: u64, points: &[[f32; 3]]) -> Result<Vec<Vec<f32>>>;
+}
+
+/// A network, and what it reads of a body.
+pub struct Body {
+    predictor: Predictor,
+    /// The same body with one or more draws of anchors.
+    inputs: Vec<PredictorInput>,
+}
+
+impl Body {
+    /// A body with at least one draw of anchors.
+    pub fn new(predictor: Predictor, first: PredictorInput, others: impl IntoIterator<Item = PredictorInput>) -> Self {
+        Self { predictor, inputs: std::iter::once(first).chain(others).collect() }
+    }
+
+    /// How often anchors were drawn.
+    pub fn draws(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Lets the network read the body.
+    pub fn encode(&self) -> Result<Encoded> {
+        let bodies = self.inputs.iter().map(|input| self.predictor.encode(input)).collect::<Result<_, _>>()?;
+        Ok(Encoded { bodies })
+    }
+}
+
+/// A body that the network has read, once for each draw of anchors.
+pub struct Encoded {
+    bodies: Vec<EncodedBody>,
+}
+
+impl FlowModel for Encoded {
+    /// With several draws of anchors: the mean over them, then the standard deviation of each field.
+    fn predict(&mut self, domain: &str, first: u64, points: &[[f32; 3]]) -> Result<Vec<Vec<f32>>> {
+        let mut draws = Vec::with_capacity(self.bodies.len());
+        for body in &self.bodies {
+            let predicted = body.predict_from(domain, first, points.as_flattened())?;
+            let names: Vec<_> = predicted.iter().map(|(name, _)| name.to_string()).collect();
+            draws.push(names.iter().map(|name| predicted.values(name)).collect::<Result<Vec<_>, _>>()?);
+        }
+        if draws.len() == 1 {
+            return Ok(draws.swap_remove(0));
+        }
+        let fields = draws[0].len();
+        let (means, spreads): (Vec<_>, Vec<_>) = (0..fields)
+            .map(|field| {
+                let draws: Vec<_> = draws.iter().map(|fields| fields[field].as_slice()).collect();
+                mean_and_spread(&draws)
+            })
+            .unzip();
+        Ok(means.into_iter().chain(spreads).collect())
+    }
+}
+
+/// Mean and standard deviation (of a sample) of each value over at least two draws.
+fn mean_and_spread(draws: &[&[f32]]) -> (Vec<f32>, Vec<f32>) {
+    let count = draws.len() as f64;
+    (0..draws[0].len())
+        .map(|at| {
+            let values = || draws.iter().map(|draw| f64::from(draw[at]));
+            let mean = values().sum::<f64>() / count;
+            let variance = values().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+            (mean as f32, variance.sqrt() as f32)
+        })
+        .unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_the_standard_deviation_of_a_sample() {
+        let (mean, spread) = mean_and_spread(&[&[1.0, 5.0], &[2.0, 5.0], &[6.0, 5.0]]);
+        assert_eq!(mean, [3.0, 5.0]);
+        assert_eq!(spread, [7f32.sqrt(), 0.0]);
+    }
+}

@@ -1,0 +1,68 @@
+//! Where fields are predicted.
+
+use std::ops::Range;
+
+use anyhow::Result;
+use candle_mixed_attention::models::ab_upt::DomainConfig;
+
+use super::{FlowModel, Source, Truth};
+use crate::output::{Chunk, FieldSpec, Part};
+
+/// Points where the fields of one domain are predicted.
+pub struct Place {
+    /// The name of its files and metrics.
+    pub name: String,
+    pub domain: DomainConfig,
+    pub source: Source,
+    /// What the fields should be.
+    pub truth: Option<Truth>,
+}
+
+impl Place {
+    /// The predicted fields.
+    pub fn fields(&self) -> Vec<FieldSpec> {
+        self.domain.fields.iter().map(|field| FieldSpec::new(&field.name, field.dim)).collect()
+    }
+
+    /// All arrays that are written: the fields; their spread if anchors were drawn more than once; of those whose truth is
+    /// known the error, and the truth itself where no file has it.
+    pub fn written(&self, draws: usize) -> Vec<FieldSpec> {
+        let fields = self.fields();
+        let named = |field: &FieldSpec, what: &str| FieldSpec::new(format!("{}_{what}", field.name), field.components);
+        let spreads = fields.iter().filter(|_| draws > 1).map(|field| named(field, "spread"));
+        let mut written: Vec<_> = fields.iter().cloned().chain(spreads).collect();
+        if let Some(truth) = &self.truth {
+            let known = || fields.iter().filter(|field| truth.knows(&field.name));
+            written.extend(known().map(|field| named(field, "error")));
+            if truth.is_exact() {
+                written.extend(known().map(|field| named(field, "exact")));
+            }
+        }
+        written
+    }
+
+    /// What is written: a `.vtp` and a `.safetensors` file.
+    pub fn part(&self, draws: usize, npz: bool) -> Part {
+        let input = &self.source.input;
+        Part::new(&self.name, input.len(), self.written(draws), input.mesh(), npz)
+    }
+
+    /// Positions and all written arrays of some points.
+    pub fn predict(&mut self, model: &mut dyn FlowModel, range: Range<u64>) -> Result<Chunk> {
+        let points = self.source.input.read(range.clone())?;
+        let mut fields = model.predict(&self.domain.name, range.start, &points)?;
+        if let Some(truth) = &mut self.truth {
+            let (mut errors, mut exact) = (Vec::new(), Vec::new());
+            for (at, field) in self.domain.fields.iter().enumerate() {
+                let Some(values) = truth.read(&field.name, range.clone(), &points)? else { continue };
+                errors.push(fields[at].iter().zip(&values).map(|(predicted, truth)| predicted - truth).collect());
+                exact.push(values);
+            }
+            fields.extend(errors);
+            if truth.is_exact() {
+                fields.extend(exact);
+            }
+        }
+        Ok(Chunk { points, fields })
+    }
+}
