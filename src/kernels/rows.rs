@@ -2,7 +2,7 @@
 
 use candle_core::{Layout, Result};
 
-use crate::AttentionError;
+use crate::error::AttentionError;
 
 /// Copies and loads of the kernels move this many bytes, from addresses that are multiples of it.
 const ACCESS_BYTES: usize = 16;

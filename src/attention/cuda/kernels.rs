@@ -9,8 +9,8 @@ use candle_core::cuda::cudarc::driver::{CudaContext, CudaFunction, CudaStream, D
 use candle_core::cuda::cudarc::nvrtc::Ptx;
 
 use super::scratch::check_no_capture;
+use crate::error::{AttentionError, Unsupported};
 use crate::lock::lock;
-use crate::{AttentionError, Unsupported};
 
 /// A compiled kernel, as `build.rs` embeds it.
 struct Image {

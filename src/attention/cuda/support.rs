@@ -9,10 +9,10 @@ use candle_core::{CudaDevice, CudaStorage, DeviceLocation, Result};
 use super::kernels::{self, Gpu};
 use crate::attention::call::Arguments;
 use crate::attention::gpu::Operands;
+use crate::error::{AttentionError, Unsupported};
 use crate::kernels::cuda::launch::Call;
 use crate::kernels::cuda::tensor_map::is_describable;
 use crate::kernels::cuda::tiling::{self, Element, Tiling};
-use crate::{AttentionError, Unsupported};
 
 /// What the kernels can pad to a tile.
 const SUPPORTED_HEAD_DIMS: &str = "multiples of 8 up to 256";

@@ -8,7 +8,7 @@ use super::arguments::{
 };
 use super::tensor_map::TensorMapDescription;
 use super::tiling::{Element, ROTATE_THREADS, Tiling, rotate_name};
-use crate::AttentionError;
+use crate::error::AttentionError;
 use crate::kernels::call::CallShape;
 use crate::kernels::rows::{AngleRows, TensorRows};
 use crate::kernels::schedule::ScheduleSizes;
