@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::input::Input;
 use crate::{inspect, own};
 
-/// All readers, by the names of their folders of seeds.
-pub const READERS: [(&str, fn(&[u8])); 5] = [
+/// A reader by the name of its folder of seeds.
+pub type Reader = (&'static str, fn(&[u8]));
+
+/// All readers.
+pub const READERS: [Reader; 5] = [
     ("points_npy", points_npy),
     ("points_safetensors", points_safetensors),
     ("points_stl", points_stl),
@@ -27,7 +30,7 @@ fn as_file(bytes: &[u8], ending: &str, read: impl FnOnce(&Path)) {
 /// Points in a file with such an ending, read to the end in chunks.
 fn points(bytes: &[u8], ending: &str) {
     as_file(bytes, ending, |path| {
-        let Ok(mut input) = Input::open(&path.display().to_string()) else { return };
+        let Ok(mut input) = Input::open(&path.display().to_string(), None) else { return };
         let mut start = 0;
         while start < input.len() {
             let end = input.len().min(start + 1000);

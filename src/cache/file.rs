@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::AttentionError;
+use crate::error::AttentionError;
 use crate::files::{UniqueKeys, check_header, read_regular};
 use crate::through_candle::without_backtrace;
 

@@ -13,7 +13,7 @@ use self::file::{CacheFormat, not_a_cache};
 use crate::checks::{check_batch, check_heads, check_same, check_tokens};
 use crate::error::{AttentionError, PlanError};
 use crate::padding::KeyPadding;
-use crate::plan::CacheLayout;
+use crate::plan::{CacheLayout, PaddingBits};
 use crate::through_candle::without_backtrace;
 
 /// Version of the file format and of what the tensors mean. A file of another version is refused.
@@ -153,6 +153,55 @@ impl KvCache {
         Ok((self.keys.narrow(2, group.start, group.len)?, self.values.narrow(2, group.start, group.len)?))
     }
 
+    /// This cache with the tokens of `later` behind its own: those of a group that both have continue that group, others are
+    /// new groups at the end. A batch of 1 serves every row of the other cache.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use candle_mixed_attention::KvCache;
+    ///
+    /// let tokens = |count: usize| Tensor::zeros((1, 3, count, 64), DType::F32, &Device::Cpu);
+    /// let first = KvCache::from_groups([("past", tokens(100)?, tokens(100)?)], None)?;
+    /// let later = KvCache::from_groups([("past", tokens(8)?, tokens(8)?), ("other", tokens(5)?, tokens(5)?)], None)?;
+    /// let both = first.append(&later)?;
+    /// assert_eq!(both.fingerprint().groups, [("past".to_string(), 108), ("other".to_string(), 5)]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Caches that differ in batch (unless one has 1), heads, head_dim, dtype or device.
+    pub fn append(&self, later: &Self) -> Result<Self> {
+        let batch = if self.batch() == 1 { later.batch() } else { self.batch() };
+        check_batch("appended cache", batch, later.batch())?;
+        check_same("appended cache", ("cache", &self.keys), &later.keys)?;
+        let CacheFingerprint { heads, head_dim, .. } = self.fingerprint();
+        if later.keys.dims()[1] != heads || later.keys.dims()[3] != head_dim {
+            let expected = format!("[batch, {heads}, tokens, {head_dim}]");
+            return Err(AttentionError::shape("appended cache", expected, later.keys.dims()).into());
+        }
+        let mut names = self.layout.names();
+        names.extend(later.layout.names().into_iter().filter(|name| self.layout.group(name).is_none()));
+        let (mut groups, mut real) = (Vec::with_capacity(names.len()), Vec::new());
+        for name in names {
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for cache in [self, later] {
+                let Some(group) = cache.layout.group(&name) else { continue };
+                let (key, value) = cache.group(&name)?;
+                keys.push(repeat_batch(&key, batch)?);
+                values.push(repeat_batch(&value, batch)?);
+                real.extend((group.start..group.start + group.len).map(|token| (cache.padding.as_ref(), token)));
+            }
+            groups.push((name, Tensor::cat(&keys, 2)?, Tensor::cat(&values, 2)?));
+        }
+        let is_real = |row: usize, token: usize| {
+            let (padding, token) = real[token];
+            padding.is_none_or(|padding| padding.bits().is_real(row, token))
+        };
+        let padded = self.padding.is_some() || later.padding.is_some();
+        let padding = padded.then(|| KeyPadding::from_bits(PaddingBits::new(batch, real.len(), is_real)));
+        Self::from_groups(groups, padding)
+    }
+
     /// What must match the layer that uses the cache.
     pub fn fingerprint(&self) -> CacheFingerprint {
         CacheFingerprint {
@@ -253,4 +302,10 @@ impl KvCache {
         let (header, mut tensors) = FORMAT.read(path)?;
         Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?.to_device(device)
     }
+}
+
+/// `[1 or batch, heads, tokens, head_dim]` as `batch` rows.
+fn repeat_batch(tensor: &Tensor, batch: usize) -> Result<Tensor> {
+    let (_, heads, tokens, head_dim) = tensor.dims4()?;
+    tensor.broadcast_as((batch, heads, tokens, head_dim))
 }

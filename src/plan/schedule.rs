@@ -229,7 +229,7 @@ fn parts_that_end_soonest(items: usize, workers: usize, most: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AttentionPattern, AttentionPlan, TokenSpec};
+    use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
 
     const TILE: TileShape = TileShape { queries: 32, keys: 16 };
 

@@ -211,7 +211,7 @@ fn numbers_that_no_weight_has_are_listed() -> Result<()> {
 fn errors_say_everything_once_and_without_a_backtrace() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let missing = folder.path().join("missing.safetensors");
-    let error = anyhow::Error::from(Checkpoint::open(&missing).err().expect("no file"));
+    let error = anyhow::Error::from(Checkpoint::open(&missing).expect_err("no file"));
     let message = format!("{error:#}");
     assert_eq!(message, format!("'{}': No such file or directory (os error 2)", missing.display()));
 

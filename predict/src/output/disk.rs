@@ -36,7 +36,7 @@ impl Disk for LocalDisk {
     fn create(&self, path: &Path, length: u64) -> io::Result<()> {
         // A new file, not the one that a link of this name may lead to.
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => OpenOptions::new().write(true).create_new(true).open(path)?.set_len(length),
         }
     }

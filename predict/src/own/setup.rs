@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::domains;
 use super::pictures::FieldPictures;
 use crate::args::{Arguments, Condition, DomainSlice, ModelArguments, SquareBanksName};
+use crate::input::Location;
 use crate::job::{Body, Job, Named, Place, Source, Truth};
 use crate::picture::CutPlane;
 
@@ -48,8 +49,10 @@ impl Setup {
         statistics.normalise_conditions(&conditions).context("--condition")?;
         arguments.compute.device.open()?;
 
-        let open = |named: &Named| Source::open(named, &statistics.position, chunk);
-        let geometry = open_geometry(model, &config, open)?;
+        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, chunk);
+        let open = |named: &Named| open_at(named, model.at);
+        // Points of a body are drawn from its faces, whatever is predicted on it.
+        let geometry = open_geometry(model, &config, |named| open_at(named, Some(Location::Points)))?;
         geometry.as_ref().map(|geometry| supernodes(model, geometry)).transpose()?;
         let points = domains::points(model, &config)?;
         let truths = domains::by_domain("--truth", &model.truth, &config)?;
@@ -71,6 +74,9 @@ impl Setup {
                 continue;
             };
             let source = open(named)?;
+            if let Some(remark) = source.input.remark() {
+                eprintln!("note: {}: {remark}", named.option);
+            }
             let truth = truth.map(|named| Truth::open(named, domain, source.input.len(), chunk)).transpose()?;
             for field in truth.iter().flat_map(Truth::missing) {
                 eprintln!("note: --truth {name}: the file has no field '{field}', whose errors stay unknown");
@@ -91,7 +97,7 @@ impl Setup {
         let pictures = FieldPictures {
             planes: self.planes,
             points_across: arguments.model.slice_points.get(),
-            body: self.geometry.as_ref().and_then(|geometry| geometry.input.mesh()).cloned(),
+            body: self.geometry.as_ref().and_then(|geometry| geometry.input.surface()).cloned(),
             remarks: arguments.model.config.as_deref().map(read_remarks).unwrap_or_default(),
         };
         Ok(Job { identity, body, places: self.places, pictures: Box::new(pictures) })
@@ -194,7 +200,11 @@ fn open_geometry(
 ) -> Result<Option<Source>> {
     let named = |file: &String| Named { option: "--geometry".to_string(), file: file.clone() };
     match (&model.geometry, config.uses_geometry()) {
-        (Some(file), true) => open(&named(file)).map(Some),
+        (Some(file), true) => {
+            let geometry = open(&named(file))?;
+            ensure!(!geometry.input.is_volume(), "--geometry: {file} has cells with a volume; a body is a surface");
+            Ok(Some(geometry))
+        }
         (None, true) => anyhow::bail!("--geometry is missing: the network has perceiver blocks, which read one"),
         (None, false) => Ok(None),
         (Some(_), false) => {
@@ -208,7 +218,7 @@ fn open_geometry(
 /// The number of supernodes: as many as were asked for, or an eighth of the points of the geometry.
 fn supernodes(model: &ModelArguments, geometry: &Source) -> Result<u32> {
     let wanted = model.geometry_points.get() as u64;
-    let points = if geometry.input.mesh().is_some() { wanted } else { wanted.min(geometry.input.len()) };
+    let points = if geometry.input.surface().is_some() { wanted } else { wanted.min(geometry.input.len()) };
     let supernodes = model.supernodes.map_or((points / 8).max(1), |count| count.get() as u64);
     ensure!(
         supernodes <= points,

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::config::AbUptConfig;
 use super::error::AbUptError;
-use crate::KvCache;
 use crate::cache::CacheHeader;
+use crate::cache::KvCache;
 use crate::cache::file::{CacheFormat, not_a_cache};
 use crate::models::Normalisation;
 use crate::ops::is_finite;

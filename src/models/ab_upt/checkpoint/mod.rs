@@ -9,6 +9,7 @@ mod pytorch_file;
 mod safetensors_file;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -74,6 +75,13 @@ pub struct StoredTensor {
 enum Source {
     Safetensors(Vec<SafetensorsFile>),
     Pytorch(PytorchFile),
+}
+
+impl fmt::Debug for Checkpoint {
+    /// The file and its tensors, without their numbers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").field("files", &self.inner.files).field("tensors", &self.inner.tensors).finish()
+    }
 }
 
 impl Checkpoint {
