@@ -11,7 +11,7 @@ use crate::output::State;
 const EXIT_CODE: i32 = 130;
 
 /// From now on Ctrl-C says what of a run in this folder is safe and how to go on, and ends the process at once: all that a
-/// run has written is in order at any moment.
+/// run has written is in order at any moment. Once in a process.
 pub fn explain(folder: &Path) -> Result<()> {
     let folder = folder.to_path_buf();
     let explain = move || {

@@ -38,7 +38,9 @@ use job::Settings;
 
 /// The program: reads the command line, predicts, and reports an error in a line.
 pub fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    // Before anything is read, which may take long.
+    match interrupt::explain(&arguments.output.out).and_then(|()| run(&arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -50,9 +52,6 @@ pub fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let mut job = if arguments.model.weights.is_some() { own::job(arguments)? } else { demo::job(arguments)? };
     let output = &arguments.output;
-    if !output.dry_run {
-        interrupt::explain(&output.out)?;
-    }
     job.run(&Settings {
         folder: &output.out,
         existing: output.existing(),
