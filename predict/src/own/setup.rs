@@ -106,13 +106,12 @@ impl Setup {
     /// All that the result depends on.
     fn identity(&self, arguments: &Arguments) -> Result<Map<String, Value>> {
         let (model, compute) = (&arguments.model, &arguments.compute);
-        let weights = model.weights.as_deref().context("--weights is missing")?;
         let named = |sources: &mut dyn Iterator<Item = (&String, &Source)>| -> Map<String, Value> {
             sources.map(|(domain, source)| (domain.clone(), source.identity())).collect()
         };
         let identity = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "weights": checksum(weights)?,
+            "weights": checksum(&self.checkpoint)?,
             "config": self.config,
             "statistics": self.statistics,
             "conditions": self.conditions,
@@ -266,21 +265,12 @@ fn read_remarks(path: &Path) -> Map<String, Value> {
     description["fields"].as_object().cloned().unwrap_or_default()
 }
 
-/// Bytes and checksum of the weights; of an index, those of the files that it lists too.
-fn checksum(weights: &Path) -> Result<Value> {
-    let mut files = vec![weights.to_path_buf()];
-    if weights.extension().is_some_and(|extension| extension == "json") {
-        let index: Value = serde_json::from_slice(&std::fs::read(weights)?)?;
-        let listed = index["weight_map"].as_object().into_iter().flatten();
-        let mut listed: Vec<_> = listed.filter_map(|(_, file)| Some(weights.with_file_name(file.as_str()?))).collect();
-        listed.sort();
-        listed.dedup();
-        files.extend(listed);
-    }
+/// Bytes and checksum of all files that the weights were read from.
+fn checksum(checkpoint: &Checkpoint) -> Result<Value> {
     let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
     let mut buffer = vec![0; 1 << 20];
-    for path in files {
-        let mut file = File::open(&path).with_context(|| path.display().to_string())?;
+    for path in checkpoint.files() {
+        let mut file = File::open(path).with_context(|| path.display().to_string())?;
         loop {
             let read = file.read(&mut buffer).with_context(|| path.display().to_string())?;
             if read == 0 {
