@@ -496,7 +496,7 @@ mod tests {
         assert!(json_of(&text).unwrap_err().contains("letters"));
         // Nesting.
         let levels = 300_000;
-        for (open, close) in [(&b")"[..], &b"\x85"[..]), (b"]", b"a"), (b"(", b"t"), (b"}N", b"s")] {
+        for (open, close) in [(&b")"[..], &b"\x85"[..]), (b"]", b"a"), (b"(", b"t")] {
             let deep = [b"\x80\x02]", open.repeat(levels).as_slice(), &close.repeat(levels), b"."].concat();
             assert_eq!(json_of(&deep).unwrap_err(), "it is nested deeper than 64 levels", "{}", open.escape_ascii());
         }
