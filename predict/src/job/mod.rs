@@ -6,6 +6,7 @@
 //! own files ─┘
 //! ```
 
+mod forces;
 mod model;
 mod place;
 mod report;
@@ -24,10 +25,12 @@ pub use place::Place;
 pub use source::{Named, Source};
 pub use truth::{Exact, Truth};
 
+use crate::forces::Reference;
 use crate::metrics::Metrics;
 use crate::output::{Existing, LocalDisk, Part, Request, Run};
 use crate::plan;
 use crate::progress::Progress;
+use crate::terminal::{remark, say};
 
 /// Inputs that were checked.
 pub struct Job {
@@ -37,6 +40,8 @@ pub struct Job {
     pub body: Body,
     /// Where it is predicted, each a part of the result.
     pub places: Vec<Place>,
+    /// What makes coefficients of the forces on its wall.
+    pub reference: Reference,
     /// How the results are drawn.
     pub pictures: Box<dyn Pictures>,
 }
@@ -79,9 +84,9 @@ impl Job {
         // A body that cannot be encoded leaves the folder as it is.
         let mut model = self.body.encode()?;
         for (field, error) in self.run_with(&mut model, settings)? {
-            println!("{field:18} {error}");
+            say(format_args!("{field:18} {error}"));
         }
-        println!("results in {}", settings.folder.display());
+        say(format_args!("results in {}", settings.folder.display()));
         Ok(())
     }
 
@@ -95,8 +100,9 @@ impl Job {
             let name = place.name.clone();
             run.write_part(&name, &mut |range| place.predict(model, range), &mut |points| progress.add(points))?;
         }
-        progress.finish();
+        let summary = progress.finish();
         run.finish()?;
+        remark(summary);
         let (metrics, made) = self.report(model, settings)?;
         run.conclude(made)?;
         Ok(metrics)

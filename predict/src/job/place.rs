@@ -14,6 +14,8 @@ pub struct Place {
     pub name: String,
     pub domain: DomainConfig,
     pub source: Source,
+    /// Whether it is the surface of the body, which forces act on.
+    pub wall: bool,
     /// What the fields should be.
     pub truth: Option<Truth>,
 }

@@ -1,13 +1,14 @@
-//! What is made from the finished files: errors, pictures, `.npz`.
+//! What is made from the finished files: errors, forces, pictures, `.npz`.
 
 use anyhow::{Context, Result};
 
+use super::forces::{FORCES_FILE, Forces};
 use super::{FlowModel, Job, Settings};
 use crate::metrics::Metrics;
 use crate::output::{LocalDisk, write_npz, write_whole};
 
 impl Job {
-    /// Writes `metrics.json` where true fields are known, and pictures; returns the errors and the names of all files.
+    /// Writes `forces.json`, `metrics.json` where true fields are known, and pictures; returns the errors and the names of all files.
     pub(super) fn report(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<(Metrics, Vec<String>)> {
         let (mut metrics, mut made) = (Metrics::new(), Vec::new());
         let draws = self.body.draws();
@@ -18,6 +19,12 @@ impl Job {
                 let npz = settings.folder.join(name("npz"));
                 write_npz(&LocalDisk, &results, &npz, place.source.input.len(), &place.written(draws))?;
                 made.push(name("npz"));
+            }
+            if let Some(forces) = Forces::on(place, self.reference, &results)? {
+                forces.print();
+                let text = serde_json::to_vec_pretty(&forces)?;
+                write_whole(&LocalDisk, &settings.folder.join(FORCES_FILE), &text)?;
+                made.push(FORCES_FILE.to_string());
             }
             let Some(truth) = &mut place.truth else { continue };
             for field in &place.domain.fields {

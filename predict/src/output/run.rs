@@ -88,6 +88,7 @@ impl<D: Disk> Run<D> {
     /// Begins a run, or goes on with one.
     pub fn open(disk: D, request: Request) -> Result<Self> {
         let folder = &request.folder;
+        existing_folder(folder)?;
         std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;
         let lock = FolderLock::acquire(folder)?;
         let draft = Draft::new(request)?;
@@ -183,9 +184,7 @@ impl<D: Disk> Run<D> {
         }
         let replaced = std::mem::take(&mut self.draft.state.replaced);
         let kept = self.draft.state.clone().into_names();
-        // Only files of this folder, whatever the earlier state says.
-        let own = |name: &String| Path::new(name).file_name().is_some_and(|file| file == name.as_str());
-        for name in replaced.into_iter().filter(|name| own(name) && !kept.contains(name)) {
+        for name in replaced.into_iter().filter(|name| is_plain(name) && !kept.contains(name)) {
             let path = self.draft.folder.join(name);
             if path.exists() {
                 self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
@@ -199,7 +198,9 @@ impl<D: Disk> Run<D> {
         let state = self.draft.folder.join(STATE_FILE);
         let partials = self.draft.files().map(|(partial, ..)| partial);
         // What an interrupted run left counts for nothing without its state.
-        for path in [state].into_iter().chain(partials) {
+        let replaced = self.draft.state.replaced.iter().filter(|name| is_plain(name));
+        let replaced = replaced.map(|name| partial(&self.draft.folder.join(name)));
+        for path in [state].into_iter().chain(partials).chain(replaced) {
             if metadata(&path)?.is_some() {
                 self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
@@ -230,7 +231,9 @@ impl Draft {
         match (State::read(&folder).context("--out")?, existing) {
             (Some(earlier), Existing::Resume) => {
                 earlier.check_same_run(&draft.state)?;
+                // Chunks of another size fill the same places.
                 (draft.state, draft.resumed) = (earlier, true);
+                draft.state.chunk = chunk;
                 draft.check_files()?;
             }
             (Some(_), _) => {
@@ -340,10 +343,20 @@ impl Part {
     }
 }
 
+/// Whether a name is that of a file of the folder, whatever the earlier state says.
+fn is_plain(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name)
+}
+
 /// What of the path is there already. A relative path ends in the folder of the process, which has no name there.
 fn existing_folder(path: &Path) -> Result<&Path> {
     let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
-    ensure!(existing.is_dir(), "--out: cannot create folder {}: {} is none", path.display(), existing.display());
+    let (wanted, found) = (path.display(), existing.display());
+    ensure!(
+        existing.is_dir() || existing != path,
+        "--out {wanted}: there is a file of this name; results need a folder"
+    );
+    ensure!(existing.is_dir(), "--out: cannot create folder {wanted}: {found} is a file");
     Ok(existing)
 }
 

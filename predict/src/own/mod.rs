@@ -1,6 +1,9 @@
 //! Predicting with a model and files of the user's own: everything is opened and checked before anything is computed.
 
+mod anchors;
+mod description;
 mod domains;
+mod grid;
 mod pictures;
 mod setup;
 mod statistics;

@@ -1,7 +1,9 @@
 //! Runs that succeed.
 
 use super::*;
+use crate::ellipsoid::{Case, Flow};
 use crate::job::FlowModel;
+use crate::metrics::FieldError;
 use crate::metrics::Metrics;
 
 #[test]
@@ -10,6 +12,7 @@ fn three_domains_are_predicted_and_drawn() {
     workplace.run(&["--npz"]).unwrap();
     let names: Vec<_> = workplace.files("out").into_keys().collect();
     let expected = [
+        "forces.json",
         "run.json",
         "surface.npz",
         "surface.safetensors",
@@ -228,4 +231,82 @@ fn half_precision_runs() {
     let largest = exact.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let difference = exact.iter().zip(&half).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
     assert!(difference > 0.0 && difference < 0.06 * largest, "{difference} of {largest}");
+}
+
+/// Relative L2 errors of velocity and pressure in a plane beside an ellipsoid, by anchors that are drawn from elsewhere.
+#[test]
+fn an_stl_alone_is_predicted_as_well_as_with_the_anchors_of_training() {
+    let (axes, alpha, beta) = ([1.1, 0.6, 0.8], 10.0, 5.0);
+    let case = Case::new(axes, alpha, beta).unwrap();
+    let flow = Flow::new(&case);
+    let workplace = Workplace::new();
+    write_stl(&workplace.path("body.stl"), &surface_mesh(axes, 60, 90));
+    let predicted = |seed: u64, more: &[&str]| {
+        let line = "predict --weights DATA/ellipsoid.safetensors --config DATA/ellipsoid.json --condition alpha=10 \
+                    --condition beta=5 --geometry {}/body.stl --slice-points 61 --overwrite --out {}/out";
+        let folder = workplace.folder.path().display().to_string();
+        let words = line.split_whitespace().chain(more.iter().copied()).map(|word| word.replace("DATA", DATA));
+        let line: Vec<_> =
+            words.chain(["--seed".into(), seed.to_string()]).map(|word| word.replace("{}", &folder)).collect();
+        super::run(&line).unwrap();
+        let tensors = workplace.tensors("volume.safetensors");
+        let positions: Vec<[f32; 3]> = numbers(&tensors["positions"]).as_chunks().0.to_vec();
+        (positions, [numbers(&tensors["velocity"]), numbers(&tensors["pressure"])])
+    };
+    let errors = |positions: &[[f32; 3]], fields: &[Vec<f32>; 2]| -> [f64; 2] {
+        let exact: Vec<_> = positions.iter().map(|point| flow.at(point.map(f64::from))).collect();
+        let velocity: Vec<f32> = exact.iter().flat_map(|at| at.velocity.map(|x| x as f32)).collect();
+        let pressure: Vec<f32> = exact.iter().map(|at| at.pressure as f32).collect();
+        [(&fields[0], velocity), (&fields[1], pressure)].map(|(predicted, exact)| {
+            let mut error = FieldError::default();
+            error.add(predicted, &exact).unwrap();
+            error.metrics().relative_l2
+        })
+    };
+    let mut sums = [[0.0; 2]; 3];
+    for seed in 0..3 {
+        let (positions, fields) = predicted(seed, &[]);
+        assert!(positions.len() > 2000 && positions.iter().all(|point| point[1].abs() < 1e-6), "the plane y = 0");
+        let mut trained = crate::demo::encoded(&case, 1024, seed);
+        let [velocity, pressure] = &trained.predict("volume", 0, &positions).unwrap()[..] else { panic!("two fields") };
+        let plane: Vec<_> = positions.iter().map(|point| point.map(f64::from)).collect();
+        write_npy(&workplace.path("plane.npy"), &plane.iter().map(|point| point.map(|x| x as f32)).collect::<Vec<_>>());
+        let (_, elsewhere) = predicted(seed, &["--anchor-points", "volume={}/plane.npy"]);
+        let all = [&fields, &[velocity.clone(), pressure.clone()], &elsewhere];
+        for (sums, fields) in sums.iter_mut().zip(all) {
+            let errors = errors(&positions, fields);
+            sums.iter_mut().zip(errors).for_each(|(sum, error)| *sum += error / 3.0);
+        }
+    }
+    let [stl_alone, trained, plane] = sums;
+    for (field, at) in [("velocity", 0), ("pressure", 1)] {
+        assert!(stl_alone[at] < 1.3 * trained[at], "{field}: {} against {}", stl_alone[at], trained[at]);
+        assert!(plane[at] > 2.0 * trained[at], "{field}: anchors in a plane give {}", plane[at]);
+    }
+}
+
+#[test]
+fn several_draws_of_anchors_give_mean_and_spread() {
+    let workplace = Workplace::new();
+    workplace.run(&["--seeds", "3"]).unwrap();
+    let of_three = workplace.tensors("volume.safetensors");
+    workplace.run(&["--overwrite"]).unwrap();
+    let of_one = workplace.tensors("volume.safetensors");
+    assert_eq!(of_three["u_spread"].dims(), of_three["u"].dims());
+    assert!(numbers(&of_three["u_spread"]).iter().all(|&spread| spread > 0.0));
+    assert!(!of_one.contains_key("u_spread") && numbers(&of_one["u"]) != numbers(&of_three["u"]));
+    // The first of the three draws is the only one of the other run.
+    let (mean, spread, one) = (numbers(&of_three["p"]), numbers(&of_three["p_spread"]), numbers(&of_one["p"]));
+    for ((mean, spread), one) in mean.iter().zip(spread).zip(one) {
+        // Of three numbers none is farther from their mean than 2/√3 of the standard deviation.
+        assert!((mean - one).abs() <= 1.16 * spread + 1e-5, "{one} is not one of those with mean {mean} ± {spread}");
+    }
+}
+
+#[test]
+fn a_domain_is_drawn_in_several_planes() {
+    let workplace = Workplace::new();
+    workplace.run(&["--slice", "volume:y=0.5", "--slice", "volume:x=-1"]).unwrap();
+    let names: Vec<_> = workplace.files("out").into_keys().filter(|name| name.starts_with("volume_")).collect();
+    assert_eq!(names, ["volume_p_x-1.png", "volume_p_y0_5.png", "volume_u_x-1.png", "volume_u_y0_5.png"]);
 }

@@ -1,0 +1,14 @@
+//! Words for the user. A reader that went away, as `| head` does, ends neither the prediction nor changes its exit code.
+
+use std::fmt::Display;
+use std::io::Write;
+
+/// A line of the result.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// A line about the run: a note, a warning, an error.
+pub fn remark(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
