@@ -158,7 +158,11 @@ pub struct ModelArguments {
     /// [default: volume in the middle of y]
     #[arg(long, value_name = "DOMAIN:AXIS=VALUE", requires = "weights")]
     pub slice: Vec<DomainSlice>,
-    /// Grid points of such a plane along its longer side
+    /// A line to tell the fields of a domain along, in a CSV file: both ends and the number of points, such as
+    /// volume:0,0,1:2,0,1:200; once for each
+    #[arg(long, value_name = "DOMAIN:FROM:TO:N", requires = "weights", allow_hyphen_values = true)]
+    pub line: Vec<DomainLine>,
+    /// Grid points of a plane of --slice along its longer side
     #[arg(long, value_name = "N", requires = "weights", default_value = "401")]
     pub slice_points: NonZeroUsize,
 }
@@ -302,6 +306,34 @@ impl FromStr for DomainSlice {
             Some(Self { domain: domain.to_string(), axis, value })
         };
         parse().with_context(|| format!("expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got '{text}'"))
+    }
+}
+
+/// A line through one of the domains of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DomainLine {
+    pub domain: String,
+    pub from: Vec3,
+    pub to: Vec3,
+    /// At least two.
+    pub points: usize,
+}
+
+impl FromStr for DomainLine {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (rest, points) = text.rsplit_once(':')?;
+            let (rest, to) = rest.rsplit_once(':')?;
+            let (domain, from) = rest.rsplit_once(':')?;
+            let end = |text: &str| text.parse::<Vector>().ok().map(|Vector(vector)| vector);
+            let points = points.parse().ok().filter(|&points| points >= 2)?;
+            Some(Self { domain: domain.to_string(), from: end(from)?, to: end(to)?, points })
+        };
+        parse().with_context(|| {
+            format!("expected DOMAIN:FROM:TO:N with at least 2 points, as in volume:0,0,1:2,0,1:200, got '{text}'")
+        })
     }
 }
 
@@ -449,6 +481,9 @@ mod tests {
             (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
             (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),
             (format!("{model} --slice volume:y=nan"), "expected DOMAIN:AXIS=VALUE"),
+            (format!("{model} --line volume:0,0,0:1,0,0:1"), "expected DOMAIN:FROM:TO:N with at least 2 points"),
+            (format!("{model} --line volume:0,0:1,0,0:9"), "expected DOMAIN:FROM:TO:N"),
+            ("predict --drag-axis 1,0".to_string(), "expected three finite numbers as in 1,0,0, got '1,0'"),
             (format!("{model} --semi-axes 1,1,1"), "--semi-axes"),
             (format!("{model} --condition speed"), "expected NAME=VALUES, got 'speed'"),
             (format!("{model} --condition speed=fast"), "'speed': expected finite numbers, got 'fast'"),

@@ -160,6 +160,18 @@ impl Force {
     }
 }
 
+/// The area that each vertex stands for: a third of each triangle around it.
+pub fn areas_of_vertices(body: &Mesh) -> Vec<f64> {
+    let mut areas = vec![0.0; body.points().len()];
+    for corners in body.triangles() {
+        let [a, b, c] = corners.map(|corner| body.points()[corner as usize].map(f64::from));
+        let vector = cross(minus(b, a), minus(c, a));
+        let share = dot(vector, vector).sqrt() / 6.0;
+        corners.iter().for_each(|&corner| areas[corner as usize] += share);
+    }
+    areas
+}
+
 fn dot(a: Vec3, b: Vec3) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
@@ -235,6 +247,14 @@ mod tests {
             let moved = Force::on(body, &OnSurface { pressure: &depth, shear: &[] }, [1.0, 0.0, 0.0], |_| true);
             assert!((moved.moment[1] / displaced - 1.0).abs() < 1e-3, "{moved:?}");
         }
+    }
+
+    #[test]
+    fn vertices_share_the_area() {
+        let body = surface_mesh([1.0; 3], 100, 200);
+        let areas = areas_of_vertices(&body);
+        assert!((areas.iter().sum::<f64>() / (4.0 * PI) - 1.0).abs() < 1e-3);
+        assert!(areas.iter().all(|&area| area > 0.0));
     }
 
     #[test]

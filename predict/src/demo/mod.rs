@@ -81,6 +81,7 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<J
         identity: identity.as_object().cloned().unwrap_or_default(),
         body: Body::new(predictor, input, []),
         places,
+        lines: Vec::new(),
         reference: arguments.forces.reference(usual)?,
         pictures: Box::new(DemoPictures { case, slice }),
     })

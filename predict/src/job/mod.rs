@@ -7,6 +7,7 @@
 //! ```
 
 mod forces;
+mod lines;
 mod model;
 mod place;
 mod report;
@@ -18,6 +19,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
+pub use lines::Line;
 #[cfg(test)]
 pub use model::Encoded;
 pub use model::{Body, FlowModel};
@@ -40,6 +42,8 @@ pub struct Job {
     pub body: Body,
     /// Where it is predicted, each a part of the result.
     pub places: Vec<Place>,
+    /// Where the fields are told along lines.
+    pub lines: Vec<Line>,
     /// What makes coefficients of the forces on its wall.
     pub reference: Reference,
     /// How the results are drawn.

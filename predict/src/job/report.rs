@@ -4,11 +4,12 @@ use anyhow::{Context, Result};
 
 use super::forces::{FORCES_FILE, Forces};
 use super::{FlowModel, Job, Settings};
+use crate::forces::areas_of_vertices;
 use crate::metrics::Metrics;
 use crate::output::{LocalDisk, write_npz, write_whole};
 
 impl Job {
-    /// Writes `forces.json`, `metrics.json` where true fields are known, and pictures; returns the errors and the names of all files.
+    /// Writes `forces.json`, `metrics.json` where true fields are known, pictures and lines; returns the errors and the names of all files.
     pub(super) fn report(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<(Metrics, Vec<String>)> {
         let (mut metrics, mut made) = (Metrics::new(), Vec::new());
         let draws = self.body.draws();
@@ -26,15 +27,20 @@ impl Job {
                 write_whole(&LocalDisk, &settings.folder.join(FORCES_FILE), &text)?;
                 made.push(FORCES_FILE.to_string());
             }
+            let faces = place.source.input.mesh().filter(|mesh| mesh.faces().next().is_some());
+            let weights = faces.map(areas_of_vertices);
             let Some(truth) = &mut place.truth else { continue };
             for field in &place.domain.fields {
-                if let Some(error) = truth.measure(&field.name, &results, settings.chunk)? {
+                if let Some(error) = truth.measure(&field.name, &results, settings.chunk, weights.as_deref())? {
                     metrics.insert(format!("{}_{}", place.name, field.name), error.metrics());
                 }
             }
         }
         let drawn = self.pictures.draw(&mut self.places, model, settings, &metrics);
         let mut files = drawn.context("pictures")?;
+        for line in &self.lines {
+            files.push((format!("{}.csv", line.name), line.csv(model).with_context(|| line.name.clone())?));
+        }
         if !metrics.is_empty() {
             files.push(("metrics.json".to_string(), serde_json::to_vec_pretty(&metrics)?));
         }

@@ -114,14 +114,26 @@ impl Truth {
         }
     }
 
-    /// The error of a field in a finished file, if its truth is known.
-    pub fn measure(&mut self, field: &str, finished: &Path, chunk: u64) -> Result<Option<FieldError>> {
+    /// The error of a field in a finished file, if its truth is known. `weights` are those of all points, or none.
+    pub fn measure(
+        &mut self,
+        field: &str,
+        finished: &Path,
+        chunk: u64,
+        weights: Option<&[f64]>,
+    ) -> Result<Option<FieldError>> {
         let Some(mut truth) = self.table(field, finished)? else { return Ok(None) };
         let mut predicted = Table::open(&finished.display().to_string(), Some(field))?;
         let (mut error, mut start) = (FieldError::default(), 0);
         while start < predicted.rows() {
             let range = start..predicted.rows().min(start + chunk);
-            error.add(&predicted.read(range.clone())?, &truth.table().read(range.clone())?)?;
+            let (predicted, truth) = (predicted.read(range.clone())?, truth.table().read(range.clone())?);
+            match weights {
+                Some(weights) => {
+                    error.add_weighted(&predicted, &truth, &weights[range.start as usize..range.end as usize])?
+                }
+                None => error.add(&predicted, &truth)?,
+            }
             start = range.end;
         }
         Ok(Some(error))

@@ -3,6 +3,7 @@
 mod anchors;
 mod description;
 mod domains;
+mod extents;
 mod grid;
 mod pictures;
 mod setup;

@@ -12,12 +12,13 @@ use serde_json::{Map, Value, json};
 use super::anchors::Surroundings;
 use super::description::{Anchors, Description, Sampling};
 use super::domains;
+use super::extents;
 use super::grid::Grid;
 use super::pictures::FieldPictures;
-use crate::args::{Arguments, Condition, DomainSlice, ModelArguments, SquareBanksName};
+use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
 use crate::forces::Reference;
 use crate::input::Input;
-use crate::job::{Body, Job, Named, Place, Source, Truth};
+use crate::job::{Body, Job, Line, Named, Place, Source, Truth};
 use crate::mesh::Mesh;
 use crate::picture::CutPlane;
 use crate::solid::Defects;
@@ -125,6 +126,7 @@ impl Setup {
         }
         ensure!(!places.is_empty(), "nothing to predict: no domain has points");
         check_slices(&model.slice, &places, &config)?;
+        tell_extents(geometry.as_ref(), &places, &anchor_points, &statistics.position);
         Ok(Self { checkpoint, config, description, statistics, conditions, geometry, places, planes, anchor_points })
     }
 
@@ -145,7 +147,8 @@ impl Setup {
             remarks: self.description.remarks,
         };
         let reference = arguments.forces.reference(Reference::default())?;
-        Ok(Job { identity, body, places: self.places, reference, pictures: Box::new(pictures) })
+        let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
+        Ok(Job { identity, body, places: self.places, lines, reference, pictures: Box::new(pictures) })
     }
 
     /// All that the result depends on.
@@ -349,6 +352,34 @@ fn unlike_training(
     Ok(warnings)
 }
 
+/// Tells the box of everything that was read, and doubts units that do not fit.
+fn tell_extents(
+    geometry: Option<&Source>,
+    places: &[Place],
+    anchors: &[(String, Source)],
+    statistics: &PositionStatistics,
+) {
+    let mut others = Vec::new();
+    if let Some(bounds) = bounds_of(statistics) {
+        others.push(("the box of the statistics".to_string(), bounds.map(|corner| corner.map(|x| x as f32))));
+    }
+    let tell = |name: &str, source: &Source| remark(extents::told(name, source.input.len(), source.bounds));
+    geometry.iter().for_each(|geometry| tell("geometry", geometry));
+    for place in places {
+        tell(&place.name, &place.source);
+        // A body lies in a volume; a surface may be a part of it.
+        if !place.wall {
+            others.push((format!("the points of '{}'", place.name), place.source.bounds));
+        }
+    }
+    for (domain, source) in anchors {
+        tell(&format!("anchors of {domain}"), source);
+    }
+    for warning in geometry.iter().flat_map(|geometry| extents::warnings(geometry.bounds, &others)) {
+        remark(format_args!("warning: {warning}"));
+    }
+}
+
 /// The box of the statistics, if they have one.
 fn bounds_of(statistics: &PositionStatistics) -> Option<[[f64; 3]; 2]> {
     let bounds = statistics.bounds()?;
@@ -396,6 +427,20 @@ fn slices_of(domain: &str, source: &Source, given: &[DomainSlice]) -> Result<Vec
     let flat = |axis: usize| source.bounds[0][axis] == source.bounds[1][axis];
     planes.retain(|plane| !plane.axes().into_iter().any(flat));
     Ok(planes)
+}
+
+/// The lines that were asked for, checked.
+fn lines(given: &[DomainLine], config: &AbUptConfig, statistics: &PositionStatistics) -> Result<Vec<Line>> {
+    let line = |(at, given): (usize, &DomainLine)| {
+        domains::check_known("--line", &given.domain, config)?;
+        let domain = config.domains.iter().find(|domain| domain.name == given.domain);
+        let domain = domain.cloned().with_context(|| format!("--line: no domain '{}'", given.domain))?;
+        let name = format!("line_{}_{}", at + 1, given.domain);
+        let line = Line { name, domain, from: given.from, to: given.to, points: given.points };
+        statistics.normalise(&format!("--line {}", given.domain), line.points().as_flattened())?;
+        Ok(line)
+    };
+    given.iter().enumerate().map(line).collect()
 }
 
 fn check_slices(given: &[DomainSlice], places: &[Place], config: &AbUptConfig) -> Result<()> {

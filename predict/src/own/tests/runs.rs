@@ -310,3 +310,26 @@ fn a_domain_is_drawn_in_several_planes() {
     let names: Vec<_> = workplace.files("out").into_keys().filter(|name| name.starts_with("volume_")).collect();
     assert_eq!(names, ["volume_p_x-1.png", "volume_p_y0_5.png", "volume_u_x-1.png", "volume_u_y0_5.png"]);
 }
+
+#[test]
+fn fields_are_told_along_lines() {
+    let workplace = Workplace::new();
+    workplace.run(&["--line", "volume:-1,0,2:1,0,2:5", "--line", "wake:0,0,0:0,0,-2:3"]).unwrap();
+    let files = workplace.files("out");
+    let text = |name: &str| String::from_utf8(files[name].clone()).unwrap();
+    let volume = text("line_1_volume.csv");
+    let rows: Vec<_> = volume.lines().collect();
+    assert_eq!((rows.len(), rows[0]), (6, "distance,x,y,z,u_x,u_y,u_z,p"));
+    let row: Vec<f32> = rows[4].split(',').map(|number| number.parse().unwrap()).collect();
+    assert_eq!(row[..4], [1.5, 0.5, 0.0, 2.0]);
+    let mut body =
+        crate::own::job(&Arguments::try_parse_from(workplace.line(&[])).unwrap()).unwrap().body.encode().unwrap();
+    let predicted = body.predict("volume", 0, &[[0.5, 0.0, 2.0]]).unwrap();
+    for (told, predicted) in row[4..].iter().zip(predicted.concat()) {
+        assert!((told - predicted).abs() < 5e-5, "{told} for {predicted}");
+    }
+    assert!(text("line_2_wake.csv").starts_with("distance,x,y,z,k\n0,0,0,0,"));
+    let refusal = |line: &str| format!("{:#}", workplace.run(&["--line", line, "--out", "{}/other"]).unwrap_err());
+    assert!(refusal("tail:0,0,0:1,1,1:3").contains("--line: the network has no domain 'tail'"));
+    assert!(refusal("volume:0,0,0:0,0,9:3").contains("--line volume: point 1 has z = 4.5, outside the box"));
+}
