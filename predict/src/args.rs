@@ -12,13 +12,14 @@ use clap::Parser;
 
 use crate::ellipsoid::{Case, Vec3};
 use crate::forces::Reference;
+use crate::job::Settings;
 use crate::output::Existing;
 
 /// Predicts the flow around a body.
 ///
 /// Without arguments: the demo, an ellipsoid in a potential flow, compared with the exact solution. With --semi-axes,
 /// --alpha and --beta the demo takes another body. With --weights it predicts with your own model and meshes.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "predict", version, max_term_width = 100)]
 pub struct Arguments {
     /// What to predict with a model of your own.
@@ -41,13 +42,18 @@ pub struct Arguments {
     #[command(flatten, next_help_heading = "Forces")]
     pub forces: ForceArguments,
 
+    /// Predict many bodies by one network: a CSV file with a row for each, whose columns are name (of its folder), geometry,
+    /// surface, volume and conditions; summary.csv tells all errors and forces
+    #[arg(long, value_name = "FILE", requires = "weights")]
+    pub sweep: Option<PathBuf>,
+
     /// Print what lets a shell complete the options, and stop: bash, zsh, fish, elvish or powershell
     #[arg(long, value_name = "SHELL", exclusive = true)]
     pub completions: Option<clap_complete::Shell>,
 }
 
 /// How forces are told. They are computed where the surface is a mesh and a field of it is a pressure.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct ForceArguments {
     /// Area of the coefficients of forces; without one there are forces alone
     #[arg(long, value_name = "AREA", allow_negative_numbers = true)]
@@ -105,7 +111,7 @@ impl FromStr for Vector {
     }
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct ModelArguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th file
     #[arg(long, value_name = "FILE")]
@@ -167,7 +173,7 @@ pub struct ModelArguments {
     pub slice_points: NonZeroUsize,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct DemoArguments {
     /// Semi-axes along x, y and z
     #[arg(long, value_name = "A,B,C", value_delimiter = ',', num_args = 1, conflicts_with = "weights")]
@@ -183,7 +189,7 @@ pub struct DemoArguments {
     pub beta: f64,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct ComputeArguments {
     /// Anchor points per domain [default: the most that the network was trained on, if --config tells; else 1024]
     #[arg(long, value_name = "N")]
@@ -206,7 +212,7 @@ pub struct ComputeArguments {
     pub dtype: Precision,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct OutputArguments {
     /// Folder of the results
     #[arg(long, value_name = "DIR", default_value = "prediction")]
@@ -223,6 +229,19 @@ pub struct OutputArguments {
     /// Write .npz files too
     #[arg(long)]
     pub npz: bool,
+}
+
+impl Arguments {
+    /// What to do with the results.
+    pub fn settings(&self) -> Settings<'_> {
+        Settings {
+            folder: &self.output.out,
+            existing: self.output.existing(),
+            chunk: self.compute.chunk.get(),
+            npz: self.output.npz,
+            dry_run: self.output.dry_run,
+        }
+    }
 }
 
 impl DemoArguments {

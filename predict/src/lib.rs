@@ -14,6 +14,7 @@
 //! | `args.rs` | the command line |
 //! | `demo/`, `ellipsoid/` | the job of the demo; its exact flow |
 //! | `own/` | the job of a network and files of the user's own; anchors as in training |
+//! | `sweep.rs` | many jobs of one network |
 //! | `job/` | from inputs to the report, whoever gave the inputs |
 //! | `input/` | what is read |
 //! | `output/` | what is written: known places, kills and resumption |
@@ -36,6 +37,7 @@ mod picture;
 mod plan;
 mod progress;
 mod solid;
+mod sweep;
 mod terminal;
 
 use std::process::ExitCode;
@@ -44,7 +46,6 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use args::Arguments;
-use job::Settings;
 use terminal::remark;
 
 /// The program: reads the command line, predicts, and reports an error in a line.
@@ -65,13 +66,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         terminal::say(String::from_utf8_lossy(&script).trim_end());
         return Ok(());
     }
-    let mut job = if arguments.model.weights.is_some() { own::job(arguments)? } else { demo::job(arguments)? };
-    let output = &arguments.output;
-    job.run(&Settings {
-        folder: &output.out,
-        existing: output.existing(),
-        chunk: arguments.compute.chunk.get(),
-        npz: output.npz,
-        dry_run: output.dry_run,
-    })
+    if let Some(table) = &arguments.sweep {
+        return sweep::run(arguments, table);
+    }
+    let own = arguments.model.weights.is_some();
+    let mut job = if own { own::job(arguments, None)? } else { demo::job(arguments)? };
+    job.run(&arguments.settings()).map(|_| ())
 }

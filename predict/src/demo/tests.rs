@@ -40,6 +40,7 @@ fn run(folder: &Path, existing: Existing, model: &mut dyn FlowModel) -> Result<M
     let arguments = Arguments::try_parse_from(["predict"]).unwrap();
     let mut job = job_of(Case::new([1.1, 0.6, 0.8], 10.0, 5.0)?, resolution, &arguments)?;
     job.run_with(model, &Settings { folder, existing, chunk: 500, npz: true, dry_run: false })
+        .map(|report| report.metrics)
 }
 
 fn shifted() -> Shifted {

@@ -24,6 +24,7 @@ pub use lines::Line;
 pub use model::Encoded;
 pub use model::{Body, FlowModel};
 pub use place::Place;
+pub use report::Report;
 pub use source::{Named, Source};
 pub use truth::{Exact, Truth};
 
@@ -78,24 +79,28 @@ pub trait Pictures {
 }
 
 impl Job {
-    /// Predicts, writes all files and prints the errors.
-    pub fn run(&mut self, settings: &Settings) -> Result<()> {
+    /// Predicts, writes all files and prints the errors; nothing of that in a dry run.
+    pub fn run(&mut self, settings: &Settings) -> Result<Option<Report>> {
         let space = Run::rehearse(&LocalDisk, self.request(settings))?;
         if settings.dry_run {
             plan::print(&self.parts(settings.npz), space);
-            return Ok(());
+            return Ok(None);
         }
         // A body that cannot be encoded leaves the folder as it is.
         let mut model = self.body.encode()?;
-        for (field, error) in self.run_with(&mut model, settings)? {
+        let report = self.run_with(&mut model, settings)?;
+        for (field, error) in &report.metrics {
             say(format_args!("{field:18} {error}"));
         }
+        if let Some(forces) = &report.forces {
+            forces.print();
+        }
         say(format_args!("results in {}", settings.folder.display()));
-        Ok(())
+        Ok(Some(report))
     }
 
-    /// As [`run`](Self::run) with another model; returns the errors where the truth is known.
-    pub fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Metrics> {
+    /// As [`run`](Self::run) with another model, and without a word about the results.
+    pub fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
         let points = self.places.iter().map(|place| place.source.input.len()).sum();
         let mut run = Run::open(LocalDisk, self.request(settings))?;
         let progress = Progress::new(points, run.done());
@@ -107,9 +112,9 @@ impl Job {
         let summary = progress.finish();
         run.finish()?;
         remark(summary);
-        let (metrics, made) = self.report(model, settings)?;
+        let (report, made) = self.report(model, settings)?;
         run.conclude(made)?;
-        Ok(metrics)
+        Ok(report)
     }
 
     fn parts(&self, npz: bool) -> Vec<Part> {

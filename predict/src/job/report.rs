@@ -8,10 +8,18 @@ use crate::forces::areas_of_vertices;
 use crate::metrics::Metrics;
 use crate::output::{LocalDisk, write_npz, write_whole};
 
+/// What is known about finished results.
+pub struct Report {
+    /// Errors where the truth is known.
+    pub metrics: Metrics,
+    /// Forces on the wall, if there is one.
+    pub forces: Option<Forces>,
+}
+
 impl Job {
-    /// Writes `forces.json`, `metrics.json` where true fields are known, pictures and lines; returns the errors and the names of all files.
-    pub(super) fn report(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<(Metrics, Vec<String>)> {
-        let (mut metrics, mut made) = (Metrics::new(), Vec::new());
+    /// Writes `forces.json`, `metrics.json` where true fields are known, pictures and lines; returns what they say and the names of all files.
+    pub(super) fn report(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<(Report, Vec<String>)> {
+        let (mut metrics, mut on_wall, mut made) = (Metrics::new(), None, Vec::new());
         let draws = self.body.draws();
         for place in &mut self.places {
             let name = |extension: &str| format!("{}.{extension}", place.name);
@@ -22,10 +30,10 @@ impl Job {
                 made.push(name("npz"));
             }
             if let Some(forces) = Forces::on(place, self.reference, &results)? {
-                forces.print();
                 let text = serde_json::to_vec_pretty(&forces)?;
                 write_whole(&LocalDisk, &settings.folder.join(FORCES_FILE), &text)?;
                 made.push(FORCES_FILE.to_string());
+                on_wall = Some(forces);
             }
             let faces = place.source.input.mesh().filter(|mesh| mesh.faces().next().is_some());
             let weights = faces.map(areas_of_vertices);
@@ -48,6 +56,6 @@ impl Job {
             write_whole(&LocalDisk, &settings.folder.join(&name), &bytes)?;
             made.push(name);
         }
-        Ok((metrics, made))
+        Ok((Report { metrics, forces: on_wall }, made))
     }
 }

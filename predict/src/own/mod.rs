@@ -12,11 +12,12 @@ mod statistics;
 mod tests;
 
 use anyhow::Result;
+use candle_mixed_attention::models::ab_upt::Predictor;
 
 use crate::args::Arguments;
 use crate::job::Job;
 
-/// The prediction that the command line asks for.
-pub fn job(arguments: &Arguments) -> Result<Job> {
-    setup::Setup::read(arguments)?.into_job(arguments)
+/// The prediction that the command line asks for; by a network that was loaded before, if it is given.
+pub fn job(arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
+    setup::Setup::read(arguments)?.into_job(arguments, network)
 }

@@ -130,9 +130,9 @@ impl Setup {
         Ok(Self { checkpoint, config, description, statistics, conditions, geometry, places, planes, anchor_points })
     }
 
-    /// Loads the network and draws what it reads.
-    pub fn into_job(mut self, arguments: &Arguments) -> Result<Job> {
-        let predictor = self.load(arguments)?;
+    /// Loads the network, unless it is given, and draws what it reads.
+    pub fn into_job(mut self, arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
+        let predictor = network.map_or_else(|| self.load(arguments), Ok)?;
         let geometry = self.draw_geometry(arguments)?;
         let mut inputs = Vec::new();
         for draw in 0..arguments.compute.seeds.get() {

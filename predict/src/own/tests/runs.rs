@@ -32,7 +32,7 @@ fn three_domains_are_predicted_and_drawn() {
 
     // The chunks of the run are those of one pass of the library.
     let arguments = Arguments::try_parse_from(workplace.line(&[])).unwrap();
-    let mut body = crate::own::job(&arguments).unwrap().body.encode().unwrap();
+    let mut body = crate::own::job(&arguments, None).unwrap().body.encode().unwrap();
     for (domain, count) in [("volume", 61), ("wake", 23)] {
         let written = workplace.tensors(&format!("{domain}.safetensors"));
         let positions = numbers(&written["positions"]);
@@ -106,7 +106,7 @@ fn true_fields_give_metrics_and_pictures_of_the_difference() {
     workplace.run(&truths).unwrap();
 
     let arguments = Arguments::try_parse_from(workplace.line(&truths)).unwrap();
-    let job = crate::own::job(&arguments).unwrap();
+    let job = crate::own::job(&arguments, None).unwrap();
     let missing = job.places.iter().filter_map(|place| Some((&*place.domain.name, place.truth.as_ref()?.missing())));
     assert_eq!(missing.collect::<Vec<_>>(), [("surface", &[][..]), ("volume", &["p".to_string()])]);
 
@@ -323,7 +323,7 @@ fn fields_are_told_along_lines() {
     let row: Vec<f32> = rows[4].split(',').map(|number| number.parse().unwrap()).collect();
     assert_eq!(row[..4], [1.5, 0.5, 0.0, 2.0]);
     let mut body =
-        crate::own::job(&Arguments::try_parse_from(workplace.line(&[])).unwrap()).unwrap().body.encode().unwrap();
+        crate::own::job(&Arguments::try_parse_from(workplace.line(&[])).unwrap(), None).unwrap().body.encode().unwrap();
     let predicted = body.predict("volume", 0, &[[0.5, 0.0, 2.0]]).unwrap();
     for (told, predicted) in row[4..].iter().zip(predicted.concat()) {
         assert!((told - predicted).abs() < 5e-5, "{told} for {predicted}");
@@ -332,4 +332,25 @@ fn fields_are_told_along_lines() {
     let refusal = |line: &str| format!("{:#}", workplace.run(&["--line", line, "--out", "{}/other"]).unwrap_err());
     assert!(refusal("tail:0,0,0:1,1,1:3").contains("--line: the network has no domain 'tail'"));
     assert!(refusal("volume:0,0,0:0,0,9:3").contains("--line volume: point 1 has z = 4.5, outside the box"));
+}
+
+#[test]
+fn a_sweep_predicts_row_after_row_and_tells_what_failed() {
+    let workplace = Workplace::new();
+    write_stl(&workplace.path("other.stl"), &surface_mesh([0.9, 0.7, 0.5], 7, 12));
+    let folder = workplace.folder.path().display().to_string();
+    let table = "name,geometry\nfirst,{}/body.stl\nbroken,{}/nothing.stl\nsecond,{}/other.stl\n".replace("{}", &folder);
+    std::fs::write(workplace.path("bodies.csv"), table).unwrap();
+    let error = format!("{:#}", workplace.run(&["--sweep", "{}/bodies.csv"]).unwrap_err());
+    assert!(error.contains("1 of 3 rows failed") && error.contains("broken: --geometry: cannot open"), "{error}");
+    let summary = std::fs::read_to_string(workplace.path("out/summary.csv")).unwrap();
+    let lines: Vec<_> = summary.lines().collect();
+    assert!(lines.len() == 3 && lines[0].starts_with("name,predicted_area,"), "{summary}");
+    assert!(lines[1].starts_with("first,") && lines[2].starts_with("second,"), "{summary}");
+    // A row is what a run of its own is, and a sweep goes on.
+    workplace.run(&["--geometry", "{}/other.stl", "--out", "{}/alone"]).unwrap();
+    assert!(workplace.files("alone") == workplace.files("out/second"));
+    workplace.run(&["--sweep", "{}/bodies.csv", "--resume"]).unwrap_err();
+    assert!(workplace.files("alone") == workplace.files("out/second"));
+    assert_eq!(std::fs::read_to_string(workplace.path("out/summary.csv")).unwrap(), summary);
 }
