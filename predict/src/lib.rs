@@ -38,9 +38,7 @@ use job::Settings;
 
 /// The program: reads the command line, predicts, and reports an error in a line.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    // Before anything is read, which may take long.
-    match interrupt::explain(&arguments.output.out).and_then(|()| run(&arguments)) {
+    match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -52,6 +50,9 @@ pub fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let mut job = if arguments.model.weights.is_some() { own::job(arguments)? } else { demo::job(arguments)? };
     let output = &arguments.output;
+    if !output.dry_run {
+        interrupt::explain(&output.out)?;
+    }
     job.run(&Settings {
         folder: &output.out,
         existing: output.existing(),
