@@ -23,7 +23,7 @@ const DEEPEST_DATA: usize = 64;
 const MOST_DATA: usize = 1 << 22;
 
 /// The place of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place(u32);
 
 /// What a pickle makes.
