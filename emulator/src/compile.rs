@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::metal;
 use crate::metal_lint::unqualified_pointers;
+use crate::source::{Source, folder};
 
 /// The first clang that has the vector and number types of Metal.
 const OLDEST_CLANG: u32 = 16;
@@ -27,16 +28,6 @@ const COMPILER_VARIABLE: &str = "EMULATOR_CXX";
 pub struct Compiler {
     command: String,
     version: String,
-}
-
-/// A `.cu` or `.metal` file and the kernels of it that are wanted.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    pub path: &'a Path,
-    /// Names as C++ expressions: functions, or instances of templates.
-    pub kernels: &'a [&'a str],
-    /// Macros, as `NAME` or `NAME=VALUE`.
-    pub defines: &'a [&'a str],
 }
 
 /// What a kernel takes of the registers of a lane, as LLVM allocates them for an AMD GPU: 32 bits each, as Apple's are.
@@ -56,10 +47,6 @@ impl Registers {
         };
         Ok(Self { used: number(".vgpr_count:")?, spilled: number(".vgpr_spill_count:")? })
     }
-}
-
-pub(super) fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Kernel code: little optimisation, so that a finding's line is the one that was written; uninitialised locals hold a

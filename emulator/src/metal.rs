@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use bytemuck::{Pod, Zeroable};
 
-use crate::compile::{Source, folder};
+use crate::source::{Source, folder};
 
 /// What is bound to a Metal kernel (`emulator::MetalArguments`).
 #[repr(C)]

@@ -27,6 +27,7 @@ impl Arguments {
             heads: self.heads,
             tokens: ranges.input_tokens(),
             cache_tokens: ranges.cache_tokens(),
+            input_keys: ranges.has_input_keys(),
             head_dim: self.head_dim,
             scale: self.scale,
         }
@@ -36,7 +37,8 @@ impl Arguments {
     pub fn schedule_inputs(&self, tile: TileShape, workers: usize) -> ScheduleInputs {
         ScheduleInputs {
             tile,
-            workers,
+            // One worker: no item is split.
+            workers: if self.invariant { 1 } else { workers },
             batch: self.batch,
             heads: self.heads,
             rotated: self.rope.is_some(),

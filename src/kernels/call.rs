@@ -11,6 +11,8 @@ pub struct CallShape {
     pub tokens: usize,
     /// Tokens of the cache; 0 without one.
     pub cache_tokens: usize,
+    /// Whether some tokens of the input are keys.
+    pub input_keys: bool,
     /// Channels of a head, a multiple of 8.
     pub head_dim: usize,
     /// Factor of the scores, positive.

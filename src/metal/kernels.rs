@@ -9,9 +9,9 @@ use candle_metal_kernels::metal::{ComputePipeline, ConstantValues, Device, Libra
 use objc2_metal::{MTLCompileOptions, MTLLanguageVersion};
 
 use super::system;
+use crate::error::{AttentionError, Unsupported};
 use crate::kernels::metal::source::{Recipe, text};
 use crate::lock::lock;
-use crate::{AttentionError, Unsupported};
 
 /// What was compiled so far. Libraries and pipelines belong to a GPU, which its registry number names; all candle
 /// devices of a GPU share them.

@@ -7,7 +7,7 @@ use candle_core::backend::BackendDevice;
 use candle_core::{DType, MetalDevice, Result};
 use objc2_metal::{MTLDevice, MTLGPUFamily};
 
-use crate::Unsupported;
+use crate::error::Unsupported;
 use crate::kernels::metal::recipes::{self, Uniform};
 use crate::kernels::metal::tiling::{self, COMBINE_THREADS, Element, Family, ROTATE_THREADS, Tiling};
 use crate::lock::lock;

@@ -1,23 +1,18 @@
-//! The dtypes of the fused CPU kernel: how a row becomes f32 and back.
+//! The dtypes of the CPU kernels: how a row becomes f32 and back.
+
+use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, WithDType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// A dtype of queries, keys, values and outputs.
-pub(super) trait Element: WithDType {
+/// A dtype of operands and outputs; what is computed on them is f32.
+pub(crate) trait Element: WithDType {
     /// The zero that pads and that a query without keys gets.
     const ZERO: Self;
 
     /// Converts a row to f32.
     fn widen(source: &[Self], target: &mut [f32]);
-
-    /// `factor` times a row, in f32.
-    #[inline(always)]
-    fn widen_times(source: &[Self], factor: f32, target: &mut [f32]) {
-        Self::widen(source, target);
-        target.iter_mut().for_each(|number| *number *= factor);
-    }
 
     /// `factor` times a row, rounded to this dtype, to nearest even.
     fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]);
@@ -25,6 +20,16 @@ pub(super) trait Element: WithDType {
     /// The bits of this number rounded to bf16, to nearest even.
     #[cfg(target_arch = "x86_64")]
     fn bf16_bits(self) -> u16;
+
+    /// The numbers themselves, if this is f32.
+    fn as_f32(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
+    /// The places themselves, if this is f32.
+    fn as_uninit_f32(_: &mut [MaybeUninit<Self>]) -> Option<&mut [MaybeUninit<f32>]> {
+        None
+    }
 
     /// Wraps an output.
     fn storage(data: Vec<Self>) -> CpuStorage;
@@ -38,21 +43,23 @@ impl Element for f32 {
         target.copy_from_slice(source);
     }
 
-    // In one loop: a copy would be a call per row.
-    #[inline(always)]
-    fn widen_times(source: &[Self], factor: f32, target: &mut [f32]) {
-        target.iter_mut().zip(source).for_each(|(target, source)| *target = source * factor);
-    }
-
     #[inline(always)]
     fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]) {
-        Self::widen_times(source, factor, target);
+        target.iter_mut().zip(source).for_each(|(target, source)| *target = source * factor);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         bf16::from_f32(self).to_bits()
+    }
+
+    fn as_f32(numbers: &[Self]) -> Option<&[f32]> {
+        Some(numbers)
+    }
+
+    fn as_uninit_f32(places: &mut [MaybeUninit<Self>]) -> Option<&mut [MaybeUninit<f32>]> {
+        Some(places)
     }
 
     fn storage(data: Vec<Self>) -> CpuStorage {
@@ -102,7 +109,7 @@ impl Element for f16 {
         let mut product = [0.0; 64];
         for (target, source) in target.chunks_mut(product.len()).zip(source.chunks(product.len())) {
             let product = &mut product[..source.len()];
-            f32::widen_times(source, factor, product);
+            f32::narrow_times(source, factor, product);
             target.convert_from_f32_slice(product);
         }
     }
