@@ -11,6 +11,7 @@ use candle_mixed_attention::candle_core::{DType, Device};
 use clap::Parser;
 
 use crate::ellipsoid::{Case, Vec3};
+use crate::input::Location;
 use crate::output::Existing;
 
 /// Predicts the flow around a body.
@@ -42,6 +43,10 @@ pub struct ModelArguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th file
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
+    /// Which weights of a PyTorch file to take, by the name of their dictionary such as ema_state_dict [default: the only
+    /// ones]
+    #[arg(long, value_name = "KEY", requires = "weights")]
+    pub weights_key: Option<String>,
     /// Model description as JSON, such as predict/data/ellipsoid.json; `inspect --write-config` writes one to fill in
     /// [default: the one in a .th file]
     #[arg(long, value_name = "FILE", requires = "weights")]
@@ -54,7 +59,8 @@ pub struct ModelArguments {
     /// says; plain for a .th file, which does not say it]
     #[arg(long, value_name = "KIND", requires = "weights")]
     pub square_banks: Option<SquareBanksName>,
-    /// The body: .stl, .npy or .safetensors, the latter with #name for one of several tensors
+    /// The body: a surface (.stl, .obj, .ply, .vtp, .vtu, .pvtp, .pvtu, .vtk) or points (.npy, .npz, .safetensors, .pt,
+    /// .th; with #name for one of several arrays)
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub geometry: Option<String>,
     /// Where to predict the surface fields, same formats [default: the vertices of --geometry]
@@ -66,6 +72,9 @@ pub struct ModelArguments {
     /// Where to predict the fields of any domain, such as wake=points.npy; once for each
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
     pub points: Vec<DomainFile>,
+    /// Where in meshes to predict: at cells or points [default: cells where the file has cell data, else points]
+    #[arg(long, value_name = "cells|points", requires = "weights")]
+    pub at: Option<Location>,
     /// Points that the anchors of a domain are drawn from [default: those where it is predicted]
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
     pub anchor_points: Vec<DomainFile>,
@@ -369,6 +378,7 @@ mod tests {
             ("predict --geometry g.stl".to_string(), "--weights"),
             ("predict --anchors 0".to_string(), "--anchors"),
             ("predict --chunk 0".to_string(), "--chunk"),
+            (format!("{model} --at faces"), "expected cells or points, got 'faces'"),
             (format!("{model} --points wake"), "expected DOMAIN=FILE, got 'wake'"),
             (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
             (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),

@@ -14,8 +14,11 @@
 mod args;
 mod demo;
 mod ellipsoid;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod input;
 pub mod inspect;
+mod interrupt;
 mod job;
 mod mesh;
 mod metrics;
@@ -47,6 +50,9 @@ pub fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let mut job = if arguments.model.weights.is_some() { own::job(arguments)? } else { demo::job(arguments)? };
     let output = &arguments.output;
+    if !output.dry_run {
+        interrupt::explain(&output.out)?;
+    }
     job.run(&Settings {
         folder: &output.out,
         existing: output.existing(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use super::cpu::SimdLevel;
+use super::cpu::simd::SimdLevel;
 use super::options::AttentionOptions;
 use crate::cache::KvCache;
 use crate::checks::{check_float, check_heads, check_same, check_tokens};

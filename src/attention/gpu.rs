@@ -27,6 +27,7 @@ impl Arguments {
             heads: self.heads,
             tokens: ranges.input_tokens(),
             cache_tokens: ranges.cache_tokens(),
+            input_keys: ranges.has_input_keys(),
             head_dim: self.head_dim,
             scale: self.scale,
         }

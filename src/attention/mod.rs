@@ -3,7 +3,7 @@
 //! [`mixed_attention`] checks its arguments ([`call`]), then runs the [`fused`] kernel of the device or the [`reference`].
 
 mod call;
-mod cpu;
+pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod fused;
@@ -11,8 +11,8 @@ mod fused;
 mod gpu;
 #[cfg(feature = "metal")]
 mod metal;
-mod options;
-mod part;
+pub(crate) mod options;
+pub(crate) mod part;
 mod reference;
 
 use std::sync::{Arc, Once, OnceLock};
@@ -21,12 +21,13 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use call::Arguments;
 pub(crate) use call::Inputs;
-pub use cpu::{SimdLevel, UnknownSimdLevel};
 use fused::FusedAttention;
-pub use options::{AttentionOptions, Backend};
-pub use part::AttentionPart;
+use options::{AttentionOptions, Backend};
+use part::AttentionPart;
 
-use crate::{AttentionError, AttentionPlan, KvCache, Unsupported};
+use crate::cache::KvCache;
+use crate::error::{AttentionError, Unsupported};
+use crate::plan::AttentionPlan;
 
 /// Whether the fused kernel of a device takes this dtype and head_dim, or the reason why not.
 ///
@@ -88,6 +89,10 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
+/// On CUDA a call can be captured into a graph once the plan has met its sizes on that stream: the first time uploads its
+/// schedule, and is refused in a capture. A graph refers to what the plan keeps and to scratch memory of the stream, so it
+/// is replayed on that stream, while the plan lives and no call there has needed more scratch memory.
+///
 /// # Errors
 /// Shapes, dtypes or devices that do not fit each other, the plan or the options; a plan with cached groups (see
 /// [`mixed_attention_cached`]); [`Backend::Fused`] where it cannot run.
@@ -135,7 +140,7 @@ pub fn mixed_attention_part(
 ) -> Result<AttentionPart> {
     let call = Call::new(Inputs { queries, keys_values, cache }, plan, options)?;
     if !call.is_fused(|call| call.gives_log_sum_exp())? {
-        return reference::forward_part(&call.arguments, queries, call.keys, call.values);
+        return reference::forward_part(&call.arguments, &call.queries, &call.keys, &call.values);
     }
     let slot = Arc::new(OnceLock::new());
     let output = call.fused(Some(slot.clone()))?;
@@ -150,25 +155,35 @@ pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionO
     if call.is_fused(|_| Ok(()))? {
         call.fused(None)
     } else {
-        reference::forward(&call.arguments, call.queries, call.keys, call.values)
+        reference::forward(&call.arguments, &call.queries, &call.keys, &call.values)
     }
 }
 
 /// A checked call and the operands of its op.
-struct Call<'a> {
+struct Call {
     arguments: Arguments,
     backend: Backend,
-    queries: &'a Tensor,
-    keys: &'a Tensor,
-    values: &'a Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
 }
 
-impl<'a> Call<'a> {
-    fn new(inputs: Inputs<'a>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Self> {
-        let arguments = Arguments::new(inputs, plan, options)?;
-        let queries = inputs.queries;
+impl Call {
+    fn new(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Self> {
+        let mut arguments = Arguments::new(inputs, plan, options)?;
+        // Before anything falls back to candle's kernels.
+        #[cfg(feature = "metal")]
+        crate::metal::system::check_device(inputs.queries.device())?;
+        let pair_up = |x: &Tensor| options.rope.as_ref().map_or_else(|| Ok(x.clone()), |rope| rope.pair_up(x));
+        let queries = pair_up(inputs.queries)?;
+        if let Some(cache) = &mut arguments.cache {
+            cache.keys = pair_up(&cache.keys)?;
+        }
         // Without input keys the op still has three operands; it never reads these two.
-        let (keys, values) = inputs.keys_values.unwrap_or((queries, queries));
+        let (keys, values) = match inputs.keys_values {
+            Some((keys, values)) => (pair_up(keys)?, values.clone()),
+            None => (queries.clone(), queries.clone()),
+        };
         Ok(Self { arguments, backend: options.backend, queries, keys, values })
     }
 
@@ -195,7 +210,7 @@ impl<'a> Call<'a> {
         if !self.queries.device().is_cpu() {
             return Err(Unsupported::LogSumExp { device: self.queries.device().location() });
         }
-        match [self.queries, self.keys, self.values].into_iter().any(Tensor::track_op) {
+        match [&self.queries, &self.keys, &self.values].into_iter().any(Tensor::track_op) {
             true => Err(Unsupported::Gradient { argument: "log-sum-exp" }),
             false => Ok(()),
         }
@@ -203,7 +218,7 @@ impl<'a> Call<'a> {
 
     /// Runs the fused kernel.
     fn fused(self, log_sum_exp: Option<Arc<OnceLock<Tensor>>>) -> Result<Tensor> {
-        let (queries, keys, values) = (readable(self.queries)?, readable(self.keys)?, readable(self.values)?);
+        let (queries, keys, values) = (readable(&self.queries)?, readable(&self.keys)?, readable(&self.values)?);
         let op = FusedAttention { arguments: self.arguments, log_sum_exp };
         queries.apply_op3(&keys, &values, op)?.transpose(1, 2)
     }

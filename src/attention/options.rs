@@ -1,6 +1,8 @@
 //! What a call may ask for besides its tensors.
 
-use crate::{KeyPadding, RopeFrequencies, SimdLevel};
+use crate::attention::cpu::simd::SimdLevel;
+use crate::padding::KeyPadding;
+use crate::rope::RopeFrequencies;
 
 /// Which implementation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -64,7 +66,7 @@ impl AttentionOptions {
     }
 
     /// Names the groups that [`forward_and_cache`](crate::MixedAttention::forward_and_cache) keeps, instead of those
-    /// whose name contains `_anchor`.
+    /// whose name has a word that begins with `anchor`.
     pub fn cache_groups<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.cache_groups = Some(names.into_iter().map(Into::into).collect());
         self

@@ -6,8 +6,8 @@ use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::call::{Arguments, wide_dtype};
 use super::part::AttentionPart;
-use crate::RopeFrequencies;
 use crate::plan::{KeyRange, KeySource, PaddingBits, QueryRange};
+use crate::rope::RopeFrequencies;
 
 /// Scores that are in memory at a time, over batch and heads.
 const BLOCK_SCORES: usize = 1 << 22;

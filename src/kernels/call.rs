@@ -11,6 +11,8 @@ pub struct CallShape {
     pub tokens: usize,
     /// Tokens of the cache; 0 without one.
     pub cache_tokens: usize,
+    /// Whether some tokens of the input are keys.
+    pub input_keys: bool,
     /// Channels of a head, a multiple of 8.
     pub head_dim: usize,
     /// Factor of the scores, positive.
@@ -20,6 +22,6 @@ pub struct CallShape {
 impl CallShape {
     /// The scale as kernels take it, which compute powers of 2.
     pub fn scale_log2(&self) -> f32 {
-        self.scale * std::f32::consts::LOG2_E
+        (f64::from(self.scale) * std::f64::consts::LOG2_E) as f32
     }
 }

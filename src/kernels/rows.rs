@@ -2,7 +2,7 @@
 
 use candle_core::{Layout, Result};
 
-use crate::AttentionError;
+use crate::error::AttentionError;
 
 /// Copies and loads of the kernels move this many bytes, from addresses that are multiples of it.
 const ACCESS_BYTES: usize = 16;
@@ -36,14 +36,18 @@ impl TensorRows {
     /// # Errors
     /// A layout that kernels cannot read.
     pub fn of(layout: &Layout, element_bytes: usize, broadcast: bool) -> Result<Self> {
-        let &[batch, head, token, _] = layout.stride() else {
+        let (&[batches, heads, tokens, _], &[batch, head, token, _]) = (layout.dims(), layout.stride()) else {
             return Err(AttentionError::shape("operand", "[batch, heads, tokens, head_dim]", layout.dims()).into());
         };
         if !is_readable(layout, element_bytes) {
             candle_core::bail!("rows must have adjacent channels and start at multiples of 16 bytes, got {layout:?}");
         }
         let offset = layout.start_offset() * element_bytes;
-        Ok(Self { offset, batch: if broadcast { 0 } else { batch as i64 }, head: head as i64, token: token as i64 })
+        // The stride of a dimension of 1 means nothing, may be any number, and would still be part of an address that a
+        // kernel computes without reading there.
+        let stride = |dim: usize, stride: usize| if dim <= 1 { 0 } else { stride as i64 };
+        let batch = if broadcast { 0 } else { stride(batches, batch) };
+        Ok(Self { offset, batch, head: stride(heads, head), token: stride(tokens, token) })
     }
 
     /// Rows `[batch, tokens, heads, head_dim]` without gaps, from the start of a buffer.
@@ -104,9 +108,11 @@ mod tests {
         assert!(TensorRows::of(tensor.transpose(2, 3)?.layout(), 4, false).is_err());
         assert!(TensorRows::of(tensor.narrow(3, 1, 16)?.layout(), 4, false).is_err());
         assert!(TensorRows::of(tensor.narrow(3, 4, 16)?.layout(), 4, false).is_ok());
-        // 12-byte rows; a single one may be of any length.
+        // 12-byte rows; a single one may be of any length, which no address depends on.
         let odd = Tensor::zeros((1, 1, 5, 6), DType::F16, &Device::Cpu)?;
         assert!(!is_readable(odd.layout(), 2) && is_readable(odd.narrow(2, 0, 1)?.layout(), 2));
+        let single = TensorRows::of(odd.narrow(2, 0, 1)?.layout(), 2, false)?;
+        assert_eq!((single.batch, single.head, single.token), (0, 0, 0));
         Ok(())
     }
 

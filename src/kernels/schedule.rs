@@ -76,3 +76,76 @@ impl GpuSchedule {
         Self { steps, key_rows, sizes }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::recent::Recent;
+    use crate::{AttentionPattern, AttentionPlan, TokenSpec};
+
+    /// What a backend keeps of a plan.
+    type Uploads = Recent<(&'static str, ScheduleInputs), Arc<GpuSchedule>, 4>;
+
+    fn plan() -> AttentionPlan {
+        let tokens = [TokenSpec::new("anchors", 40), TokenSpec::new("queries", 30)];
+        let patterns = [AttentionPattern::queries(["anchors", "queries"]).attend_to(["anchors"])];
+        AttentionPlan::new(tokens, patterns).unwrap()
+    }
+
+    fn inputs(batch: usize, rotated: bool, last_real: Option<usize>) -> ScheduleInputs {
+        let padding = |last| Arc::new(PaddingBits::new(1, 70, |_, token| token <= last));
+        ScheduleInputs {
+            tile: TileShape { queries: 32, keys: 16 },
+            workers: 1,
+            batch,
+            heads: 2,
+            rotated,
+            input_padding: last_real.map(padding),
+            cache_padding: None,
+        }
+    }
+
+    #[test]
+    fn equal_calls_are_uploaded_once() {
+        let plan = plan();
+        let uploads = Cell::new(0);
+        // A clone of the plan, resolved anew, and a mask made anew for each call.
+        let call = |device: &'static str, inputs: ScheduleInputs| {
+            let resolved = plan.clone().resolve(None).unwrap();
+            let key = (device, inputs);
+            let made = resolved.kept::<Uploads>().get(&key, || {
+                uploads.set(uploads.get() + 1);
+                Ok::<_, Infallible>(Arc::new(GpuSchedule::new(&resolved, &key.1)))
+            });
+            assert!(made.is_ok());
+            uploads.get()
+        };
+        let equal = [(); 3].map(|()| call("first", inputs(1, true, Some(33))));
+        assert_eq!(equal, [1; 3]);
+        assert_eq!(call("second", inputs(1, true, Some(33))), 2);
+        assert_eq!(call("first", inputs(2, true, Some(33))), 3);
+        assert_eq!(call("first", inputs(1, true, Some(32))), 4);
+        assert_eq!(call("first", inputs(1, true, Some(33))), 4);
+        assert_eq!(call("first", inputs(1, false, None)), 5);
+    }
+
+    #[test]
+    fn sizes_count_what_there_is() {
+        let resolved = plan().resolve(None).unwrap();
+        let schedule = GpuSchedule::new(&resolved, &inputs(1, true, None));
+        // 70 tokens in tiles of 32, for 2 heads; 40 keys in tiles of 16.
+        let expected = ScheduleSizes {
+            items: 2 * 3,
+            partial_slots: 0,
+            split_tiles: 0,
+            key_spans: 1,
+            rotated_rows: 40,
+            has_partial_steps: true,
+        };
+        assert_eq!(schedule.sizes, expected);
+        assert_eq!(GpuSchedule::new(&resolved, &inputs(1, false, None)).sizes.rotated_rows, 0);
+    }
+}

@@ -4,10 +4,12 @@
 //! | file | idea |
 //! |---|---|
 //! | [`kernels`] | compiled on first use, kept per GPU |
+//! | [`system`] | which versions of the system run what |
 //! | [`dispatch`] | the one place where kernels are launched |
 
 mod dispatch;
 mod kernels;
+pub(crate) mod system;
 
 pub(crate) use dispatch::dispatch;
 pub(crate) use kernels::load;

@@ -5,8 +5,9 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::mixed::{MixedAttention, MixedAttentionConfig};
-use crate::plan::RecentPlans;
-use crate::{AttentionOptions, AttentionPattern, AttentionPlan, PlanError, TokenSpec};
+use crate::attention::options::AttentionOptions;
+use crate::error::PlanError;
+use crate::plan::{AttentionPattern, AttentionPlan, RecentPlans, TokenSpec};
 
 /// Configuration of a [`DotProductAttention`] layer; the same fields as [`MixedAttentionConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,14 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::domains::DomainRuns;
 use super::mixed::{check_rope, yes};
-use super::projection::{self, FusedLinear, Projection};
+use super::projection::{self, FusedLinear, OutputProjection, Projection};
 use super::sharing::WeightSharing;
+use crate::attention::options::AttentionOptions;
 use crate::attention::{Inputs, run};
+use crate::cache::KvCache;
 use crate::checks::{check_input, check_tokens};
-use crate::plan::RecentPlans;
-use crate::{
-    AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies, TokenSpec,
-};
+use crate::error::PlanError;
+use crate::padding::KeyPadding;
+use crate::plan::{AttentionPattern, AttentionPlan, RecentPlans, TokenSpec};
+use crate::rope::RopeFrequencies;
 
 /// Name of the group that holds the encoded source in the cache.
 const SOURCE: &str = "source";
@@ -56,7 +58,7 @@ pub struct PerceiverAttention {
     config: PerceiverAttentionConfig,
     query: FusedLinear,
     key_value: FusedLinear,
-    output: Projection,
+    output: OutputProjection,
     /// Of the asking tokens; the source has one set of weights.
     sharing: WeightSharing,
     plans: RecentPlans<usize>,
@@ -79,6 +81,7 @@ impl PerceiverAttention {
     pub fn with_sharing(config: &PerceiverAttentionConfig, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
         projection::head_dim(config.hidden_dim, config.num_heads)?;
         let (width, kv_width) = (config.hidden_dim, config.kv_dim.unwrap_or(config.hidden_dim));
+        projection::check_width("kv_dim", kv_width)?;
         Ok(Self {
             config: *config,
             query: FusedLinear::load(&vb, "q", &["q"], (width, width), config.bias, sharing)?,
@@ -90,7 +93,7 @@ impl PerceiverAttention {
                 config.bias,
                 &WeightSharing::Shared,
             )?,
-            output: Projection::load((width, width), config.bias, sharing, vb.pp("proj"))?,
+            output: OutputProjection::Weights(Projection::load((width, width), config.bias, sharing, vb.pp("proj"))?),
             sharing: sharing.clone(),
             plans: RecentPlans::default(),
         })

@@ -41,6 +41,8 @@ pub(crate) fn linear(layer: &Linear, x: &Tensor, epilogue: Epilogue) -> Result<T
     if is_fused(layer, x) {
         return readable(x)?.apply_op1_no_bwd(&FusedLinear { layer, epilogue });
     }
+    #[cfg(feature = "metal")]
+    crate::metal::system::check_device(x.device())?;
     let y = layer.forward(&x.contiguous()?)?;
     match (epilogue, y.dtype()) {
         (Epilogue::None, _) => Ok(y),

@@ -18,7 +18,7 @@ mod tokens;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::PlanError;
+use crate::error::PlanError;
 use crate::recent::Recent;
 
 pub use key_rows::{KeyRows, KeySpan};
@@ -38,7 +38,7 @@ use ranges::PatternRanges;
 pub(crate) type RecentPlans<K> = Arc<Recent<K, AttentionPlan, RECENT_PLANS>>;
 
 /// How many plans a layer remembers: a stream of equal chunks has one, and another for its end.
-const RECENT_PLANS: usize = 4;
+const RECENT_PLANS: usize = 16;
 
 /// Who attends to whom, checked once: an unvalidated plan cannot exist.
 ///
@@ -185,7 +185,7 @@ impl AttentionPlan {
     /// ```
     ///
     /// # Errors
-    /// Names that this plan does not have, a group in both lists, or keys that would be missing.
+    /// No queries; names that this plan does not have, a group in both lists, or keys that would be missing.
     pub fn with_cached<C: Into<String>, Q: Into<String>>(
         &self,
         cached: impl IntoIterator<Item = C>,
@@ -209,6 +209,9 @@ impl AttentionPlan {
                 return Err(self.no_such_group(&name));
             }
             tokens.push(TokenSpec::new(name, size));
+        }
+        if tokens.iter().all(TokenSpec::is_cached) {
+            return Err(PlanError::NoQueries { cached: tokens.into_iter().map(|token| token.name).collect() });
         }
 
         // Whether a group of this step is cached.

@@ -159,6 +159,7 @@ pub const CASES: &[Case] = &[
         patterns: &[(&["nobody", "some"], &["none", "some"]), (&["none", "lost"], &["nobody"])],
         ..PLAIN
     },
+    Case { name: "one_token", groups: &[("only", 1)], patterns: &[(&["only"], &["only"])], ..PLAIN },
     Case {
         name: "zero_queries",
         groups: &[("queries", 0)],
@@ -301,6 +302,7 @@ impl<T: Number> Problem<T> {
             heads: self.heads,
             tokens: self.tokens,
             cache_tokens: self.resolved.ranges().cache_tokens(),
+            input_keys: self.resolved.ranges().has_input_keys(),
             head_dim: self.head_dim,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
         }
@@ -319,11 +321,19 @@ impl<T: Number> Problem<T> {
         }
     }
 
-    /// Queries (0), keys (1) or values (2) as `[batch, heads, tokens, head_dim]` in the fused projection.
+    /// Queries (0), keys (1) or values (2) as `[batch, heads, tokens, head_dim]` in the fused projection. The strides of
+    /// dimensions of 1, which mean nothing, are odd.
     pub fn part(&self, part: usize) -> Layout {
         let width = self.heads * self.head_dim;
         let shape = (self.batch, self.heads, self.tokens, self.head_dim);
-        Layout::new(shape.into(), vec![self.tokens * 3 * width, self.head_dim, 3 * width, 1], part * width)
+        let stride = |dim: usize, stride: usize| if dim == 1 { stride + 1 } else { stride };
+        let strides = vec![
+            stride(self.batch, self.tokens * 3 * width),
+            stride(self.heads, self.head_dim),
+            stride(self.tokens, 3 * width),
+            1,
+        ];
+        Layout::new(shape.into(), strides, part * width)
     }
 
     /// Cached keys or values.

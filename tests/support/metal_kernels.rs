@@ -2,13 +2,13 @@
 
 use candle_mixed_attention::kernels::metal::recipes;
 use candle_mixed_attention::kernels::metal::source::Recipe;
-use candle_mixed_attention::kernels::metal::tiling::{Element, Family, TILINGS, Tiling};
+use candle_mixed_attention::kernels::metal::tiling::{CANDIDATES, Element, Family, TILINGS, Tiling};
 
 /// Every element type, on every family that uses it.
 pub const ELEMENTS: [(Element, &[Family]); 4] = [
     (Element::F16, &[Family::Apple7, Family::Apple9]),
     (Element::Bf16, &[Family::Apple9]),
-    (Element::WideBf16, &[Family::Apple7]),
+    (Element::WideBf16, &[Family::Apple7, Family::Apple9]),
     (Element::F32, &[Family::Apple7, Family::Apple9]),
 ];
 
@@ -19,7 +19,7 @@ pub fn all_recipes() -> Vec<Recipe> {
         all.push(recipes::rotate_keys(element));
         all.push(recipes::combine_split_keys(element));
         let of_element = |tiling: &&Tiling| families.iter().any(|&family| tiling.serves(family, element));
-        for tiling in TILINGS.iter().filter(of_element) {
+        for tiling in TILINGS.iter().chain(&CANDIDATES).filter(of_element) {
             all.push(recipes::mixed_attention(tiling, element, tiling.head_dim));
         }
         for &family in families {

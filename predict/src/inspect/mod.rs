@@ -54,10 +54,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The report on a file without any option.
+#[cfg(any(test, fuzzing))]
+pub fn report_on(file: &std::path::Path) -> Result<String> {
+    let arguments = Arguments::try_parse_from([std::ffi::OsStr::new("inspect"), file.as_os_str()])?;
+    Ok(inspect(&arguments)?.0)
+}
+
 /// The report, and whether the checkpoint fits its configuration, where there is one.
 fn inspect(arguments: &Arguments) -> Result<(String, bool)> {
-    let checkpoint = Checkpoint::open(&arguments.file)?;
+    let checkpoint = match &arguments.weights_key {
+        Some(key) => Checkpoint::open_key(&arguments.file, key),
+        None => Checkpoint::open(&arguments.file),
+    }?;
     let mut report = Listing::new(&checkpoint).to_string();
+    if let Some(key) = checkpoint.weights_key() {
+        report.push_str(&format!("\nthe weights are those under '{key}'\n"));
+    }
     let mut section = |title: &str, text: String| report.push_str(&format!("\n== {title}\n{}\n", text.trim_end()));
 
     let config = match &arguments.config {

@@ -97,8 +97,8 @@ impl Job {
         }
         progress.finish();
         run.finish()?;
-        let (metrics, made) = self.report(model, settings)?;
-        run.conclude(made)?;
+        let metrics = self.report(model, settings, &mut run)?;
+        run.conclude()?;
         Ok(metrics)
     }
 

@@ -4,20 +4,26 @@ use anyhow::{Context, Result};
 
 use super::{FlowModel, Job, Settings};
 use crate::metrics::Metrics;
-use crate::output::{LocalDisk, write_npz, write_whole};
+use crate::output::{LocalDisk, Run, write_npz, write_whole};
 
 impl Job {
-    /// Writes `metrics.json` where true fields are known, and pictures; returns the errors and the names of all files.
-    pub(super) fn report(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<(Metrics, Vec<String>)> {
-        let (mut metrics, mut made) = (Metrics::new(), Vec::new());
+    /// Writes `metrics.json` where true fields are known, and pictures; returns the errors. Files are announced to the run
+    /// before they are made.
+    pub(super) fn report(
+        &mut self,
+        model: &mut dyn FlowModel,
+        settings: &Settings,
+        run: &mut Run<LocalDisk>,
+    ) -> Result<Metrics> {
+        let mut metrics = Metrics::new();
         let draws = self.body.draws();
         for place in &mut self.places {
             let name = |extension: &str| format!("{}.{extension}", place.name);
             let results = settings.folder.join(name("safetensors"));
             if settings.npz {
+                run.announce([name("npz")])?;
                 let npz = settings.folder.join(name("npz"));
                 write_npz(&LocalDisk, &results, &npz, place.source.input.len(), &place.written(draws))?;
-                made.push(name("npz"));
             }
             let Some(truth) = &mut place.truth else { continue };
             for field in &place.domain.fields {
@@ -31,10 +37,10 @@ impl Job {
         if !metrics.is_empty() {
             files.push(("metrics.json".to_string(), serde_json::to_vec_pretty(&metrics)?));
         }
+        run.announce(files.iter().map(|(name, _)| name.clone()))?;
         for (name, bytes) in files {
             write_whole(&LocalDisk, &settings.folder.join(&name), &bytes)?;
-            made.push(name);
         }
-        Ok((metrics, made))
+        Ok(metrics)
     }
 }

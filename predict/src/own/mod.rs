@@ -8,6 +8,8 @@ mod statistics;
 mod tests;
 
 use anyhow::Result;
+#[cfg(any(test, fuzzing))]
+pub use statistics::flat_keys;
 
 use crate::args::Arguments;
 use crate::job::Job;

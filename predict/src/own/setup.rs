@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::domains;
 use super::pictures::FieldPictures;
 use crate::args::{Arguments, Condition, DomainSlice, ModelArguments, SquareBanksName};
+use crate::input::Location;
 use crate::job::{Body, Job, Named, Place, Source, Truth};
 use crate::picture::CutPlane;
 
@@ -36,7 +37,14 @@ impl Setup {
     pub fn read(arguments: &Arguments) -> Result<Self> {
         let (model, chunk) = (&arguments.model, arguments.compute.chunk.get());
         let weights = model.weights.as_deref().context("--weights is missing")?;
-        let checkpoint = Checkpoint::open(weights).context("--weights")?;
+        let checkpoint = match &model.weights_key {
+            Some(key) => Checkpoint::open_key(weights, key),
+            None => Checkpoint::open(weights),
+        };
+        let checkpoint = checkpoint.context("--weights")?;
+        if let Some(key) = checkpoint.weights_key() {
+            eprintln!("note: --weights: the weights under '{key}'");
+        }
         let config = read_config(&checkpoint, model)?;
         check_supported(&config)?;
         checkpoint.check(&config).context("--weights")?;
@@ -48,8 +56,10 @@ impl Setup {
         statistics.normalise_conditions(&conditions).context("--condition")?;
         arguments.compute.device.open()?;
 
-        let open = |named: &Named| Source::open(named, &statistics.position, chunk);
-        let geometry = open_geometry(model, &config, open)?;
+        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, chunk);
+        let open = |named: &Named| open_at(named, model.at);
+        // Points of a body are drawn from its faces, whatever is predicted on it.
+        let geometry = open_geometry(model, &config, |named| open_at(named, Some(Location::Points)))?;
         geometry.as_ref().map(|geometry| supernodes(model, geometry)).transpose()?;
         let points = domains::points(model, &config)?;
         let truths = domains::by_domain("--truth", &model.truth, &config)?;
@@ -71,6 +81,9 @@ impl Setup {
                 continue;
             };
             let source = open(named)?;
+            if let Some(remark) = source.input.remark() {
+                eprintln!("note: {}: {remark}", named.option);
+            }
             let truth = truth.map(|named| Truth::open(named, domain, source.input.len(), chunk)).transpose()?;
             for field in truth.iter().flat_map(Truth::missing) {
                 eprintln!("note: --truth {name}: the file has no field '{field}', whose errors stay unknown");
@@ -91,7 +104,7 @@ impl Setup {
         let pictures = FieldPictures {
             planes: self.planes,
             points_across: arguments.model.slice_points.get(),
-            body: self.geometry.as_ref().and_then(|geometry| geometry.input.mesh()).cloned(),
+            body: self.geometry.as_ref().and_then(|geometry| geometry.input.surface()).cloned(),
             remarks: arguments.model.config.as_deref().map(read_remarks).unwrap_or_default(),
         };
         Ok(Job { identity, body, places: self.places, pictures: Box::new(pictures) })
@@ -100,13 +113,13 @@ impl Setup {
     /// All that the result depends on.
     fn identity(&self, arguments: &Arguments) -> Result<Map<String, Value>> {
         let (model, compute) = (&arguments.model, &arguments.compute);
-        let weights = model.weights.as_deref().context("--weights is missing")?;
         let named = |sources: &mut dyn Iterator<Item = (&String, &Source)>| -> Map<String, Value> {
             sources.map(|(domain, source)| (domain.clone(), source.identity())).collect()
         };
         let identity = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "weights": checksum(weights)?,
+            "weights": checksum(&self.checkpoint)?,
+            "weights_key": self.checkpoint.weights_key(),
             "config": self.config,
             "statistics": self.statistics,
             "conditions": self.conditions,
@@ -195,7 +208,11 @@ fn open_geometry(
 ) -> Result<Option<Source>> {
     let named = |file: &String| Named { option: "--geometry".to_string(), file: file.clone() };
     match (&model.geometry, config.uses_geometry()) {
-        (Some(file), true) => open(&named(file)).map(Some),
+        (Some(file), true) => {
+            let geometry = open(&named(file))?;
+            ensure!(!geometry.input.is_volume(), "--geometry: {file} has cells with a volume; a body is a surface");
+            Ok(Some(geometry))
+        }
         (None, true) => anyhow::bail!("--geometry is missing: the network has perceiver blocks, which read one"),
         (None, false) => Ok(None),
         (Some(_), false) => {
@@ -209,7 +226,7 @@ fn open_geometry(
 /// The number of supernodes: as many as were asked for, or an eighth of the points of the geometry.
 fn supernodes(model: &ModelArguments, geometry: &Source) -> Result<u32> {
     let wanted = model.geometry_points.get() as u64;
-    let points = if geometry.input.mesh().is_some() { wanted } else { wanted.min(geometry.input.len()) };
+    let points = if geometry.input.surface().is_some() { wanted } else { wanted.min(geometry.input.len()) };
     let supernodes = model.supernodes.map_or((points / 8).max(1), |count| count.get() as u64);
     ensure!(
         supernodes <= points,
@@ -256,21 +273,12 @@ fn read_remarks(path: &Path) -> Map<String, Value> {
     description["fields"].as_object().cloned().unwrap_or_default()
 }
 
-/// Bytes and checksum of the weights; of an index, those of the files that it lists too.
-fn checksum(weights: &Path) -> Result<Value> {
-    let mut files = vec![weights.to_path_buf()];
-    if weights.extension().is_some_and(|extension| extension == "json") {
-        let index: Value = serde_json::from_slice(&std::fs::read(weights)?)?;
-        let listed = index["weight_map"].as_object().into_iter().flatten();
-        let mut listed: Vec<_> = listed.filter_map(|(_, file)| Some(weights.with_file_name(file.as_str()?))).collect();
-        listed.sort();
-        listed.dedup();
-        files.extend(listed);
-    }
+/// Bytes and checksum of all files that the weights were read from.
+fn checksum(checkpoint: &Checkpoint) -> Result<Value> {
     let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
     let mut buffer = vec![0; 1 << 20];
-    for path in files {
-        let mut file = File::open(&path).with_context(|| path.display().to_string())?;
+    for path in checkpoint.files() {
+        let mut file = File::open(path).with_context(|| path.display().to_string())?;
         loop {
             let read = file.read(&mut buffer).with_context(|| path.display().to_string())?;
             if read == 0 {

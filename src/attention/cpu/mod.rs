@@ -22,7 +22,7 @@ mod operands;
 mod output;
 mod rotate;
 mod scratch;
-mod simd;
+pub(crate) mod simd;
 mod strip;
 mod total;
 mod view;
@@ -31,16 +31,14 @@ mod words;
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
 use half::{bf16, f16};
 
-pub use simd::{SimdLevel, UnknownSimdLevel};
-
 use self::operands::{Keys, Operands, Source};
 use self::output::{OutputShape, Results};
 use self::scratch::Purpose;
-use self::simd::Exponent;
+use self::simd::{Exponent, SimdLevel};
 use self::view::{RopeView, View};
-use crate::AttentionError;
 use crate::attention::call::Arguments;
 use crate::element::Element;
+use crate::error::AttentionError;
 use crate::plan::{KeyRows, TileSchedule, TileShape};
 
 /// Queries of a work item: enough that staging its keys stays small against using them. Large items gain up to 3 % with

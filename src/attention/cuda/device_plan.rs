@@ -10,7 +10,10 @@ use candle_core::Result;
 use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 
-use super::scratch::{StreamId, StreamScratch};
+use super::scratch::{StreamId, StreamScratch, check_no_capture};
+use super::tensor_map;
+use crate::kernels::cuda::arguments::TensorMap;
+use crate::kernels::cuda::tensor_map::TensorMapDescription;
 use crate::kernels::schedule::{GpuSchedule, ScheduleInputs, ScheduleSizes};
 use crate::plan::{KeySpan, KeyStep, ResolvedPlan, SlotReduction, StepItem};
 use crate::recent::Recent;
@@ -30,6 +33,12 @@ pub type DevicePlans = Recent<(StreamId, ScheduleInputs), Arc<DevicePlan>, RECEN
 /// How many uploads a plan keeps: streams times a few batch sizes or masks.
 const RECENT_UPLOADS: usize = 16;
 
+/// What the maps of a launch describe.
+type Descriptions = [Option<TensorMapDescription>; 4];
+
+/// How many launches' maps an upload keeps: layers of a model, whose caches lie at addresses of their own.
+const RECENT_MAPS: usize = 64;
+
 /// A schedule on a device; a buffer is `None` where there is nothing to upload.
 pub struct DevicePlan {
     id: StreamId,
@@ -40,6 +49,8 @@ pub struct DevicePlan {
     pub reduction_of_slot: Option<CudaSlice<SlotReduction>>,
     /// Which keys are rotated to where.
     pub key_spans: Option<CudaSlice<KeySpan>>,
+    /// Encoded tensor maps, by what they describe: addresses and shapes.
+    maps: Recent<Descriptions, [TensorMap; 4], RECENT_MAPS>,
     /// The memory that launches on the stream write.
     pub scratch: Arc<StreamScratch>,
 }
@@ -50,6 +61,7 @@ impl DevicePlan {
         stream: &Arc<CudaStream>,
         (id, inputs): &(StreamId, ScheduleInputs),
     ) -> Result<Self> {
+        check_no_capture(stream)?;
         let GpuSchedule { steps, key_rows, sizes } = GpuSchedule::new(resolved, inputs);
         tracing::debug!(items = sizes.items, "schedule uploaded");
         Ok(Self {
@@ -59,8 +71,20 @@ impl DevicePlan {
             steps: upload(stream, steps.steps())?,
             reduction_of_slot: upload(stream, steps.reduction_of_slot())?,
             key_spans: upload(stream, key_rows.as_ref().map_or(&[], |rows| rows.spans()))?,
+            maps: Recent::default(),
             scratch: StreamScratch::of(stream),
             stream: stream.clone(),
+        })
+    }
+
+    /// Maps as the driver encodes them; layers whose tensors come to lie where those of an earlier call lay find them.
+    ///
+    /// # Errors
+    /// The driver refuses a description.
+    pub fn tensor_maps(&self, descriptions: &Descriptions) -> Result<[TensorMap; 4]> {
+        self.maps.get(descriptions, || {
+            let [input_keys, input_values, cache_keys, cache_values] = descriptions.map(tensor_map::encode);
+            Ok([input_keys?, input_values?, cache_keys?, cache_values?])
         })
     }
 }

@@ -8,8 +8,8 @@ use candle_core::{CudaStorage, Layout, Result, Tensor};
 
 use super::addresses::Address;
 use super::device_plan::{DevicePlan, DevicePlans};
+use super::kernels;
 use super::scratch::{Buffers as ScratchBuffers, StreamId};
-use super::{kernels, tensor_map};
 use crate::attention::call::Arguments;
 use crate::attention::gpu::Operands;
 use crate::kernels::cuda::arguments::{
@@ -108,8 +108,7 @@ pub fn run<T: CudaDType + DeviceRepr>(
         // buffers have the sizes that the schedule needs, and all guards are alive.
         None => unsafe { start(stream, &launch) },
         Some(maps) => {
-            let [input_keys, input_values, cache_keys, cache_values] = maps.map(|map| tensor_map::encode(map.as_ref()));
-            let launch = launch.with_maps([input_keys?, input_values?, cache_keys?, cache_values?]);
+            let launch = launch.with_maps(plan.tensor_maps(&maps)?);
             // SAFETY: as above; the tensor maps describe the same views.
             unsafe { start(stream, &launch) }
         }
@@ -129,7 +128,7 @@ fn uploaded(call: &Call, arguments: &Arguments, stream: &Arc<CudaStream>) -> Res
 /// The kernel takes a struct like `A`. Every address in the arguments points to live memory of the extent that the kernel
 /// documents, ordered before this point of the stream, and stays alive until the launch has run.
 unsafe fn start<A: DeviceRepr>(stream: &CudaStream, launch: &Launch<A>) -> Result<()> {
-    let function = kernels::load(stream.context(), &launch.kernel)?;
+    let function = kernels::load(stream, &launch.kernel)?;
     let config = LaunchConfig {
         grid_dim: (launch.blocks, 1, 1),
         block_dim: (launch.threads, 1, 1),

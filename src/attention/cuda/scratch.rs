@@ -8,8 +8,9 @@ use std::thread::{self, ThreadId};
 
 use candle_core::Result;
 use candle_core::cuda::WrapErr;
-use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, sys};
 
+use crate::AttentionError;
 use crate::kernels::cuda::launch::Scratch;
 use crate::lock::lock;
 
@@ -48,6 +49,22 @@ impl StreamId {
             context.record_err(context.synchronize());
         }
         context.record_err(earlier);
+    }
+}
+
+/// Refuses what must not happen while a stream is captured into a graph: uploads, loading code, and memory that later
+/// launches use, which a graph would not own.
+///
+/// # Errors
+/// The stream is being captured.
+pub(super) fn check_no_capture(stream: &CudaStream) -> Result<()> {
+    match stream.capture_status().w()? {
+        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE => Ok(()),
+        _ => {
+            let expected = "one that is not captured into a CUDA graph, the first time that a plan meets these sizes: run \
+                            the plan once before capturing";
+            Err(AttentionError::value("stream", expected, "one that is captured").into())
+        }
     }
 }
 
@@ -120,6 +137,7 @@ fn grow<T: DeviceRepr>(
     make: impl FnOnce(usize) -> Result<CudaSlice<T>>,
 ) -> Result<()> {
     if buffer.as_ref().map_or(0, CudaSlice::len) < len {
+        check_no_capture(stream)?;
         stream.context().bind_to_thread().w()?;
         *buffer = None;
         *buffer = Some(make(len)?);

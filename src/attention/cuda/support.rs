@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use candle_core::cuda::WrapErr;
-use candle_core::cuda::cudarc::driver::{CudaStream, sys};
-use candle_core::{CudaDevice, CudaStorage, DeviceLocation, Layout, Result};
+use candle_core::cuda::cudarc::driver::CudaStream;
+use candle_core::{CudaDevice, CudaStorage, DeviceLocation, Result};
 
-use super::kernels;
-use crate::attention::call::{Arguments, CacheArguments};
+use super::kernels::{self, Gpu};
+use crate::attention::call::Arguments;
 use crate::attention::gpu::Operands;
+use crate::error::{AttentionError, Unsupported};
 use crate::kernels::cuda::launch::Call;
 use crate::kernels::cuda::tensor_map::is_describable;
 use crate::kernels::cuda::tiling::{self, Element, Tiling};
-use crate::{AttentionError, Unsupported};
 
 /// What the kernels can pad to a tile.
 const SUPPORTED_HEAD_DIMS: &str = "multiples of 8 up to 256";
@@ -34,19 +34,18 @@ pub fn call(
     operands: &Operands<'_, CudaStorage>,
     stream: &Arc<CudaStream>,
 ) -> Result<Call> {
-    let context = stream.context();
-    let describable = |layout: &Layout| is_describable(layout, element.bytes());
-    let in_cache = |cache: &CacheArguments| describable(cache.keys.layout()) && describable(cache.values.layout());
-    // Keys that are rotated come from scratch memory.
-    let bulk_copies = (arguments.rope.is_some() || describable(operands.keys.1))
-        && describable(operands.values.1)
-        && arguments.cache.as_ref().is_none_or(in_cache);
-    let tiling = Tiling::of(context.compute_capability().w()?, element, arguments.head_dim, bulk_copies)
+    let gpu = Gpu::of(stream.context()).w()?;
+    let shape = arguments.shape();
+    // Without input keys the operands mean nothing; keys that are rotated come from scratch memory.
+    let keys = (shape.input_keys && arguments.rope.is_none()).then_some(operands.keys.1);
+    let values = shape.input_keys.then_some(operands.values.1);
+    let cache = arguments.cache.as_ref().map(|cache| [cache.keys.layout(), cache.values.layout()]);
+    let read = keys.into_iter().chain(values).chain(cache.into_iter().flatten());
+    let bulk_copies = read.into_iter().all(|layout| is_describable(layout, element.bytes()));
+    let tiling = Tiling::of(gpu.capability, element, shape.head_dim, bulk_copies)
         .ok_or_else(|| AttentionError::from(head_dim_unsupported(arguments.head_dim, stream)))?;
-    let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-    let multiprocessors = context.attribute(attribute).w()? as usize;
-    let workers = tiling.workers(multiprocessors);
-    Ok(Call { shape: arguments.shape(), element, tiling, multiprocessors, workers })
+    let workers = tiling.workers(gpu.multiprocessors);
+    Ok(Call { shape, element, tiling, multiprocessors: gpu.multiprocessors, workers })
 }
 
 fn head_dim_unsupported(head_dim: usize, stream: &CudaStream) -> Unsupported {

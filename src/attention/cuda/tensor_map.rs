@@ -13,9 +13,9 @@ use crate::kernels::cuda::tensor_map::TensorMapDescription;
 use crate::kernels::cuda::tiling::Element;
 
 /// Has the driver encode a map; one of nothing where there are no rows.
-pub fn encode(description: Option<&TensorMapDescription>) -> Result<TensorMap> {
+pub fn encode(description: Option<TensorMapDescription>) -> Result<TensorMap> {
     let Some(description) = description else { return Ok(TensorMap::default()) };
-    let TensorMapDescription { address, element, sizes, strides, box_sizes } = description;
+    let TensorMapDescription { address, element, sizes, strides, box_sizes } = &description;
     let data_type = match element {
         Element::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         Element::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,

@@ -6,6 +6,7 @@
 //! allocates nothing but its output.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -13,8 +14,9 @@ use candle_core::metal_backend::DeviceId;
 use candle_core::{MetalDevice, Result};
 use candle_metal_kernels::metal::Buffer;
 
+use crate::kernels::metal::dispatches::dispatches;
 use crate::kernels::schedule::{GpuSchedule, ScheduleInputs, ScheduleSizes};
-use crate::plan::ResolvedPlan;
+use crate::plan::{ResolvedPlan, StepItem};
 use crate::recent::Recent;
 
 /// The uploaded schedules of one plan.
@@ -26,6 +28,8 @@ const RECENT_UPLOADS: usize = 16;
 /// A schedule on a device.
 pub(super) struct DevicePlan {
     pub sizes: ScheduleSizes,
+    /// The work items, in runs of one dispatch each.
+    pub dispatches: Vec<Range<usize>>,
     pub items: Arc<Buffer>,
     pub steps: Arc<Buffer>,
     /// The tiles whose keys are split, if any are.
@@ -35,12 +39,19 @@ pub(super) struct DevicePlan {
 }
 
 impl DevicePlan {
-    pub fn new(resolved: &ResolvedPlan, device: &MetalDevice, inputs: &ScheduleInputs) -> Result<Self> {
+    pub fn new(
+        resolved: &ResolvedPlan,
+        device: &MetalDevice,
+        inputs: &ScheduleInputs,
+        steps_per_dispatch: u64,
+    ) -> Result<Self> {
         let GpuSchedule { steps, key_rows, sizes } = GpuSchedule::new(resolved, inputs);
         tracing::debug!(items = sizes.items, "schedule uploaded");
         let split_tiles = (sizes.split_tiles > 0).then(|| upload(device, &steps.split_tiles()));
+        let steps_of = |item: &StepItem| (item.last_step - item.first_step).into();
         Ok(Self {
             sizes,
+            dispatches: dispatches(steps.items().iter().map(steps_of), steps_per_dispatch),
             items: upload(device, steps.items())?,
             steps: upload(device, steps.steps())?,
             split_tiles: split_tiles.transpose()?,

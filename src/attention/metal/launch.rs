@@ -9,10 +9,12 @@ use candle_core::{DType, Layout, MetalDevice, MetalStorage, Result, Storage, Ten
 use candle_metal_kernels::metal::{Buffer, ComputeCommandEncoder, ComputePipeline};
 
 use super::device_plan::{DevicePlan, DevicePlans};
+use super::support;
+use crate::AttentionError;
 use crate::attention::call::Arguments;
 use crate::attention::gpu::{Operand, Operands};
+use crate::kernels::metal::dispatches::steps_per_dispatch;
 use crate::kernels::metal::launch::{Call, Launch, Rows, Schedule, Tensors};
-use crate::kernels::metal::tiling;
 use crate::kernels::rows::{AngleRows, TensorRows};
 use crate::metal::{dispatch, load};
 
@@ -60,24 +62,31 @@ pub(super) fn run(
         angles,
     };
     let schedule = Schedule::<&Buffer> { items: &plan.items, steps: &plan.steps };
-    let attend = call.attend(sizes, &tensors, schedule, partials.as_deref(), output);
+    let attend = |items| call.attend(sizes, &tensors, schedule, items, partials.as_deref(), output);
     let combine = match (partials.as_deref(), &plan.split_tiles) {
         (Some(partials), Some(tiles)) => Some(call.combine(sizes, partials, tiles, output)),
         _ => None,
     };
 
     let rotate = rotate.map(|launch| Loaded::new(device, launch)).transpose()?;
-    let attend = Loaded::new(device, attend)?;
+    let attend = plan.dispatches.iter().map(|items| Loaded::new(device, attend(items))).collect::<Result<Vec<_>>>()?;
     let combine = combine.map(|launch| Loaded::new(device, launch)).transpose()?;
-    // Other threads wait from here on, so that the launches stay together.
-    let encoder = device.command_encoder()?;
-    let encoder: &ComputeCommandEncoder = encoder.as_ref();
+    // Other threads wait while there is an encoder, so that its launches stay together.
+    let mut encoder = device.command_encoder()?;
     if let Some(rotate) = rotate {
-        rotate.encode(encoder);
+        rotate.encode(encoder.as_ref());
     }
-    attend.encode(encoder);
+    for (i, attend) in attend.iter().enumerate() {
+        if i > 0 {
+            // A long launch: what is encoded runs to its end in a command buffer of its own before more is.
+            drop(encoder);
+            device.flush_and_wait_current()?;
+            encoder = device.command_encoder()?;
+        }
+        attend.encode(encoder.as_ref());
+    }
     if let Some(combine) = combine {
-        combine.encode(encoder);
+        combine.encode(encoder.as_ref());
     }
     Ok(())
 }
@@ -103,10 +112,12 @@ impl<'a, A: NoUninit> Loaded<'a, A> {
 
 /// The schedule of a call on the device.
 fn uploaded(call: &Call, arguments: &Arguments, device: &MetalDevice) -> Result<Arc<DevicePlan>> {
-    let cores = tiling::cores(&device.metal_device().architecture_name());
+    let cores = support::cores(device);
+    let family = support::family(device).map_err(AttentionError::from)?;
+    let most = steps_per_dispatch(family, call.tiling, call.shape.head_dim, cores);
     let inputs = arguments.schedule_inputs(call.tile(), cores * call.tiling.threadgroups_per_core());
     let key = (device.id(), inputs);
-    let make = || DevicePlan::new(&arguments.resolved, device, &key.1).map(Arc::new);
+    let make = || DevicePlan::new(&arguments.resolved, device, &key.1, most).map(Arc::new);
     arguments.resolved.kept::<DevicePlans>().get(&key, make)
 }
 

@@ -19,9 +19,9 @@ use candle_core::{MetalStorage, Result, Shape};
 
 pub(super) use self::support::supports;
 
-use crate::AttentionError;
 use crate::attention::call::Arguments;
 use crate::attention::gpu::Operands;
+use crate::error::AttentionError;
 use crate::kernels::metal::launch::Call;
 
 /// Runs the plan and returns rows `[batch, tokens, heads, head_dim]`.

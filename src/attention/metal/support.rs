@@ -7,11 +7,12 @@ use candle_core::backend::BackendDevice;
 use candle_core::{DType, MetalDevice, Result};
 use objc2_metal::{MTLDevice, MTLGPUFamily};
 
-use crate::Unsupported;
+use crate::error::Unsupported;
 use crate::kernels::metal::recipes::{self, Uniform};
-use crate::kernels::metal::tiling::{COMBINE_THREADS, Element, Family, ROTATE_THREADS, Tiling};
+use crate::kernels::metal::tiling::{self, COMBINE_THREADS, Element, Family, ROTATE_THREADS, Tiling};
 use crate::lock::lock;
 use crate::metal::load;
+use crate::metal::system::has_metal_3_1;
 
 type Answer<T> = std::result::Result<T, Unsupported>;
 
@@ -53,18 +54,42 @@ pub fn kernel_of(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<
     let family = family(device)?;
     let element = match (dtype, family) {
         (DType::F16, _) => Element::F16,
-        (DType::BF16, Family::Apple7) => Element::WideBf16,
-        (DType::BF16, Family::Apple9) => Element::Bf16,
+        (DType::BF16, Family::Apple9) if has_metal_3_1() => Element::Bf16,
+        (DType::BF16, _) => Element::WideBf16,
         (DType::F32, _) => Element::F32,
         (dtype, _) => return Err(Unsupported::DType { dtype, device: device.location() }),
     };
-    let tiling = Tiling::of(family, element, head_dim).filter(|_| head_dim.is_multiple_of(8));
+    let wanted = chosen(device)?.filter(|tiling| tiling.serves(family, element) && tiling.head_dim >= head_dim);
+    let tiling = wanted.or_else(|| Tiling::of(family, element, head_dim)).filter(|_| head_dim.is_multiple_of(8));
     let expected = "multiples of 8 up to 256";
     let tiling = tiling.ok_or_else(|| Unsupported::HeadDim { head_dim, expected, device: device.location() })?;
     Ok((element, tiling))
 }
 
-fn family(device: &MetalDevice) -> Answer<Family> {
+/// The candidate that the environment asks for.
+fn chosen(device: &MetalDevice) -> Answer<Option<&'static Tiling>> {
+    static CHOSEN: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(tiling::CHOICE).ok());
+    let Some(number) = &*CHOSEN else { return Ok(None) };
+    let candidate = Tiling::candidate(number).map(Some);
+    candidate.ok_or_else(|| {
+        let (choice, count) = (tiling::CHOICE, tiling::CANDIDATES.len());
+        let reason = format!("{choice} must be a number below {count}, got '{number}'");
+        Unsupported::Device { device: device.location(), reason }
+    })
+}
+
+/// GPU cores, roughly.
+pub fn cores(device: &MetalDevice) -> usize {
+    // Older systems do not name the architecture.
+    let architecture = if has_metal_3_1() { device.metal_device().architecture_name() } else { String::new() };
+    tiling::cores(&architecture)
+}
+
+/// The family of a GPU.
+///
+/// # Errors
+/// One without matrices.
+pub fn family(device: &MetalDevice) -> Answer<Family> {
     let gpu = device.metal_device().as_ref();
     if gpu.supportsFamily(MTLGPUFamily::Apple9) {
         Ok(Family::Apple9)

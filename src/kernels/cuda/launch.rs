@@ -8,7 +8,7 @@ use super::arguments::{
 };
 use super::tensor_map::TensorMapDescription;
 use super::tiling::{Element, ROTATE_THREADS, Tiling, rotate_name};
-use crate::AttentionError;
+use crate::error::AttentionError;
 use crate::kernels::call::CallShape;
 use crate::kernels::rows::{AngleRows, TensorRows};
 use crate::kernels::schedule::ScheduleSizes;
@@ -205,7 +205,9 @@ impl Call {
     /// where there are no rows; `None` for a kernel that takes no maps.
     pub fn tensor_maps(&self, sizes: &ScheduleSizes, tensors: &Tensors) -> Option<[Option<TensorMapDescription>; 4]> {
         let Tiling::Sm90(_) = self.tiling else { return None };
-        let CallShape { batch, heads, tokens, cache_tokens, head_dim, .. } = self.shape;
+        let CallShape { batch, heads, tokens, cache_tokens, input_keys, head_dim, .. } = self.shape;
+        // Input tokens that are no keys are not read, and may lie where no map can describe them.
+        let tokens = if input_keys { tokens } else { 0 };
         let key_rows = if sizes.rotated_rows > 0 { sizes.rotated_rows } else { tokens };
         let map = |view, rows| TensorMapDescription::new(view, [batch, heads, rows, head_dim], self.element);
         let Tensors { input, cache, .. } = tensors;
@@ -229,5 +231,62 @@ impl Launch<AttentionArguments> {
         let Self { kernel, blocks, threads, shared_bytes, arguments: attention } = self;
         let arguments = Sm90Arguments { maps, attention, padding: [0; 14] };
         Launch { kernel, blocks, threads, shared_bytes, arguments }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::cuda::tiling::SM90_TILINGS;
+
+    const SIZES: ScheduleSizes = ScheduleSizes {
+        items: 10,
+        partial_slots: 3,
+        split_tiles: 1,
+        key_spans: 0,
+        rotated_rows: 0,
+        has_partial_steps: false,
+    };
+
+    fn call(tiling: Tiling, input_keys: bool) -> Call {
+        let shape =
+            CallShape { batch: 2, heads: 3, tokens: 50, cache_tokens: 70, input_keys, head_dim: 40, scale: 0.5 };
+        Call { shape, element: Element::F16, tiling, multiprocessors: 4, workers: 4 }
+    }
+
+    fn tensors() -> Tensors {
+        let view = RowView { data: 1 << 20, batch_stride: 9600, head_stride: 0, token_stride: 120 };
+        let views = KeyValueViews { keys: view, values: view };
+        Tensors { queries: view, input: views, cache: views, angles: RotationTable::default(), output: view }
+    }
+
+    #[test]
+    fn tensors_that_are_not_read_need_no_map() {
+        let tiling = Tiling::Sm90(&SM90_TILINGS[0]);
+        let maps = |input_keys| call(tiling, input_keys).tensor_maps(&SIZES, &tensors()).unwrap();
+        assert_eq!(maps(true).map(|map| map.map(|map| map.sizes[1])), [Some(50), Some(50), Some(70), Some(70)]);
+        // All keys are cached: the op's operands for input keys and values mean nothing, with RoPE, too.
+        assert_eq!(maps(false).map(|map| map.map(|map| map.sizes[1])), [None, None, Some(70), Some(70)]);
+    }
+
+    #[test]
+    fn more_items_than_a_grid_has_blocks_are_refused() {
+        let attend = |tiling, items| {
+            let sizes = ScheduleSizes { items, ..SIZES };
+            call(tiling, true).attend(&sizes, &tensors(), &Buffers::default()).map(|launch| launch.blocks)
+        };
+        let tiling = Tiling::of((8, 0), Element::F16, 40, false).unwrap();
+        assert_eq!(attend(tiling, (1 << 31) - 1), Ok(i32::MAX as u32));
+        assert!(attend(tiling, 1 << 31).unwrap_err().to_string().contains("at most 2147483647 work items"));
+        // The blocks of Hopper take one item after the other.
+        assert_eq!(attend(Tiling::Sm90(&SM90_TILINGS[0]), 1 << 31), Ok(4));
+    }
+
+    #[test]
+    fn scratch_holds_every_slot_of_padded_channels() {
+        let tiling = Tiling::of((8, 0), Element::F16, 40, false).unwrap();
+        let sizes = ScheduleSizes { rotated_rows: 11, ..SIZES };
+        let expected = Scratch { partials: 3 * tiling.queries() * (64 + 2), arrivals: 1, rotated: 2 * 11 * 3 * 40 * 2 };
+        assert_eq!(call(tiling, true).scratch(&sizes), expected);
     }
 }

@@ -3,6 +3,8 @@
 //! The keys of the input are rotated first where there is RoPE ([`Call::rotate`]); [`Call::attend`] computes everything,
 //! but for tiles whose keys are split, which [`Call::combine`] finishes. `B` is a buffer: of a device, or an address.
 
+use std::ops::Range;
+
 use super::arguments::{AngleStrides, AttentionArguments, CombineArguments, RotationArguments, RowStrides};
 use super::recipes::{self, Uniform};
 use super::source::Recipe;
@@ -10,7 +12,7 @@ use super::tiling::{COMBINE_THREADS, Element, ROTATE_THREADS, Tiling};
 use crate::kernels::call::CallShape;
 use crate::kernels::rows::{AngleRows, TensorRows};
 use crate::kernels::schedule::ScheduleSizes;
-use crate::plan::TileShape;
+use crate::plan::{StepItem, TileShape};
 
 /// A call and what computes it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -156,12 +158,13 @@ impl Call {
         }
     }
 
-    /// Computes the rows of all tiles whose keys are not split, and the parts of those whose keys are.
+    /// Computes the rows of the tiles of `items` whose keys are not split, and the parts of those whose keys are.
     pub fn attend<B: Copy>(
         &self,
         sizes: &ScheduleSizes,
         tensors: &Tensors<B>,
         schedule: Schedule<B>,
+        items: &Range<usize>,
         partials: Option<B>,
         output: B,
     ) -> Launch<B, AttentionArguments> {
@@ -187,7 +190,7 @@ impl Call {
                 angles.map_or(Binding::Absent, |(angles, rows)| Binding::Input(angles, rows.offset)),
                 Binding::Output(output),
                 partials.map_or(Binding::Absent, Binding::Output),
-                Binding::Input(schedule.items, 0),
+                Binding::Input(schedule.items, items.start * size_of::<StepItem>()),
                 Binding::Input(schedule.steps, 0),
             ],
             arguments: AttentionArguments {
@@ -201,7 +204,7 @@ impl Call {
                 scale_log2: self.shape.scale_log2(),
                 padding: 0,
             },
-            grid: [sizes.items, 1],
+            grid: [items.len(), 1],
             threads: [self.tiling.threads(), 1],
         }
     }

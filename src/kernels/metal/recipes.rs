@@ -12,6 +12,8 @@ pub fn mixed_attention(tiling: &Tiling, element: Element, head_dim: usize) -> Re
         format!("TILE_SIMDGROUPS={}", tiling.simdgroups),
         format!("TILE_KEYS={}", tiling.keys),
         format!("TILE_STAGES={}", tiling.stages),
+        format!("TILE_PARKED={}", tiling.parked),
+        format!("TILE_LOADS={}", tiling.loads(head_dim)),
         format!("TILE_THREADGROUP_BYTES={}", tiling.threadgroup_bytes(head_dim)),
     ];
     Recipe { function: "mixed_attention", defines }

@@ -9,10 +9,22 @@ pub struct Recipe {
     pub defines: Vec<String>,
 }
 
+/// A version of the Metal Shading Language, major and minor.
+pub type Language = (u8, u8);
+
+impl Recipe {
+    /// The version it is compiled as: 3.1, which knows bf16, where that is multiplied as it is, else 3.0. Named, because
+    /// the newest one is another on every system, and newer ones change what address spaces mean.
+    pub fn language(&self) -> Language {
+        if self.defines.iter().any(|define| define == "TILE_ELEMENT=Bf16") { (3, 1) } else { (3, 0) }
+    }
+}
+
 /// The files of `kernels/metal/`.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("arguments.h", include_str!("../../../kernels/metal/arguments.h")),
     ("elements.h", include_str!("../../../kernels/metal/elements.h")),
+    ("matrices.h", include_str!("../../../kernels/metal/matrices.h")),
     ("rotation.h", include_str!("../../../kernels/metal/rotation.h")),
     ("mixed_attention.metal", include_str!("../../../kernels/metal/mixed_attention.metal")),
     ("rotate_keys.metal", include_str!("../../../kernels/metal/rotate_keys.metal")),

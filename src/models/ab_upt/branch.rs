@@ -8,8 +8,9 @@ use candle_nn::{Init, VarBuilder};
 
 use super::feed_forward::FeedForward;
 use super::norm::{Affine, LayerNorm, ScaleShift};
+use crate::modules::WeightSharing;
 use crate::ops::{add, to_dtype};
-use crate::{TokenSpec, WeightSharing};
+use crate::plan::TokenSpec;
 
 /// What all branches of a block have in common.
 #[derive(Debug, Clone, Copy)]

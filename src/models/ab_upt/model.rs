@@ -18,11 +18,13 @@ use super::pooling::SupernodePooling;
 use super::tokens::{ANCHOR_SUFFIX, DomainTokens};
 use super::transformer_block::{BlockKeys, TransformerBlock, TransformerBlockConfig};
 use super::weights_hash::weights_hash;
+use crate::attention::cpu::simd::SimdLevel;
+use crate::attention::options::{AttentionOptions, Backend};
+use crate::cache::KvCache;
+use crate::modules::{AnchorKind, DotProductAttention};
 use crate::ops::to_dtype;
 use crate::ops::{Epilogue, linear};
-use crate::{
-    AnchorKind, AttentionOptions, Backend, DotProductAttention, KvCache, Rope, RopeConfig, RopeFrequencies, SimdLevel,
-};
+use crate::rope::{Rope, RopeConfig, RopeFrequencies};
 
 /// Added to the variance by the layer norms of perceiver blocks, whatever the configuration says.
 const PERCEIVER_EPS: f64 = 1e-6;
@@ -127,7 +129,7 @@ impl AbUpt {
             eps: PERCEIVER_EPS,
             use_rope: true,
         };
-        let rope = RopeConfig { head_dim: config.head_dim(), position_dim, max_wavelength };
+        let rope = RopeConfig { position_dim, max_wavelength, ..RopeConfig::new(config.head_dim()) };
 
         let bias =
             |domain: &str| Mlp::new((width, width, width), 0, Activation::Gelu, vb.pp("domain_biases").pp(domain));

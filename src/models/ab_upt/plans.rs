@@ -1,8 +1,10 @@
 //! The plans of blocks whose tokens attend to anchors.
 
 use super::tokens::ANCHOR_SUFFIX;
+use crate::error::PlanError;
+use crate::modules::{AnchorKind, anchor_patterns};
 use crate::plan::RecentPlans;
-use crate::{AnchorKind, AttentionPlan, PlanError, TokenSpec, anchor_patterns};
+use crate::plan::{AttentionPlan, TokenSpec};
 
 /// Makes the plans of some domains and keeps the last ones: a stream of equal chunks makes one.
 #[derive(Debug, Clone)]

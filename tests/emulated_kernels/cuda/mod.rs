@@ -2,6 +2,8 @@
 
 mod launch;
 mod mutations;
+mod ptx;
+mod ptx_mutations;
 
 use std::path::Path;
 
@@ -22,6 +24,7 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/cuda");
 
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     let mut trials = mutations::trials(compiler);
+    trials.extend(ptx::trials(compiler));
     for element in ELEMENTS {
         let rotate = compile(compiler, recipes::rotate_keys(element));
         for tiling in tilings_of(element) {

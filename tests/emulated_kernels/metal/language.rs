@@ -29,12 +29,14 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     trials
 }
 
-/// C++14, and pointers that name their address spaces and keep to them.
+/// By two front ends: C++14, with pointers that name their address spaces and keep to them; and OpenCL C++, which has
+/// them on `this`, too.
 fn check(compiler: &Compiler, recipe: &Recipe) -> Result<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let path = folder.path().join(format!("{}.metal", recipe.function));
     fs::write(&path, source::text(recipe))?;
-    compiler.check_language(&path, &[])
+    compiler.check_language(&path, &[])?;
+    compiler.check_opencl(&path, &[])
 }
 
 /// What is embedded is what lies in `kernels/metal/`, and needs nothing that is not public.
@@ -52,7 +54,7 @@ fn refuses_what_metal_lacks() -> Result<()> {
     }
     let tiling = Tiling::of(Family::Apple7, Element::F32, 64).context("a tile")?;
     let text = source::text(&recipes::mixed_attention(tiling, Element::F32, 64));
-    for file in ["arguments.h", "elements.h", "rotation.h", "mixed_attention.metal"] {
+    for file in ["arguments.h", "elements.h", "matrices.h", "rotation.h", "mixed_attention.metal"] {
         let content = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/metal").join(file))?;
         let missing = content.lines().find(|line| !line.starts_with('#') && !text.contains(line));
         ensure!(missing.is_none(), "{file}: the embedded text lacks '{}'", missing.unwrap_or_default());

@@ -3,11 +3,12 @@
 
 use anyhow::Result;
 use bytemuck::NoUninit;
+use candle_mixed_attention::kernels::metal::dispatches::dispatches;
 use candle_mixed_attention::kernels::metal::launch::{Binding, Call, Launch, Rows, Schedule, Tensors};
 use candle_mixed_attention::kernels::metal::tiling::{Element, Tiling};
 use candle_mixed_attention::kernels::rows::{AngleRows, TensorRows};
 use candle_mixed_attention::kernels::schedule::{GpuSchedule, ScheduleSizes};
-use candle_mixed_attention::plan::{KeyRows, SlotReduction};
+use candle_mixed_attention::plan::{KeyRows, SlotReduction, StepItem};
 use emulator::{Device, Kernels, MetalArguments};
 
 use crate::emulated_kernels::case::Problem;
@@ -22,13 +23,14 @@ pub struct CallKernels<'a> {
 }
 
 /// Rotates keys where there is RoPE, runs the attention kernel, and combines the parts of split tiles. Returns
-/// `[batch, tokens, heads, head_dim]`.
+/// `[batch, tokens, heads, head_dim]`. A dispatch takes at most so many steps.
 pub fn run<T: Number>(
     element: Element,
     tiling: &'static Tiling,
     kernels: CallKernels<'_>,
     problem: &Problem<T>,
     order: u64,
+    steps_per_dispatch: u64,
 ) -> Result<Vec<T>> {
     let call = Call { shape: problem.shape(), element, tiling };
     let GpuSchedule { steps, key_rows, sizes } =
@@ -72,8 +74,11 @@ pub fn run<T: Number>(
     };
     let schedule = Schedule { items: items.address(), steps: key_steps.address() };
     let parts = (sizes.split_tiles > 0).then(|| partials.address());
-    let launch = call.attend(&sizes, &tensors, schedule, parts, output.address());
-    start(&device, &launch, tiling.threadgroup_bytes(problem.head_dim), order)?;
+    let steps_of = |item: &StepItem| (item.last_step - item.first_step).into();
+    for items in dispatches(steps.items().iter().map(steps_of), steps_per_dispatch) {
+        let launch = call.attend(&sizes, &tensors, schedule, &items, parts, output.address());
+        start(&device, &launch, tiling.threadgroup_bytes(problem.head_dim), order)?;
+    }
     match sizes.split_tiles {
         0 => Ok(output.read()),
         _ => combined(&call, &sizes, kernels.combine, &steps.split_tiles(), &partials.read(), output.read(), order),

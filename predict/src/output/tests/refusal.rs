@@ -101,7 +101,8 @@ fn what_an_overwritten_run_left_goes_when_the_new_one_is_complete() {
     for name in ["metrics.json", "surface.png", "mine.txt"] {
         std::fs::write(folder.path().join(name), name).unwrap();
     }
-    first.conclude(["metrics.json".to_string(), "surface.png".to_string()]).unwrap();
+    first.announce(["metrics.json".to_string(), "surface.png".to_string()]).unwrap();
+    first.conclude().unwrap();
 
     let surface = || vec![parts().remove(0)];
     let open = |existing| {
@@ -113,7 +114,8 @@ fn what_an_overwritten_run_left_goes_when_the_new_one_is_complete() {
     let mut second = open(Existing::Resume);
     second.write_part("surface", &mut synthetic, &mut |_| ()).unwrap();
     second.finish().unwrap();
-    second.conclude(["surface.png".to_string()]).unwrap();
+    second.announce(["surface.png".to_string()]).unwrap();
+    second.conclude().unwrap();
     let names: Vec<_> = files(folder.path()).into_keys().collect();
     assert_eq!(names, ["mine.txt", "run.json", "surface.png", "surface.safetensors", "surface.vtp"]);
 }

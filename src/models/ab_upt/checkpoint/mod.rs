@@ -1,14 +1,18 @@
 //! Checkpoints: safetensors files, sharded or not, and the files of the PyTorch package.
 
 mod config_file;
+mod foreign;
 mod loader;
 mod model_config;
 mod names;
+mod pickle;
 mod pytorch_file;
 mod safetensors_file;
+mod tensor_file;
+mod weights;
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -16,14 +20,17 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
+use foreign::FIRST_BYTES;
 use loader::{Loader, Notes};
 use names::Names;
 use pytorch_file::PytorchFile;
 use safetensors_file::{SafetensorsFile, read_index};
+pub use tensor_file::TensorFile;
 
 use super::config::AbUptConfig;
 use super::error::{AbUptError, TensorProblem};
 use super::model::AbUpt;
+use crate::files::open_regular;
 
 /// How a zip archive, and so a file of `torch.save`, begins.
 const ZIP_MAGIC: [u8; 4] = *b"PK\x03\x04";
@@ -34,7 +41,7 @@ const PYTORCH_EXTENSIONS: [&str; 3] = ["th", "pt", "pth"];
 /// The weights of a network in a file.
 ///
 /// Taken are safetensors files, the index of a sharded one (`*.index.json`), and files of `torch.save` with the weights
-/// under `state_dict` or at the top. Tensors have the names of the network here: prefixes of training wrappers are left
+/// at the top or under any name, such as `state_dict` or `model`. Tensors have the names of the network here: prefixes of training wrappers are left
 /// out and names of early versions translated. Cheap to clone.
 ///
 /// ```no_run
@@ -51,7 +58,8 @@ pub struct Checkpoint {
 }
 
 struct Inner {
-    path: PathBuf,
+    /// That of the checkpoint first, and those that it lists.
+    files: Vec<PathBuf>,
     source: Source,
     /// By their names in the network.
     tensors: BTreeMap<String, StoredTensor>,
@@ -74,6 +82,13 @@ enum Source {
     Pytorch(PytorchFile),
 }
 
+impl fmt::Debug for Checkpoint {
+    /// The file and its tensors, without their numbers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").field("files", &self.inner.files).field("tensors", &self.inner.tensors).finish()
+    }
+}
+
 impl Checkpoint {
     /// Opens a checkpoint; what it is follows from its content, whatever its name. Safetensors files are read into memory.
     ///
@@ -81,7 +96,16 @@ impl Checkpoint {
     /// A file that cannot be read, is truncated or corrupt, or holds a dtype that candle does not have; an index that
     /// lists tensors that its files do not hold; two tensors of one name.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, AbUptError> {
-        Self::open_by(path.as_ref(), SafetensorsFile::read)
+        Self::open_by(path.as_ref(), None, SafetensorsFile::read)
+    }
+
+    /// As [`open`](Self::open), for a file of `torch.save` with several sets of weights: `key` is the name of the dictionary
+    /// to take, as `ema_state_dict`; those of dictionaries in dictionaries are joined by dots.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a file that has no weights there, or is none of `torch.save`.
+    pub fn open_key(path: impl AsRef<Path>, key: &str) -> Result<Self, AbUptError> {
+        Self::open_by(path.as_ref(), Some(key), SafetensorsFile::read)
     }
 
     /// As [`open`](Self::open), with safetensors files memory-mapped: only what is used is read, and several processes
@@ -94,30 +118,47 @@ impl Checkpoint {
     /// As [`open`](Self::open).
     pub unsafe fn open_mapped(path: impl AsRef<Path>) -> Result<Self, AbUptError> {
         // SAFETY: the caller promises that the files do not change.
-        Self::open_by(path.as_ref(), |path| unsafe { SafetensorsFile::map(path) })
+        Self::open_by(path.as_ref(), None, |path| unsafe { SafetensorsFile::map(path) })
     }
 
-    fn open_by(path: &Path, open: impl Fn(&Path) -> Result<SafetensorsFile, AbUptError>) -> Result<Self, AbUptError> {
-        let mut magic = Vec::new();
-        File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic)).map_err(AbUptError::io(path))?;
-        if magic == ZIP_MAGIC {
-            let file = PytorchFile::open(path)?;
+    fn open_by(
+        path: &Path,
+        key: Option<&str>,
+        open: impl Fn(&Path) -> Result<SafetensorsFile, AbUptError>,
+    ) -> Result<Self, AbUptError> {
+        let mut first = Vec::new();
+        let file = open_regular(path);
+        file.and_then(|file| file.take(FIRST_BYTES).read_to_end(&mut first)).map_err(AbUptError::io(path))?;
+        if first.starts_with(&ZIP_MAGIC) {
+            let file = PytorchFile::weights(path, key)?;
             let tensors = file.tensors().iter();
             let tensors = tensors.map(|(name, tensor)| (name.clone(), tensor.shape.clone(), tensor.dtype)).collect();
-            return Self::new(path, tensors, Source::Pytorch(file));
+            return Self::new(vec![path.to_path_buf()], tensors, Source::Pytorch(file));
+        }
+        if let Some(what) = foreign::name(&first) {
+            return Err(AbUptError::format(path, "checkpoint", what));
+        }
+        if let Some(key) = key {
+            let reason = format!("a weights key ('{key}') is for files of torch.save, which this is not");
+            return Err(AbUptError::format(path, "PyTorch", reason));
         }
         // A safetensors file begins with the length of its header, and a length that begins with `{` is none.
-        let files = match magic.first() {
-            Some(b'{') => open_shards(path, open),
-            _ => open(path).map(|file| vec![file]).map_err(|error| by_name(path, error)),
-        }?;
+        let mut paths = vec![path.to_path_buf()];
+        let files = match first.first() {
+            Some(b'{') => {
+                let (shards, files) = open_shards(path, open)?;
+                paths.extend(shards);
+                files
+            }
+            _ => vec![open(path).map_err(|error| by_name(path, error))?],
+        };
         let tensors = files.iter().flat_map(SafetensorsFile::tensors);
         // Unknown dtypes were refused when the file was opened.
         let tensors = tensors.filter_map(|(name, shape, dtype)| Some((name, shape, dtype.ok()?))).collect();
-        Self::new(path, tensors, Source::Safetensors(files))
+        Self::new(paths, tensors, Source::Safetensors(files))
     }
 
-    fn new(path: &Path, stored: Vec<(String, Vec<usize>, DType)>, source: Source) -> Result<Self, AbUptError> {
+    fn new(files: Vec<PathBuf>, stored: Vec<(String, Vec<usize>, DType)>, source: Source) -> Result<Self, AbUptError> {
         let mut names = Names::new(stored.iter().map(|(name, ..)| name.as_str()));
         let mut tensors: BTreeMap<String, StoredTensor> = BTreeMap::new();
         for (stored_name, shape, dtype) in stored {
@@ -126,16 +167,30 @@ impl Checkpoint {
             if let Some(first) = tensors.get(&name) {
                 let (first, second) = (&first.stored_name, &tensor.stored_name);
                 let reason = format!("'{first}' and '{second}' are the same tensor of the network, '{name}'");
-                return Err(AbUptError::format(path, "checkpoint", reason));
+                return Err(AbUptError::format(&files[0], "checkpoint", reason));
             }
             tensors.insert(name, tensor);
         }
-        Ok(Self { inner: Arc::new(Inner { path: path.to_path_buf(), source, tensors, names }) })
+        Ok(Self { inner: Arc::new(Inner { files, source, tensors, names }) })
+    }
+
+    /// Where in a file of `torch.save` the weights are, by the names of dictionaries, joined by dots; `None` for other files
+    /// and for weights at the top.
+    pub fn weights_key(&self) -> Option<&str> {
+        match &self.inner.source {
+            Source::Pytorch(file) => Some(file.weights_key()).filter(|key| !key.is_empty()),
+            Source::Safetensors(_) => None,
+        }
     }
 
     /// All tensors by their names in the network.
     pub fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
         &self.inner.tensors
+    }
+
+    /// All files that the tensors lie in, with the index in front where there is one.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.inner.files
     }
 
     /// The configuration that a file of the PyTorch package carries as `model_config`; `None` if it has none.
@@ -148,7 +203,7 @@ impl Checkpoint {
     pub fn config(&self) -> Result<Option<AbUptConfig>, AbUptError> {
         let Source::Pytorch(file) = &self.inner.source else { return Ok(None) };
         let Some(description) = file.model_config() else { return Ok(None) };
-        let refuse = |reason| AbUptError::format(&self.inner.path, "PyTorch", format!("model_config: {reason}"));
+        let refuse = |reason| AbUptError::format(&self.inner.files[0], "PyTorch", format!("model_config: {reason}"));
         let config = model_config::convert(description).map_err(refuse)?;
         config.validate()?;
         Ok(Some(config))
@@ -193,7 +248,7 @@ impl Checkpoint {
         }
         problems.sort();
         problems.dedup();
-        Err(AbUptError::Tensors { path: self.inner.path.clone(), problems })
+        Err(AbUptError::Tensors { path: self.inner.files[0].clone(), problems })
     }
 
     fn read(&self, tensor: &StoredTensor) -> Result<Tensor, AbUptError> {
@@ -225,7 +280,7 @@ fn by_name(path: &Path, error: AbUptError) -> AbUptError {
 fn open_shards(
     path: &Path,
     open: impl Fn(&Path) -> Result<SafetensorsFile, AbUptError>,
-) -> Result<Vec<SafetensorsFile>, AbUptError> {
+) -> Result<(Vec<PathBuf>, Vec<SafetensorsFile>), AbUptError> {
     let listed = read_index(path)?;
     let mut files: BTreeMap<&PathBuf, SafetensorsFile> = BTreeMap::new();
     for (tensor, file) in &listed {
@@ -237,5 +292,5 @@ fn open_shards(
             return Err(AbUptError::format(path, "safetensors index", reason));
         }
     }
-    Ok(files.into_values().collect())
+    Ok(files.into_iter().map(|(path, file)| (path.clone(), file)).unzip())
 }
