@@ -12,21 +12,26 @@ use std::{env, fs, thread};
 
 #[path = "kernels/cuda/nvcc.rs"]
 mod nvcc;
-#[path = "kernels/cuda/recipes.rs"]
+#[path = "src/kernels/cuda/recipes.rs"]
 mod recipes;
 #[allow(dead_code, reason = "the launch uses the rest")]
-#[path = "src/attention/cuda/tuning.rs"]
-mod tuning;
+#[path = "src/kernels/cuda/tiling.rs"]
+mod tiling;
 
 use recipes::{Recipe, Target};
 
 const KERNELS: &str = "kernels/cuda";
 
+/// Set, it makes warnings of nvcc errors: a toolkit to come may warn of what is fine.
+const STRICT: &str = "MIXED_ATTENTION_NVCC_STRICT";
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/attention/cuda/tuning.rs");
+    println!("cargo:rerun-if-changed=src/kernels/cuda/recipes.rs");
+    println!("cargo:rerun-if-changed=src/kernels/cuda/tiling.rs");
     println!("cargo:rerun-if-changed={KERNELS}");
     println!("cargo:rerun-if-env-changed=NVCC");
+    println!("cargo:rerun-if-env-changed={STRICT}");
     for variable in nvcc::TOOLKIT_VARIABLES {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -94,6 +99,9 @@ fn compile(kernels: &[Recipe], nvcc: &Path, out: &Path) -> Result<(), String> {
 fn compile_one(kernel: &Recipe, nvcc: &Path, out: &Path) -> Result<(), String> {
     let mut command = Command::new(nvcc);
     command.args(nvcc::FLAGS);
+    if env::var_os(STRICT).is_some() {
+        command.args(["-Werror", "all-warnings"]);
+    }
     match kernel.target {
         Target::Compute80 => command.args(["-ptx", "-arch=compute_80"]),
         // Written out: the shorthand `-arch=sm_90a` is not the same thing for every nvcc.
@@ -108,8 +116,10 @@ fn compile_one(kernel: &Recipe, nvcc: &Path, out: &Path) -> Result<(), String> {
     if !output.status.success() {
         return Err(format!("nvcc cannot compile {}:\n{text}", kernel.name));
     }
-    // Compilers differ in how well they keep a kernel in registers; scripts/check-sass.sh reads the rest of the log.
-    for line in text.lines().filter(|line| line.contains("Performance Loss") || line.contains("setmaxnreg")) {
+    // Compilers differ in what they warn of and how well they keep a kernel in registers; scripts/check-sass.sh reads
+    // the rest of the log.
+    let notable = ["warning", "Performance Loss", "setmaxnreg"];
+    for line in text.lines().filter(|line| notable.iter().any(|text| line.contains(text))) {
         println!("cargo::warning={}: {line}", kernel.name);
     }
     let log = out.join(&kernel.name).with_extension("log");

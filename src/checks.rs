@@ -1,6 +1,6 @@
 //! Checks that several arguments share.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::error::AttentionError;
 
@@ -23,11 +23,11 @@ pub(crate) fn check_input(argument: &'static str, x: &Tensor, width: usize) -> R
     }
 }
 
-/// Checks that a tensor has a float dtype.
+/// Checks that a tensor has a float dtype that candle computes in.
 pub(crate) fn check_float(argument: &'static str, tensor: &Tensor) -> Result<(), AttentionError> {
-    match tensor.dtype().is_float() {
-        true => Ok(()),
-        false => Err(AttentionError::dtype(argument, "a float dtype", tensor.dtype())),
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Ok(()),
+        other => Err(AttentionError::dtype(argument, "a float dtype of 16 bits or more", other)),
     }
 }
 

@@ -4,8 +4,11 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::attention::options::AttentionOptions;
+use crate::cache::KvCache;
 use crate::models::ab_upt::{AbUpt, AbUptCache, Fields};
-use crate::{AnchorAttention, AttentionOptions, AttentionPlan, KvCache, MixedAttention, TokenSpec, domain_of};
+use crate::modules::{AnchorAttention, MixedAttention, domain_of};
+use crate::plan::{AttentionPlan, TokenSpec};
 
 /// The former name of [`domain_of`].
 #[deprecated(since = "0.1.0", note = "it is called `domain_of`")]

@@ -145,6 +145,12 @@ pub enum PlanError {
         /// The cached groups of the step.
         cached: Vec<String>,
     },
+    /// A later pass has nobody who asks.
+    #[error("a later pass past the cached groups {cached:?} needs at least one group of queries, got none")]
+    NoQueries {
+        /// The cached groups.
+        cached: Vec<String>,
+    },
     /// An anchor-attention setup is not usable.
     #[error(transparent)]
     Anchors(#[from] AnchorError),
@@ -296,6 +302,16 @@ pub enum AttentionError {
         /// The value in the cache.
         got: String,
     },
+    /// A file holds a layer's projections neither apart nor in one.
+    #[error("the weights hold neither '{separate}' nor '{fused}', which holds {names:?} one under the other")]
+    ProjectionMissing {
+        /// Name of the first of the separate weights.
+        separate: String,
+        /// Name of the weight that may hold all of them.
+        fused: String,
+        /// The projections.
+        names: Vec<String>,
+    },
     /// A cache file cannot be read.
     #[error("'{path}' is not a KV cache of this crate: {reason}")]
     CacheFile {
@@ -365,6 +381,12 @@ pub enum Unsupported {
         device: DeviceLocation,
         /// Why not.
         reason: String,
+    },
+    /// The kernel of this device gives no log-sum-exp.
+    #[error("the fused kernel for {device:?} gives no log-sum-exp; use Backend::Auto or Backend::Reference")]
+    LogSumExp {
+        /// The device.
+        device: DeviceLocation,
     },
     /// A gradient would be lost.
     #[error(

@@ -150,7 +150,12 @@ mod attention;
 mod cache;
 mod checks;
 mod deprecated;
+mod element;
 mod error;
+mod files;
+#[doc(hidden)]
+pub mod kernels;
+mod lock;
 #[cfg(feature = "metal")]
 mod metal;
 pub mod models;
@@ -158,22 +163,24 @@ pub mod modules;
 mod ops;
 mod padding;
 pub mod plan;
+mod recent;
 mod rope;
 mod through_candle;
 
-pub use attention::{
-    AttentionOptions, Backend, SimdLevel, UnknownSimdLevel, mixed_attention, mixed_attention_cached, supports,
-};
+pub use attention::cpu::simd::{SimdLevel, UnknownSimdLevel};
+pub use attention::options::{AttentionOptions, Backend};
+pub use attention::part::AttentionPart;
+pub use attention::{mixed_attention, mixed_attention_cached, mixed_attention_part, supports};
 pub use cache::{CacheFingerprint, KvCache};
 pub use candle_core;
 #[allow(deprecated, reason = "the alias of one version")]
 pub use deprecated::branch_of;
 pub use error::{AnchorError, AttentionError, PlanError, Unsupported};
 pub use modules::{
-    AnchorAttention, AnchorAttentionConfig, AnchorKind, BoundAttention, DomainRuns, DotProductAttention,
-    DotProductAttentionConfig, MixedAttention, MixedAttentionConfig, PerceiverAttention, PerceiverAttentionConfig,
-    SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
+    AnchorAttention, AnchorAttentionConfig, AnchorKind, AttentionParts, BoundAttention, DomainRuns,
+    DotProductAttention, DotProductAttentionConfig, MixedAttention, MixedAttentionConfig, PerceiverAttention,
+    PerceiverAttentionConfig, SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
 };
 pub use padding::KeyPadding;
 pub use plan::{AttentionPattern, AttentionPlan, TokenSpec};
-pub use rope::{Rope, RopeConfig, RopeFrequencies, wave_numbers};
+pub use rope::{Rope, RopeConfig, RopeFrequencies, RopeLayout, wave_numbers};

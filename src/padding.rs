@@ -30,7 +30,7 @@ impl KeyPadding {
     /// Reads a mask `[batch, tokens]` of dtype u8, u32 or i64: 0 for padding, anything else for a real token.
     ///
     /// # Errors
-    /// Another dtype or number of axes.
+    /// Another dtype or number of axes; a mask that does not fit into memory.
     pub fn from_mask(mask: &Tensor) -> Result<Self> {
         if !matches!(mask.dtype(), DType::U8 | DType::U32 | DType::I64) {
             let expected = "u8, u32 or i64 (1 = real token, 0 = padding)";
@@ -39,6 +39,7 @@ impl KeyPadding {
         let &[batch, tokens] = mask.dims() else {
             return Err(AttentionError::shape("key_padding", "[batch, tokens]", mask.dims()).into());
         };
+        check_shape(batch, tokens)?;
         // candle's GPU comparisons take no empty tensors.
         let real = match mask.elem_count() {
             0 => Vec::new(),
@@ -56,12 +57,8 @@ impl KeyPadding {
             let got = format!("{length} of {tokens}");
             return Err(AttentionError::value("key_padding length", "at most the number of tokens", got).into());
         }
-        let words = lengths.len().checked_mul(tokens.div_ceil(64));
-        if words.is_none_or(|words| Vec::<u64>::new().try_reserve_exact(words).is_err()) {
-            let got = format!("{} rows of {tokens} tokens", lengths.len());
-            return Err(AttentionError::value("key_padding", "a mask that fits into memory", got).into());
-        }
-        Ok(Self { bits: Arc::new(PaddingBits::new(lengths.len(), tokens, |row, token| token < lengths[row])) })
+        check_shape(lengths.len(), tokens)?;
+        Ok(Self { bits: Arc::new(PaddingBits::from_lengths(lengths, tokens)) })
     }
 
     /// Number of rows.
@@ -101,7 +98,7 @@ impl KeyPadding {
 
     /// Whether no token is padding.
     pub(crate) fn is_full(&self) -> bool {
-        (0..self.batch()).all(|row| self.bits.count(row, 0, self.tokens()) == self.tokens())
+        self.bits.is_full()
     }
 
     /// Checks the mask against an input, whose groups are named for the error.
@@ -114,4 +111,13 @@ impl KeyPadding {
         check_tokens("key_padding", tokens, self.tokens(), groups)?;
         check_batch("key_padding", batch, self.batch())
     }
+}
+
+/// Checks that a mask of this shape can be packed, before anything of its size is made.
+fn check_shape(batch: usize, tokens: usize) -> std::result::Result<(), AttentionError> {
+    if PaddingBits::check_shape(batch, tokens) {
+        return Ok(());
+    }
+    let got = format!("{batch} rows of {tokens} tokens");
+    Err(AttentionError::value("key_padding", "a mask that fits into memory", got))
 }

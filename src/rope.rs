@@ -10,7 +10,8 @@
 //! (x_2i, x_2i+1) → (x_2i cos θ_i − x_2i+1 sin θ_i,  x_2i sin θ_i + x_2i+1 cos θ_i)
 //! ```
 //!
-//! Channels past `n · e` are not rotated. Angles, cosines and sines are f32 whatever the dtype of the model.
+//! Channels past `n · e` are not rotated. Other networks pair channel `i` with channel `i + head_dim/2` instead of
+//! neighbours ([`RopeLayout::HalfSplit`]). Angles, cosines and sines are f32 whatever the dtype of the model.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -18,7 +19,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::checks::{check_batch, check_tokens};
 use crate::error::AttentionError;
+use crate::modules::projection::LARGEST_WIDTH;
 use crate::ops::{cos, sin, to_dtype};
+
+/// Which channels of a head are rotated as a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RopeLayout {
+    /// Neighbours, `(2i, 2i + 1)`: AB-UPT, GPT-J, the original paper.
+    #[default]
+    Interleaved,
+    /// One of each half, `(i, i + head_dim/2)`: GPT-NeoX, Llama as Hugging Face stores it. Costs a copy of queries and keys,
+    /// cached ones too, in each call.
+    HalfSplit,
+}
 
 /// What the RoPE angles depend on besides the positions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -31,6 +45,9 @@ pub struct RopeConfig {
     /// Longest wavelength over 2π, in units of the positions.
     #[serde(default = "default_max_wavelength")]
     pub max_wavelength: f64,
+    /// Which channels are pairs. Default: neighbours.
+    #[serde(default)]
+    pub layout: RopeLayout,
 }
 
 fn default_position_dim() -> usize {
@@ -42,9 +59,10 @@ fn default_max_wavelength() -> f64 {
 }
 
 impl RopeConfig {
-    /// Three coordinates and a longest wavelength of 10,000.
+    /// Three coordinates, a longest wavelength of 10,000 and neighbours as pairs.
     pub fn new(head_dim: usize) -> Self {
-        Self { head_dim, position_dim: default_position_dim(), max_wavelength: default_max_wavelength() }
+        let (position_dim, max_wavelength) = (default_position_dim(), default_max_wavelength());
+        Self { head_dim, position_dim, max_wavelength, layout: RopeLayout::default() }
     }
 }
 
@@ -52,12 +70,15 @@ impl RopeConfig {
 /// number with `coordinates · e ≤ width`.
 ///
 /// # Errors
-/// No pair of channels for each coordinate, or a longest wavelength that is not positive and finite.
+/// No pair of channels for each coordinate, more than 2²⁴ channels, or a longest wavelength that is not positive and finite.
 pub fn wave_numbers(
     width: usize,
     coordinates: usize,
     max_wavelength: f64,
 ) -> std::result::Result<Vec<f32>, AttentionError> {
+    if width > LARGEST_WIDTH {
+        return Err(AttentionError::value("head_dim", "at most 16777216 channels", width));
+    }
     let per_axis = width.checked_div(coordinates).map_or(0, |channels| channels / 2 * 2);
     if per_axis == 0 {
         let got = format!("{width} channels for {coordinates} coordinates");
@@ -157,7 +178,7 @@ impl Rope {
         let positions = to_dtype(positions, DType::F32)?.unsqueeze(D::Minus1)?;
         let theta = positions.broadcast_mul(&self.omega)?.reshape((batch, tokens, coordinates * pairs))?;
         let theta = theta.pad_with_zeros(D::Minus1, 0, self.config.head_dim / 2 - coordinates * pairs)?;
-        RopeFrequencies::from_angles(&theta)
+        Ok(RopeFrequencies::from_angles(&theta)?.with_layout(self.config.layout))
     }
 
     fn unexpected(&self, positions: &Tensor) -> candle_core::Error {
@@ -178,11 +199,12 @@ fn check_even(head_dim: usize) -> std::result::Result<(), AttentionError> {
 pub struct RopeFrequencies {
     /// `[batch, tokens, head_dim / 2, 2]` of (cos, sin), f32.
     table: Tensor,
+    layout: RopeLayout,
 }
 
 impl RopeFrequencies {
-    /// From angles `[batch, tokens, head_dim / 2]` in radians, one per pair of neighbouring channels. A batch of 1
-    /// serves every row of the input.
+    /// From angles `[batch, tokens, head_dim / 2]` in radians, one per pair of channels, which are neighbours unless
+    /// [`with_layout`](Self::with_layout) says otherwise. A batch of 1 serves every row of the input.
     ///
     /// # Errors
     /// Another number of axes.
@@ -191,12 +213,22 @@ impl RopeFrequencies {
             return Err(AttentionError::shape("angles", "[batch, tokens, head_dim / 2]", theta.dims()).into());
         }
         let theta = to_dtype(theta, DType::F32)?;
-        Ok(Self { table: Tensor::stack(&[cos(&theta)?, sin(&theta)?], D::Minus1)?.contiguous()? })
+        Ok(Self::from_table(Tensor::stack(&[cos(&theta)?, sin(&theta)?], D::Minus1)?.contiguous()?))
     }
 
-    /// Wraps a table `[batch, tokens, head_dim / 2, 2]` of (cos, sin).
+    /// The same angles for other pairs of channels.
+    pub fn with_layout(self, layout: RopeLayout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// Which channels are pairs.
+    pub fn layout(&self) -> RopeLayout {
+        self.layout
+    }
+
+    /// Wraps a table `[batch, tokens, head_dim / 2, 2]` of (cos, sin), for neighbouring channels.
     pub(crate) fn from_table(table: Tensor) -> Self {
-        Self { table }
+        Self { table, layout: RopeLayout::Interleaved }
     }
 
     /// The (cos, sin) pairs, `[batch, tokens, head_dim / 2, 2]` in f32.
@@ -224,16 +256,21 @@ impl RopeFrequencies {
     /// # Errors
     /// The range is not inside the tokens.
     pub fn narrow(&self, start: usize, len: usize) -> Result<Self> {
-        Ok(Self { table: self.table.narrow(1, start, len)? })
+        Ok(Self { table: self.table.narrow(1, start, len)?, layout: self.layout })
     }
 
     /// The angles of several sequences, one after another.
     ///
     /// # Errors
-    /// No part, or parts of different batch size or head_dim.
+    /// No part, or parts of different batch size, head_dim or layout.
     pub fn cat(parts: &[&Self]) -> Result<Self> {
+        let layout = parts.first().map_or_else(RopeLayout::default, |part| part.layout);
+        if let Some(other) = parts.iter().find(|part| part.layout != layout) {
+            let got = format!("{layout:?} and {:?}", other.layout);
+            return Err(AttentionError::value("layouts of RoPE frequencies", "the same", got).into());
+        }
         let tables: Vec<&Tensor> = parts.iter().map(|part| &part.table).collect();
-        Ok(Self { table: Tensor::cat(&tables, 1)? })
+        Ok(Self { table: Tensor::cat(&tables, 1)?, layout })
     }
 
     /// Rotates `x [batch, heads, tokens, head_dim]` with plain candle ops, in f32 (f64 for f64 input), and returns the
@@ -252,11 +289,31 @@ impl RopeFrequencies {
         self.check(batch, tokens, head_dim, || "x".to_string())?;
         let table = to_dtype(&self.table, x.dtype())?.unsqueeze(1)?;
         let (cos, sin) = (table.narrow(D::Minus1, 0, 1)?, table.narrow(D::Minus1, 1, 1)?);
-        let pairs = x.contiguous()?.reshape((batch, heads, tokens, head_dim / 2, 2))?;
-        let (x0, x1) = (pairs.narrow(D::Minus1, 0, 1)?, pairs.narrow(D::Minus1, 1, 1)?);
+        // The axis of the pairs: neighbours lie along the last, halves along the one before.
+        let (axis, shape, cos, sin) = match self.layout {
+            RopeLayout::Interleaved => (4, (batch, heads, tokens, head_dim / 2, 2), cos, sin),
+            RopeLayout::HalfSplit => {
+                (3, (batch, heads, tokens, 2, head_dim / 2), cos.transpose(3, 4)?, sin.transpose(3, 4)?)
+            }
+        };
+        let pairs = x.contiguous()?.reshape(shape)?;
+        let (x0, x1) = (pairs.narrow(axis, 0, 1)?, pairs.narrow(axis, 1, 1)?);
         let y0 = (x0.broadcast_mul(&cos)? - x1.broadcast_mul(&sin)?)?;
         let y1 = (x0.broadcast_mul(&sin)? + x1.broadcast_mul(&cos)?)?;
-        Tensor::cat(&[y0, y1], D::Minus1)?.reshape((batch, heads, tokens, head_dim))
+        Tensor::cat(&[y0, y1], axis)?.reshape((batch, heads, tokens, head_dim))
+    }
+
+    /// Queries or keys `[batch, heads, tokens, head_dim]` with every pair as neighbours, as the kernels rotate them. Scores
+    /// do not change when the channels of queries and keys change places together.
+    pub(crate) fn pair_up(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, heads, tokens, head_dim) = x.dims4()?;
+        match self.layout {
+            RopeLayout::Interleaved => Ok(x.clone()),
+            RopeLayout::HalfSplit => {
+                let halves = x.contiguous()?.reshape((batch, heads, tokens, 2, head_dim / 2))?;
+                halves.transpose(3, 4)?.contiguous()?.reshape((batch, heads, tokens, head_dim))
+            }
+        }
     }
 
     /// Checks that these angles rotate `tokens` tokens of heads of `head_dim` channels in a batch of `batch`.

@@ -44,9 +44,9 @@ impl Write for Nowhere {
     }
 }
 
-/// The error as one of candle's, which displays like it.
+/// The error as one of candle's, which displays like it and nothing more.
 pub(crate) fn carry<E: Display + Send + Sync + 'static>(error: E) -> Error {
-    Error::wrap(Carried(Arc::new(error)))
+    without_backtrace(Error::wrap(Carried(Arc::new(error))))
 }
 
 /// The error that [`carry`] put into this one; the same error again if it holds no such thing.

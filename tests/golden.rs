@@ -9,7 +9,7 @@
 mod golden_kinds;
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,6 +37,17 @@ struct CaseEntry {
     passes: Vec<Value>,
     tolerance: f64,
     output_scale: f64,
+}
+
+impl CaseEntry {
+    /// Whether its positions have any influence.
+    fn rotates(&self) -> bool {
+        self.config.get("position_dim").is_some() && self.config.get("use_rope") != Some(&Value::Bool(false))
+    }
+
+    fn case(&self, folder: &Path) -> Case {
+        Case { path: folder.join(&self.file), config: self.config.clone(), passes: self.passes.clone() }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -69,6 +80,28 @@ fn tolerance(entry: &CaseEntry, half_errors: &HalfErrors, dtype: DType) -> f64 {
     measured.map_or(fallback * entry.output_scale, |error| HALF_MARGIN * error)
 }
 
+/// A config that says more than its runner reads is refused, and so is one that says something else about positions.
+fn every_key_is_read(run: golden_kinds::Run, mut case: Case, rotates: bool) -> Result<(), Failed> {
+    let setting = Setting { runner: runners().remove(0), dtype: DType::F32, tolerance: f64::INFINITY };
+    let known = case.config.clone();
+    case.config["unread"] = 1.into();
+    let message = match run(&case, &setting) {
+        Ok(()) => return Err("accepted".into()),
+        Err(error) => format!("{error:#}"),
+    };
+    if !message.contains("unread") {
+        return Err(format!("the message does not name the key: {message}").into());
+    }
+    if rotates {
+        case.config = known;
+        case.config["position_dim"] = 1.into();
+        if run(&case, &setting).is_ok() {
+            return Err("position_dim is not read".into());
+        }
+    }
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::from_args();
     let folder = folder();
@@ -79,14 +112,19 @@ fn main() -> Result<()> {
     };
 
     let mut trials = Vec::new();
+    // One case of each kind, with positions where some case of the kind has them.
+    let (still, rotated): (Vec<_>, Vec<_>) = index.cases.iter().partition(|entry| !entry.rotates());
+    let by_kind = still.into_iter().chain(rotated).map(|entry| (entry.kind.as_str(), entry));
+    for (kind, entry) in by_kind.collect::<BTreeMap<_, _>>() {
+        let run = golden_kinds::runner(kind)?;
+        let case = entry.case(&folder);
+        let rotates = entry.rotates();
+        trials.push(Trial::test(format!("{kind}: every key is read"), move || every_key_is_read(run, case, rotates)));
+    }
     for entry in &index.cases {
         let title = format!("{}/{}", entry.kind, entry.name);
         let run = golden_kinds::runner(&entry.kind)?;
-        let case = Arc::new(Case {
-            path: folder.join(&entry.file),
-            config: entry.config.clone(),
-            passes: entry.passes.clone(),
-        });
+        let case = Arc::new(entry.case(&folder));
         for runner in runners() {
             for dtype in DTYPES {
                 let tolerance = tolerance(entry, &half_errors, dtype);

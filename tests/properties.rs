@@ -289,7 +289,7 @@ proptest! {
 
 /// The angles at these positions.
 fn frequencies(positions: &Tensor, head_dim: usize, device: &Device) -> RopeFrequencies {
-    let config = RopeConfig { head_dim, position_dim: 1, max_wavelength: 10_000.0 };
+    let config = RopeConfig { position_dim: 1, ..RopeConfig::new(head_dim) };
     let positions = positions.to_device(device).unwrap();
     Rope::new(&config, device).unwrap().frequencies(&positions).unwrap()
 }

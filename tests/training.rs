@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_mixed_attention::{
     AttentionOptions, AttentionPattern, AttentionPlan, Backend, KeyPadding, KvCache, MixedAttention,
@@ -60,6 +63,87 @@ fn gradients_match_finite_differences() -> Result<()> {
     check_gradients("padding", &fused.clone().key_padding(padding.clone()))?;
     check_gradients("RoPE", &fused.clone().rope(&rope))?;
     check_gradients("padding and RoPE", &fused.key_padding(padding).rope(&rope))
+}
+
+/// Gradients of a fused call by recomputation against those that candle finds in the ops of the reference.
+#[test]
+fn gradients_of_both_backends_agree() -> Result<()> {
+    let tokens = [TokenSpec::new("a", 37), TokenSpec::cached("c"), TokenSpec::new("b", 41), TokenSpec::new("none", 3)];
+    let patterns = [
+        AttentionPattern::queries(["a"]).attend_to(["b", "c", "b"]),
+        AttentionPattern::queries(["b"]).attend_to(["a", "b"]),
+        AttentionPattern::queries(["none"]).attend_to(["c"]),
+    ];
+    let plan = AttentionPlan::new(tokens, patterns).expect("a valid plan");
+    let part = |len: usize| random((2, 3, len, 8));
+    let cache = KvCache::from_groups([("c", part(11)?, part(11)?)], None)?;
+    let mask: Vec<u8> = (0..2 * 81).map(|token| u8::from(token % 5 != 2)).collect();
+    let padding = KeyPadding::from_mask(&Tensor::from_vec(mask, (2, 81), &Device::Cpu)?)?;
+    let rope = RopeFrequencies::from_angles(&random((2, 81, 4))?)?;
+    let operands = [(); 3].map(|()| Var::from_tensor(&part(81).expect("numbers")).expect("a variable"));
+    let weights = part(81)?;
+    let gradients = |backend| -> Result<Vec<Tensor>> {
+        let options = AttentionOptions::default().backend(backend).key_padding(padding.clone()).rope(&rope);
+        let [queries, keys, values] = &operands;
+        let keys_values = Some((keys.as_tensor(), values.as_tensor()));
+        let output = candle_mixed_attention::mixed_attention_cached(queries, keys_values, &cache, &plan, &options)?;
+        let gradients = (output * &weights)?.sum_all()?.backward()?;
+        Ok(operands.iter().map(|operand| gradients.get(operand).expect("a gradient").clone()).collect())
+    };
+    let (got, want) = (gradients(Backend::Fused)?, gradients(Backend::Reference)?);
+    for (name, (got, want)) in ["queries", "keys", "values"].iter().zip(got.iter().zip(&want)) {
+        check_close(name, got, want, 2e-5).unwrap();
+    }
+    Ok(())
+}
+
+/// Counts the bytes that are allocated, and the most at a time since it was last asked.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(now, Ordering::Relaxed);
+        // SAFETY: as it came.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as it came.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn memory_of_a_backward_pass_is_linear() -> Result<()> {
+    let most_bytes = |tokens: usize| -> Result<usize> {
+        let plan = AttentionPlan::new(
+            [TokenSpec::new("all", tokens)],
+            [AttentionPattern::queries(["all"]).attend_to(["all"])],
+        );
+        let plan = plan.expect("a valid plan");
+        let operands =
+            [(); 3].map(|()| Var::from_tensor(&random((1, 1, tokens, 8)).expect("numbers")).expect("variable"));
+        let options = AttentionOptions::default().backend(Backend::Fused);
+        let loss = mixed_attention(&operands[0], &operands[1], &operands[2], &plan, &options)?.sqr()?.sum_all()?;
+        let before = NOW.load(Ordering::Relaxed);
+        MOST.store(before, Ordering::Relaxed);
+        let gradients = loss.backward()?;
+        assert!(gradients.get(&operands[1]).is_some());
+        Ok(MOST.load(Ordering::Relaxed) - before)
+    };
+    // All scores are 256 MiB, and an autograd of them takes a dozen times that. Other tests of this file take little.
+    let most = most_bytes(8_192)?;
+    assert!(most < 160 << 20, "{} MiB", most >> 20);
+    Ok(())
 }
 
 #[test]

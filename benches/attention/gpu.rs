@@ -11,6 +11,8 @@ use std::cell::LazyCell;
 use std::time::Duration;
 
 use candle_core::{DType, Device, IndexOp, Result, Tensor};
+#[cfg(feature = "metal")]
+use candle_mixed_attention::kernels::metal::tiling::{self, Tiling};
 use candle_mixed_attention::plan::KeySource;
 use candle_mixed_attention::{AttentionOptions, AttentionPlan, Backend, supports};
 use criterion::measurement::WallTime;
@@ -34,6 +36,11 @@ const PEER_PAIRS: u64 = 1 << 30;
 pub fn launches(criterion: &mut Criterion) {
     #[cfg(feature = "cuda")]
     launches_on(criterion, "cuda", Device::new_cuda(0));
+    // scripts/metal-sweep.py reads it.
+    #[cfg(feature = "metal")]
+    if let Some(tiling) = std::env::var(tiling::CHOICE).ok().and_then(|number| Tiling::candidate(&number)) {
+        println!("candidate | {}", tiling.row());
+    }
     #[cfg(feature = "metal")]
     launches_on(criterion, "metal", Device::new_metal(0));
 }

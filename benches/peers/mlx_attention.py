@@ -14,16 +14,21 @@ and its lines stay in target/metal-bench.log. GFLOP/s count visible pairs. Every
 timed.
 """
 import argparse
+import os
 import pathlib
+import platform
 import statistics
 import subprocess
 import time
 
-import mlx.core as mx
-import numpy as np
+# f32 as f32, also where the GPU has matrix units for less.
+os.environ["MLX_ENABLE_TF32"] = "0"
 
-import ours
-from workloads import gpu_workloads
+import mlx.core as mx  # noqa: E402
+import numpy as np  # noqa: E402
+
+import ours  # noqa: E402
+from workloads import gpu_workloads  # noqa: E402
 
 # More than any last cache.
 FLUSH_BYTES = 512 << 20
@@ -155,7 +160,8 @@ def main():
     results = ours.read(arguments.ours or run_our_bench())
     mx.random.seed(0)
     flush = mx.zeros((FLUSH_BYTES // 4,))
-    print(f"mlx {mx.__version__}, {mx.device_info()['device_name']}")
+    chip = mx.device_info()
+    print(f"mlx {mx.__version__}, {chip['device_name']} ({chip['architecture']}), macOS {platform.mac_ver()[0]}")
     dtypes = {"f16": mx.float16, "bf16": mx.bfloat16, "f32": mx.float32}
     for name in arguments.dtypes.split(","):
         measure(name, dtypes[name], results, flush)

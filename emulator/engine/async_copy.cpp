@@ -13,10 +13,11 @@ void async_copy(uint32_t destination, const void* source, size_t bytes, size_t v
     if (reinterpret_cast<uintptr_t>(shared) % bytes != 0) {
         report(Kind::Misuse, "cp.async to shared address %u, no multiple of %zu", destination, bytes);
     }
+    // Also of a copy that reads nothing: unaligned addresses are undefined.
+    if (reinterpret_cast<uintptr_t>(source) % bytes != 0) {
+        report(Kind::Misuse, "cp.async from %p, no multiple of %zu", source, bytes);
+    }
     if (valid_bytes > 0) {
-        if (reinterpret_cast<uintptr_t>(source) % bytes != 0) {
-            report(Kind::Misuse, "cp.async from %p, no multiple of %zu", source, bytes);
-        }
         if (!current->memory.owns(source)) report(Kind::OutOfBounds, "cp.async from %p, no global memory", source);
         check(source, valid_bytes, Access::Read, 1, "cp.async source");
     }

@@ -42,8 +42,6 @@ class Stacks {
     __builtin_unreachable();
 }
 
-bool random_order() { return current->shape.order >= 2; }
-
 // 0, 1, 2, … in the order of this launch.
 void arrange(std::vector<unsigned>& order) {
     std::iota(order.begin(), order.end(), 0);
@@ -224,6 +222,8 @@ void abandon_thread() {
     Fiber::change(self().fiber, current->scheduler);
     __builtin_unreachable();
 }
+
+bool random_order() { return current->shape.order >= 2; }
 
 Dim3 thread_index() { return self().index; }
 Dim3 block_index() { return block().index; }

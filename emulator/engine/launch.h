@@ -165,6 +165,9 @@ inline Block& block() { return *current->block; }
 // Runs the whole grid; the first finding ends it.
 void launch_kernel(GlobalMemory& memory, const Shape& shape, Code code, ArgumentBytes arguments, Finding& finding);
 
+// Whether the order of threads is random in this launch.
+bool random_order();
+
 // Leaves the calling GPU thread in this state until somebody makes it ready.
 void suspend(State state, const char* waits_for, Place place);
 

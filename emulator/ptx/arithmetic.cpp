@@ -106,6 +106,8 @@ void add_integers(Opcodes& table, const std::string& type, const std::string& wi
 }  // namespace
 
 void add_arithmetic(Opcodes& table) {
+    add_integers<uint16_t, uint16_t>(table, "u16", "16");
+    add_integers<int16_t, uint16_t>(table, "s16", "16");
     add_integers<uint32_t, uint32_t>(table, "u32", "32");
     add_integers<int32_t, uint32_t>(table, "s32", "32");
     add_integers<uint64_t, uint64_t>(table, "u64", "64");
@@ -120,6 +122,7 @@ void add_arithmetic(Opcodes& table) {
     add_logic<uint16_t>(table, "b16", "16");
     add_logic<uint32_t>(table, "b32", "32");
     add_logic<uint64_t>(table, "b64", "64");
+    table.push_back({"shl.b16", "=16 16 32", shift_left<uint16_t>});
     table.push_back({"shl.b32", "=32 32 32", shift_left<uint32_t>});
     table.push_back({"shl.b64", "=64 64 32", shift_left<uint64_t>});
     table.push_back({"bfi.b32", "=32 32 32 32 32", insert_bits});

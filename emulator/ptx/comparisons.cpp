@@ -47,6 +47,7 @@ void add(Opcodes& table, const std::string& type, const std::string& width) {
 void add_comparisons(Opcodes& table) {
     add<uint16_t>(table, "u16", "16");
     add<uint16_t>(table, "b16", "16");
+    add<int16_t>(table, "s16", "16");
     add<uint32_t>(table, "u32", "32");
     add<uint32_t>(table, "b32", "32");
     add<int32_t>(table, "s32", "32");

@@ -42,6 +42,23 @@ void split(Machine& m, const uint32_t* o) {
     m.set<Half>(o[1], halves[1]);
 }
 
+template <class To, class From>
+void add_integer(Opcodes& table, const char* to, const char* from) {
+    const std::string destination = std::to_string(sizeof(To) * 8), source = std::to_string(sizeof(From) * 8);
+    table.push_back({std::string("cvt.") + to + "." + from, "=" + destination + " " + source, convert<To, From>});
+}
+
+// Every integer into one that is cut off or extended as the source is signed.
+template <class To>
+void add_widths(Opcodes& table, const char* to) {
+    add_integer<To, uint16_t>(table, to, "u16");
+    add_integer<To, int16_t>(table, to, "s16");
+    add_integer<To, uint32_t>(table, to, "u32");
+    add_integer<To, int32_t>(table, to, "s32");
+    add_integer<To, uint64_t>(table, to, "u64");
+    add_integer<To, int64_t>(table, to, "s64");
+}
+
 }  // namespace
 
 void add_conversions(Opcodes& table) {
@@ -63,11 +80,12 @@ void add_conversions(Opcodes& table) {
     table.push_back({"cvta.to.global.u64", "=64 64", move<uint64_t>});
     table.push_back({"cvta.param.u64", "=64 64", move<uint64_t>});
 
-    table.push_back({"cvt.u16.u32", "=16 32", convert<uint16_t, uint32_t>});
-    table.push_back({"cvt.u32.u16", "=32 16", convert<uint32_t, uint16_t>});
-    table.push_back({"cvt.u32.u64", "=32 64", convert<uint32_t, uint64_t>});
-    table.push_back({"cvt.u64.u32", "=64 32", convert<uint64_t, uint32_t>});
-    table.push_back({"cvt.s64.s32", "=64 32", convert<int64_t, int32_t>});
+    add_widths<uint16_t>(table, "u16");
+    add_widths<int16_t>(table, "s16");
+    add_widths<uint32_t>(table, "u32");
+    add_widths<int32_t>(table, "s32");
+    add_widths<uint64_t>(table, "u64");
+    add_widths<int64_t>(table, "s64");
     table.push_back({"cvt.rn.f32.u16", "=32 16", convert<float, uint16_t>});
     table.push_back({"cvt.rn.f32.u32", "=32 32", convert<float, uint32_t>});
     table.push_back({"cvt.rn.f32.s32", "=32 32", convert<float, int32_t>});

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::NamedTempFile;
 
 use crate::metal;
 use crate::metal_lint::unqualified_pointers;
+use crate::source::{Source, folder};
 
 /// The first clang that has the vector and number types of Metal.
 const OLDEST_CLANG: u32 = 16;
@@ -28,18 +30,23 @@ pub struct Compiler {
     version: String,
 }
 
-/// A `.cu` or `.metal` file and the kernels of it that are wanted.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    pub path: &'a Path,
-    /// Names as C++ expressions: functions, or instances of templates.
-    pub kernels: &'a [&'a str],
-    /// Macros, as `NAME` or `NAME=VALUE`.
-    pub defines: &'a [&'a str],
+/// What a kernel takes of the registers of a lane, as LLVM allocates them for an AMD GPU: 32 bits each, as Apple's are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registers {
+    pub used: usize,
+    /// Of them, how many were moved to memory for want of room.
+    pub spilled: usize,
 }
 
-pub(super) fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+impl Registers {
+    /// From the notes at the end of an assembler text.
+    fn of(assembly: &str) -> Result<Self> {
+        let number = |key: &str| -> Result<usize> {
+            let line = assembly.lines().find_map(|line| line.trim().strip_prefix(key));
+            Ok(line.with_context(|| format!("no '{key}' in the assembler text"))?.trim().parse()?)
+        };
+        Ok(Self { used: number(".vgpr_count:")?, spilled: number(".vgpr_spill_count:")? })
+    }
 }
 
 /// Kernel code: little optimisation, so that a finding's line is the one that was written; uninitialised locals hold a
@@ -154,6 +161,54 @@ impl Compiler {
         command.arg("-I").arg(folder().join("metal")).arg("-I").arg(path.parent().context("a file in a folder")?);
         command.arg(unit.path());
         run(command)
+    }
+
+    /// Checks a `.metal` file with clang's front end for OpenCL C++ 2021, where a pointer or `this` without an address
+    /// space is generic, as in Metal 4.1.
+    pub fn check_opencl(&self, path: &Path, defines: &[&str]) -> Result<()> {
+        for more in [&[][..], &["-DQUALIFIED_CONSTRUCTOR"]] {
+            let (_unit, mut command) = self.opencl("clc++2021", path, None, defines)?;
+            command.args(["-target", "spir64", "-fsyntax-only", "-Wall", "-Wno-unused-function"]).args(more);
+            run(command)?;
+        }
+        Ok(())
+    }
+
+    /// Registers that a kernel takes with everything that its function constants switch on, if it may use no more than
+    /// `most`.
+    pub fn registers(&self, path: &Path, kernel: &str, defines: &[&str], most: usize) -> Result<Registers> {
+        // The generic address space is an option of the 2021 standard that AMD GPUs lack in clang, and part of the other.
+        let (unit, mut command) = self.opencl("clc++1.0", path, Some(kernel), defines)?;
+        let assembly = unit.path().with_extension("s");
+        command.args(["-target", "amdgcn-amd-amdhsa", "-mcpu=gfx1100", "-nogpulib", "-O3", "-ffp-contract=off"]);
+        // Everything in one function, as in a GPU's own compiler.
+        command.args(["-mllvm", "-amdgpu-function-calls=false", "-mllvm", "-amdgpu-early-inline-all=true"]);
+        command.arg(format!("-DREGISTERS={most}")).arg("-S").arg("-o").arg(&assembly);
+        run(command)?;
+        let text = fs::read_to_string(&assembly);
+        fs::remove_file(&assembly)?;
+        Registers::of(&text?)
+    }
+
+    /// A file in OpenCL C++, and the command that reads it.
+    fn opencl(
+        &self,
+        standard: &str,
+        path: &Path,
+        kernel: Option<&str>,
+        defines: &[&str],
+    ) -> Result<(NamedTempFile, Command)> {
+        let unit = tempfile::Builder::new().suffix(".clcpp").tempfile_in(cache_folder()?)?;
+        fs::write(unit.path(), define_lines(defines) + &metal::opencl_text(path, kernel)?)?;
+        let mut command = Command::new(&self.command);
+        command.args(["-x", "cl", "-cl-no-stdinc"]).arg(format!("-cl-std={standard}"));
+        command
+            .arg("-I")
+            .arg(folder().join("metal_opencl"))
+            .arg("-I")
+            .arg(path.parent().context("a file in a folder")?);
+        command.arg(unit.path());
+        Ok((unit, command))
     }
 
     /// The engine's objects.

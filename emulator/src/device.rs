@@ -13,9 +13,10 @@ use anyhow::{Context, Result};
 use bytemuck::{NoUninit, Pod, Zeroable};
 use libloading::Library;
 
-use crate::compile::{Compiler, Source};
+use crate::compile::Compiler;
 use crate::finding::{Finding, RawFinding};
 use crate::ptx::{self, Opcodes, Program, RawProgram};
+use crate::source::Source;
 
 /// The engine's view of a device: opaque.
 #[repr(C)]

@@ -8,11 +8,13 @@ mod metal;
 mod metal_lint;
 mod nvcc;
 mod ptx;
+mod source;
 
-pub use compile::{Compiler, Source};
+pub use compile::{Compiler, Registers};
 pub use device::{Buffer, Device, Kernels, Launch, TensorMap};
 pub use finding::{Finding, FindingKind};
 pub use lazy::{LazyKernels, build_once, compile_once, compiled, trial};
 pub use metal::MetalArguments;
 pub use metal_lint::unqualified_pointers;
 pub use nvcc::{Nvcc, PtxSource};
+pub use source::Source;

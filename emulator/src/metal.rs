@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use bytemuck::{Pod, Zeroable};
 
-use crate::compile::{Source, folder};
+use crate::source::{Source, folder};
 
 /// What is bound to a Metal kernel (`emulator::MetalArguments`).
 #[repr(C)]
@@ -64,6 +64,18 @@ pub(super) fn checked_text(path: &Path) -> Result<String> {
     rewritten(path, &read(path)?, Mode::Check)
 }
 
+/// A translation unit in OpenCL C++, with all function constants set. With a `kernel`, an entry point that calls it.
+pub(super) fn opencl_text(path: &Path, kernel: Option<&str>) -> Result<String> {
+    let metal = read(path)?;
+    let mut text = rewritten(path, &metal, Mode::OpenCl)?;
+    if let Some(kernel) = kernel {
+        let arguments = bound_arguments(&metal, kernel)?.join(", ");
+        text += "\n__attribute__((amdgpu_num_vgpr(REGISTERS), amdgpu_waves_per_eu(10, 10))) ";
+        let _ = writeln!(text, "__kernel void entry(__global ulong* buffers) {{ {kernel}({arguments}); }}");
+    }
+    Ok(text)
+}
+
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
 }
@@ -72,24 +84,35 @@ fn read(path: &Path) -> Result<String> {
 enum Mode {
     Run,
     Check,
+    OpenCl,
 }
 
 fn rewritten(path: &Path, metal: &str, mode: Mode) -> Result<String> {
     let text: Vec<_> = metal.split('\n').map(|line| rewrite_declaration(line, mode)).collect();
-    Ok(format!("#include <binding.h>\n#line 1 {path:?}\n{}", without_attributes(&text.join("\n"))?))
+    let mut text = text.join("\n");
+    if mode == Mode::OpenCl {
+        // The word for a kernel, which is a macro there.
+        text = text.replace("[[kernel,", "kernel [[kernel,");
+    }
+    Ok(format!("#include <binding.h>\n#line 1 {path:?}\n{}", without_attributes(&text)?))
 }
 
 /// A line that declares a function constant or a threadgroup array, in C++; any other line as it is.
 fn rewrite_declaration(line: &str, mode: Mode) -> String {
-    function_constant(line).or_else(|| threadgroup_array(line, mode)).unwrap_or_else(|| line.to_string())
+    function_constant(line, mode).or_else(|| threadgroup_array(line, mode)).unwrap_or_else(|| line.to_string())
 }
 
 /// `constant bool causal [[function_constant(0)]];`
-fn function_constant(line: &str) -> Option<String> {
+fn function_constant(line: &str, mode: Mode) -> Option<String> {
     let (declaration, rest) = line.trim().strip_prefix("constant ")?.split_once("[[function_constant(")?;
     let (index, rest) = rest.split_once(")]]")?;
     let (kind, name) = declaration.trim().rsplit_once(' ')?;
-    Some(format!("static const emulator::FunctionConstant<{kind}, {index}> {name}{{}}{rest}"))
+    Some(match mode {
+        Mode::Run | Mode::Check => {
+            format!("static const emulator::FunctionConstant<{kind}, {index}> {name}{{}}{rest}")
+        }
+        Mode::OpenCl => format!("constant constexpr {kind} {name} = 1{rest}"),
+    })
 }
 
 /// `threadgroup half tile[32 * 64];`
@@ -103,6 +126,9 @@ fn threadgroup_array(line: &str, mode: Mode) -> Option<String> {
     Some(match mode {
         Mode::Run => format!("auto& {name} = emulator::threadgroup_array<{kind}{extents}, __COUNTER__>();{rest}"),
         Mode::Check => format!("static threadgroup {kind} {name}{extents};{rest}"),
+        Mode::OpenCl => {
+            format!("auto& {name} = emulator::threadgroup_array<{kind}{extents}>(__COUNTER__);{rest}")
+        }
     })
 }
 

@@ -42,8 +42,9 @@ impl Nvcc {
     /// Compiles a file to PTX, unless an earlier run did so from the same text.
     pub fn ptx(&self, source: PtxSource<'_>) -> Result<PathBuf> {
         let PtxSource { path, defines, includes, architecture } = source;
+        let folders = [&[path.parent().context("a file in a folder")?], includes].concat();
         let mut inputs = vec![path.to_path_buf()];
-        for folder in [path.parent().context("a file in a folder")?].iter().chain(includes) {
+        for folder in &folders {
             inputs.extend(files(folder, &["cu", "cuh", "h"])?);
         }
         let key = content_key(&inputs, (&self.program, &self.version, toolkit::FLAGS, defines, architecture))?;
@@ -52,7 +53,7 @@ impl Nvcc {
             let mut command = Command::new(&self.program);
             command.args(toolkit::FLAGS).arg("-ptx");
             command.arg(format!("-gencode=arch={architecture},code={architecture}"));
-            for folder in includes {
+            for folder in &folders {
                 command.arg("-I").arg(folder);
             }
             command.args(defines.iter().map(|define| format!("-D{define}"))).arg(path).arg("-o").arg(ptx);

@@ -1,4 +1,4 @@
-// What the host hands to the kernels. `src/attention/cuda/arguments.rs` declares the same structs for Rust; both sides
+// What the host hands to the kernels. `src/kernels/cuda/arguments.rs` declares the same structs for Rust; both sides
 // assert every size and offset. Lengths are in elements or tokens as said, never in bytes; offsets and strides have 64
 // bits, because 150 million tokens of 192 channels overflow 32.
 #pragma once

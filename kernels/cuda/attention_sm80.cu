@@ -1,4 +1,4 @@
-// The entry point of attention_sm80.cuh. Compiled once per kernel of the tuning table (src/attention/cuda/tuning.rs),
+// The entry point of attention_sm80.cuh. Compiled once per kernel of the tuning table (src/kernels/cuda/tiling.rs),
 // which names it and defines its tile as macros: a device loads and compiles only what it runs.
 #include "attention_sm80.cuh"
 

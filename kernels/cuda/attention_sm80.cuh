@@ -42,7 +42,7 @@
 #include "rebase.cuh"
 #include "rotation.cuh"
 
-// One tuned row; see src/attention/cuda/tuning.rs.
+// One tuned row; see src/kernels/cuda/tiling.rs.
 template <class Element_, int HEAD_DIM_, int ROW_TILES_, int WARPS_, int KEYS_, int STAGES_, bool RESIDENT_QUERIES_>
 struct Sm80Tiling {
     using Element = Element_;

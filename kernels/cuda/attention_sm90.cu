@@ -1,4 +1,4 @@
-// The entry point of attention_sm90.cuh. Compiled once per kernel of the tuning table (src/attention/cuda/tuning.rs),
+// The entry point of attention_sm90.cuh. Compiled once per kernel of the tuning table (src/kernels/cuda/tiling.rs),
 // which names it and defines its tile as macros.
 #include "attention_sm90.cuh"
 

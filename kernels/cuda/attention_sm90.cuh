@@ -62,7 +62,7 @@ constexpr uint32_t SM90_CONSUMERS_BARRIER = 2;
 constexpr uint32_t SM90_CONSUMER_BARRIERS = 3;
 constexpr uint32_t SM90_TURN_BARRIERS = 8;
 
-// One tuned row; see src/attention/cuda/tuning.rs.
+// One tuned row; see src/kernels/cuda/tiling.rs.
 template <class Element_, int HEAD_DIM_, int CONSUMERS_, int STAGES_, int PRODUCER_REGISTERS_, int CONSUMER_REGISTERS_,
           int POLYNOMIAL_, bool TAKE_TURNS_>
 struct Sm90Tiling {

@@ -2,8 +2,8 @@
 //
 // Kernels include this header as <ptx.cuh> and write no `asm` themselves. The emulator has a header of the same name
 // with the same signatures (emulator/cuda/ptx.cuh) that comes first in its include path, so the text of a kernel
-// is the same on a GPU and in the emulator. A wrapper holds one instruction and no decision: the emulator cannot see
-// its text, only the disassembly and a GPU can tell whether it is right.
+// is the same on a GPU and in the emulator. A wrapper holds one instruction and no decision: its text is executed only
+// where the emulator runs the PTX that nvcc makes of a kernel, and on a GPU.
 //
 // "Shared address" is always the 32-bit address inside the block's shared memory, as `shared_address` returns it.
 #pragma once

@@ -1,4 +1,4 @@
-// What the host hands to the kernels, besides the buffers that each kernel lists. `src/attention/metal/arguments.rs`
+// What the host hands to the kernels, besides the buffers that each kernel lists. `src/kernels/metal/arguments.rs`
 // and `src/plan/` declare the same structs for Rust; both sides assert their sizes. Lengths and strides are in elements
 // or tokens as said, never in bytes, and have 64 bits where they can grow with the input: 150 million tokens of 192
 // channels overflow 32.

@@ -4,68 +4,92 @@
 //
 //     O = softmax(scale · Q Kᵀ) V        keys and values gathered from all steps, as if they were one long matrix
 //
-// in one pass with the online softmax: for each step, S = Q Kᵀ; m' = max(m, rowmax S); P = 2^(c·(S − m')) with c =
-// scale · log2 e; l = 2^(c·(m − m')) l + rowsum P; O = 2^(c·(m − m')) O + P V. Scores, softmax and sums are f32. The
+// in one pass with the online softmax: for each step, S = Q Kᵀ; m' = max(m, rowmax S); P = 2^(c·S − c·m') with c =
+// scale · log2 e; l = 2^(c·m − c·m') l + rowsum P; O = 2^(c·m − c·m') O + P V. Scores, softmax and sums are f32. The
 // factor c is applied to the f32 scores, in the same instruction that subtracts the maximum: folding it into the
-// queries would round them once more and save nothing. A query that sees no key gets zeros.
+// queries would round them once more and save nothing. A query that sees no key, or only keys whose score is −∞, gets
+// zeros.
 //
 // Shapes. Q, K, V: [batch, heads, tokens, HEAD_DIM] in any strides with adjacent channels; O likewise. The library is
 // compiled for its head_dim, any multiple of 8: nothing is padded.
 //
 // Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
 // rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
-// nor multiplied: it is zeroed in threadgroup memory, and its weight is 0. Steps without a visible row do not exist,
-// and a step whose rows are all visible goes through code that knows no bits.
+// nor multiplied: zeros stand for it, and its weight is 0. Steps without a visible row do not exist, and a step whose
+// rows are all visible goes through code that knows no bits.
 //
 // Tiles. A threadgroup of SIMDGROUPS simdgroups takes one item of up to SIMDGROUPS · ROW_TILES · 8 queries; each
-// simdgroup owns ROW_TILES · 8 rows and never exchanges them. More row tiles mean fewer reads of threadgroup memory for
+// simdgroup owns ROW_TILES · 8 rows and never exchanges them. More row tiles mean fewer reads of keys and values for
 // each multiplication, and more registers.
 //
-// Threadgroup memory: STAGES tiles of KEYS keys and of KEYS values, rows padded by 16 bytes so that the eight rows of a
-// matrix start in different banks.
+// Where keys and values are multiplied from:
+//   STAGES 2: threadgroup memory. Step j is loaded into stage j % 2 while slower simdgroups still compute on the other
+//             stage; one barrier, then everybody computes on it. A stage is overwritten two steps later, behind the
+//             barrier that all reach after they have left it.
+//   STAGES 1: threadgroup memory, half as much. A second barrier stands in front of the load.
+//   STAGES 0: device memory. Simdgroups share nothing and never wait; the cache serves what they read several times.
+// Rows in threadgroup memory are padded by 16 bytes so that the rows of a matrix start in different banks.
 //
-// Registers: per lane ROW_TILES · HEAD_DIM / 4 accumulators, ROW_TILES · KEYS / 4 scores, and the queries, loaded and
-// rotated once: ROW_TILES · HEAD_DIM / 4 operands.
+// Channels are permuted. A product sums over channels in any order, so keys are read in runs of 8 bytes per lane, and
+// the c-th channel of each run goes to the c-th matrix; queries are laid out to match. Of values, a lane reads four
+// neighbours, which go to two matrices: it then owns four neighbouring channels of the output.
 //
-// Pipeline. With two stages, step j is loaded into stage j % 2 while slower simdgroups still compute on the other
-// stage; one barrier, then everybody computes on it. A stage is overwritten two steps later, behind the barrier that
-// all reach after they have left it. With one stage, a second barrier stands in front of the load.
+// Registers, per lane: ROW_TILES · HEAD_DIM / 4 accumulators, ROW_TILES · KEYS / 4 scores, and the queries, loaded and
+// rotated once: ROW_TILES · HEAD_DIM / 4 operands, of which PARKED matrices per row tile live in threadgroup memory
+// instead, each lane's own. `Row::registers` in src/attention/metal/tuning.rs counts them.
 //
 // Bound. Multiplications of 8×8 matrices, 2 · KEYS · HEAD_DIM · ROW_TILES / 64 of them per step and simdgroup, against
-// ROW_TILES · KEYS / 4 exponentials per lane.
+// ROW_TILES · KEYS / 4 exponentials per lane. A multiplication takes twice as long as it keeps the unit busy, so two or
+// more sums that do not wait for each other grow side by side. `fence` keeps the compiler from moving the loads of all
+// matrices in front of the first product, where they would need a register each.
 #include "arguments.h"
 #include "elements.h"
+#include "matrices.h"
 #include "rotation.h"
 
 typedef TILE_ELEMENT Element;
 typedef Element::Stored Stored;
-typedef simdgroup_matrix<Element::Operand, 8, 8> Operand;
-typedef simdgroup_matrix<float, 8, 8> Sums;
+typedef Element::Operand Operand;
+typedef vec<Operand, 2> Pair;
 
-// One tuned row; see src/attention/metal/tuning.rs.
+// One tuned row; see src/kernels/metal/tiling.rs.
 constant constexpr uint HEAD_DIM = TILE_HEAD_DIM;
 constant constexpr uint ROW_TILES = TILE_ROW_TILES;
 constant constexpr uint SIMDGROUPS = TILE_SIMDGROUPS;
 constant constexpr uint KEYS = TILE_KEYS;
 constant constexpr uint STAGES = TILE_STAGES;
+constant constexpr uint PARKED = TILE_PARKED;  // matrices of queries in threadgroup memory, of each row tile
+constant constexpr uint LOADS = TILE_LOADS;    // copies of keys, and as many of values, that a thread has under way
 
 constant constexpr uint THREADS = SIMDGROUPS * 32;
 constant constexpr uint SIMDGROUP_ROWS = ROW_TILES * 8;
 constant constexpr uint QUERIES = SIMDGROUPS * SIMDGROUP_ROWS;
 constant constexpr uint KEY_TILES = KEYS / 8;
 constant constexpr uint CHANNEL_TILES = HEAD_DIM / 8;
+constant constexpr uint KEPT = CHANNEL_TILES - PARKED;               // matrices of queries in registers
 constant constexpr uint CHUNK = 16 / sizeof(Stored);                 // elements of 16 bytes
 constant constexpr uint CHUNKS = HEAD_DIM / CHUNK;                   // of a row in device memory
 constant constexpr uint ROW_CHUNKS = CHUNKS + 1;                     // of a row in threadgroup memory
-constant constexpr uint ROW = ROW_CHUNKS * CHUNK;                    // the same in elements
 constant constexpr uint STAGE_CHUNKS = KEYS * ROW_CHUNKS;            // of a tile of keys or values
+constant constexpr uint RUN = 8 / sizeof(Stored);                    // channels of a key that a lane reads at a time
+constant constexpr uint CHAINS = ROW_TILES * KEY_TILES == 1 ? 2 : 1; // sums that a score is computed in
 constant constexpr uint ALL_KEYS = 0xffffffffu >> (32 - KEYS);
 constant constexpr uint WHOLE = 0xffffffffu;                         // slot of an item that is not split
 
 static_assert(HEAD_DIM % 8 == 0, "matrices are 8 × 8");
 static_assert(KEYS % 8 == 0 && KEYS <= 32, "a step has one word of bits");
-static_assert(STAGES == 1 || STAGES == 2, "two stages need one barrier per step; more do not help");
-static_assert(STAGES * 2 * STAGE_CHUNKS * 16 == TILE_THREADGROUP_BYTES, "the host knows what the kernel uses");
+static_assert(STAGES <= 2, "two stages need one barrier per step; more do not help");
+static_assert(PARKED < CHANNEL_TILES, "some queries are in registers");
+static_assert(STAGES == 0 || LOADS >= 1, "something is loaded");
+static_assert((STAGES * 2 * STAGE_CHUNKS + PARKED * ROW_TILES * THREADS * sizeof(Pair) / 16) * 16 ==
+              TILE_THREADGROUP_BYTES, "the host knows what the kernel uses");
+
+// Where keys and values are multiplied from.
+#if TILE_STAGES == 0
+#define TILE_MEMORY device
+#else
+#define TILE_MEMORY threadgroup
+#endif
 
 // What is uniform over a launch.
 constant bool has_rotation [[function_constant(0)]];        // queries are rotated
@@ -75,18 +99,21 @@ constant bool has_split_keys [[function_constant(3)]];      // some items write 
 
 // The queries of a simdgroup.
 struct Queries {
-    Operand tiles[ROW_TILES][CHANNEL_TILES];
+    Pair kept[ROW_TILES][KEPT];
+#if TILE_PARKED > 0
+    threadgroup Pair* parked;  // this lane's, THREADS apart
+#endif
 };
 
 // Their scores against the keys of a step; then the weights of these keys.
 struct Scores {
-    Sums tiles[ROW_TILES][KEY_TILES];
+    float2 tiles[ROW_TILES][KEY_TILES];
 };
 
-// What a simdgroup accumulates for its rows. A lane holds two columns of every matrix, all in row `matrix_row` of each
+// What a simdgroup accumulates for its rows. A lane holds two columns of every matrix, all in row `Lane::row` of each
 // row tile.
 struct Rows {
-    Sums output[ROW_TILES][CHANNEL_TILES];
+    float2 output[ROW_TILES][CHANNEL_TILES];
     float maximum[ROW_TILES];     // of the raw scores, the same in the four lanes of a row
     float sum[ROW_TILES];         // of this lane's columns only
     float correction[ROW_TILES];  // what the last step multiplies older output with
@@ -100,175 +127,374 @@ struct Source {
     long value_stride;
 };
 
-// Copies KEYS rows to a tile. Rows without a bit become zero without being read.
-template <bool ALL_VISIBLE>
-inline void load_rows(threadgroup uint4* tile, const device Stored* first, long stride, uint visible,
-                      uint thread_index) {
-    for (uint copy = thread_index; copy < KEYS * CHUNKS; copy += THREADS) {
-        const uint row = copy / CHUNKS, chunk = copy % CHUNKS;
-        uint4 channels = uint4(0);
+// The keys or the values of a step, where they are multiplied from.
+struct Tile {
+    const TILE_MEMORY Stored* first;
+    long stride;  // elements between rows; not used in threadgroup memory
+};
+
+// Neighbouring elements of a row.
+template <uint WIDTH>
+struct Neighbours {
+    typedef vec<Stored, WIDTH> Elements;
+    static Operand operand(Elements elements, uint i) { return Element::operand(elements[i]); }
+};
+template <>
+struct Neighbours<1> {
+    typedef Stored Elements;
+    static Operand operand(Elements element, uint) { return Element::operand(element); }
+};
+
+inline Pair pair_of(Operand x, Operand y) {
+    Pair pair;
+    pair.x = x;
+    pair.y = y;
+    return pair;
+}
+
+// Nothing is moved across it. Does not wait: simdgroups run in step.
+inline void fence() { simdgroup_barrier(mem_flags::mem_none); }
+
+// Elements [channel, channel + WIDTH) of a row. Threadgroup memory has zeros for rows without a bit; device memory must
+// not be touched there.
+template <bool ALL_VISIBLE, uint WIDTH>
+inline typename Neighbours<WIDTH>::Elements load_row(Tile tile, uint row, uint channel, uint visible) {
+    typedef typename Neighbours<WIDTH>::Elements Elements;
+    Elements elements = {};
+    if (STAGES == 0) {
         if (ALL_VISIBLE || (visible >> row & 1) != 0) {
-            channels = *reinterpret_cast<const device uint4*>(first + long(row) * stride + chunk * CHUNK);
+            elements = *reinterpret_cast<const TILE_MEMORY Elements*>(tile.first + long(row) * tile.stride + channel);
         }
-        tile[row * ROW_CHUNKS + chunk] = channels;
+    } else {
+        elements = *reinterpret_cast<const TILE_MEMORY Elements*>(tile.first + row * (ROW_CHUNKS * CHUNK) + channel);
     }
+    return elements;
+}
+
+#if TILE_STAGES > 0
+// Copies the rows of a step to threadgroup memory; rows without a bit become zero without being read. All loads of a
+// round are under way before the first of them is stored.
+template <bool ALL_VISIBLE>
+inline void load_rows(threadgroup uint4* keys, threadgroup uint4* values, Source source, uint visible,
+                      uint thread_index) {
+    const uint copies = (KEYS * CHUNKS + THREADS - 1) / THREADS;  // of keys, and as many of values
+    UNROLL
+    for (uint first = 0; first < copies; first += LOADS) {
+        uint4 key_chunks[LOADS], value_chunks[LOADS];
+        UNROLL
+        for (uint i = 0; i < LOADS; ++i) {
+            const uint copy = (first + i) * THREADS + thread_index;
+            const uint row = copy / CHUNKS, chunk = copy % CHUNKS;
+            key_chunks[i] = uint4(0);
+            value_chunks[i] = uint4(0);
+            const bool is_copy = (first + i + 1) * THREADS <= KEYS * CHUNKS || copy < KEYS * CHUNKS;
+            if (is_copy && (ALL_VISIBLE || (visible >> row & 1) != 0)) {
+                const device Stored* key = source.keys + long(row) * source.key_stride + chunk * CHUNK;
+                const device Stored* value = source.values + long(row) * source.value_stride + chunk * CHUNK;
+                key_chunks[i] = *reinterpret_cast<const device uint4*>(key);
+                value_chunks[i] = *reinterpret_cast<const device uint4*>(value);
+            }
+        }
+        UNROLL
+        for (uint i = 0; i < LOADS; ++i) {
+            const uint copy = (first + i) * THREADS + thread_index;
+            const uint row = copy / CHUNKS, chunk = copy % CHUNKS;
+            if ((first + i + 1) * THREADS <= KEYS * CHUNKS || copy < KEYS * CHUNKS) {
+                keys[row * ROW_CHUNKS + chunk] = key_chunks[i];
+                values[row * ROW_CHUNKS + chunk] = value_chunks[i];
+            }
+        }
+    }
+}
+#endif
+
+inline Pair query(thread const Queries& queries, uint i, uint c) {
+#if TILE_PARKED > 0
+    if (c < PARKED) return queries.parked[(i * PARKED + c) * THREADS];
+#endif
+    return queries.kept[i][c - PARKED];
+}
+
+inline void set_query(thread Queries& queries, uint i, uint c, Pair pair) {
+#if TILE_PARKED > 0
+    if (c < PARKED) {
+        queries.parked[(i * PARKED + c) * THREADS] = pair;
+        return;
+    }
+#endif
+    queries.kept[i][c - PARKED] = pair;
+}
+
+// Loads WIDTH matrices of queries, from matrix `c` on: neighbours as `multiply_key_run` reads them.
+template <uint WIDTH>
+inline void load_query_run(thread Queries& queries, uint i, uint c, const device Stored* first,
+                           const device float* angles, bool is_row, Lane lane) {
+    const uint channel = c * 8 + lane.column * WIDTH;
+    Operand channels[2 * WIDTH];
+    fence();
+    UNROLL
+    for (uint k = 0; k < WIDTH; ++k) {
+        float2 pair = float2(0.0f);
+        if (is_row) {
+            pair = Element::read(first + channel + 2 * k);
+            if (has_rotation) {
+                pair = rotate(pair, *reinterpret_cast<const device float2*>(angles + channel + 2 * k));
+            }
+        }
+        channels[2 * k] = Operand(pair.x);
+        channels[2 * k + 1] = Operand(pair.y);
+    }
+    UNROLL
+    for (uint k = 0; k < WIDTH; ++k) set_query(queries, i, c + k, pair_of(channels[k], channels[k + WIDTH]));
 }
 
 // Loads this simdgroup's queries, rotated if there is a rotation. Rows past the end of the item become zero.
 inline void load_queries(thread Queries& queries, const device Stored* first, long stride, const device float* angles,
-                         long angle_stride, uint row_count, uint lane) {
+                         long angle_stride, uint row_count, Lane lane) {
     UNROLL
     for (uint i = 0; i < ROW_TILES; ++i) {
-        const uint row = i * 8 + matrix_row(lane);
+        const uint row = i * 8 + lane.row;
+        const bool is_row = row < row_count;
+        const device Stored* source = first + long(row) * stride;
+        const device float* angle = has_rotation ? angles + long(row) * angle_stride : nullptr;
         UNROLL
-        for (uint c = 0; c < CHANNEL_TILES; ++c) {
-            const uint channel = c * 8 + matrix_column(lane);
-            float2 pair = float2(0.0f);
-            if (row < row_count) {
-                pair = Element::read(first + long(row) * stride + channel);
-                if (has_rotation) {
-                    const device float* angle = angles + long(row) * angle_stride + channel;
-                    pair = rotate(pair, *reinterpret_cast<const device float2*>(angle));
-                }
+        for (uint c = 0; c + RUN <= CHANNEL_TILES; c += RUN) {
+            load_query_run<RUN>(queries, i, c, source, angle, is_row, lane);
+        }
+        if (CHANNEL_TILES % RUN / 2 == 1) {
+            load_query_run<2>(queries, i, CHANNEL_TILES / RUN * RUN, source, angle, is_row, lane);
+        }
+        if (CHANNEL_TILES % 2 == 1) load_query_run<1>(queries, i, CHANNEL_TILES - 1, source, angle, is_row, lane);
+    }
+}
+
+// S += Q Kᵀ of WIDTH matrices of channels, from matrix `c` on, and of TILES matrices of keys, from matrix `n` on. Of key
+// `column` and its neighbour, a lane reads WIDTH neighbouring channels, one for each matrix.
+template <bool ALL_VISIBLE, uint WIDTH, uint TILES>
+inline void multiply_key_run(thread Scores (&scores)[CHAINS], thread const Queries& queries, Tile keys, uint n, uint c,
+                             uint visible, Lane lane) {
+    typedef Neighbours<WIDTH> Channels;
+    typename Channels::Elements even[TILES], odd[TILES];
+    const uint channel = c * 8 + lane.row * WIDTH;
+    fence();
+    UNROLL
+    for (uint t = 0; t < TILES; ++t) {
+        const uint key = (n + t) * 8 + lane.column;
+        even[t] = load_row<ALL_VISIBLE, WIDTH>(keys, key, channel, visible);
+        odd[t] = load_row<ALL_VISIBLE, WIDTH>(keys, key + 1, channel, visible);
+    }
+    fence();
+    UNROLL
+    for (uint k = 0; k < WIDTH; ++k) {
+        UNROLL
+        for (uint t = 0; t < TILES; ++t) {
+            const Pair transposed = pair_of(Channels::operand(even[t], k), Channels::operand(odd[t], k));
+            UNROLL
+            for (uint i = 0; i < ROW_TILES; ++i) {
+                thread float2& sums = scores[(c + k) % CHAINS].tiles[i][n + t];
+                multiply_accumulate<Operand>(sums, query(queries, i, c + k), transposed);
             }
-            set_elements(queries.tiles[i][c], pair);
         }
     }
 }
 
-// S = Q Kᵀ
-inline void multiply_keys(thread Scores& scores, thread Queries& queries, const threadgroup Stored* keys, uint lane) {
+// The same of all matrices of keys.
+template <bool ALL_VISIBLE, uint WIDTH>
+inline void multiply_key_channels(thread Scores (&scores)[CHAINS], thread const Queries& queries, Tile keys, uint c,
+                                  uint visible, Lane lane) {
     UNROLL
-    for (uint n = 0; n < KEY_TILES; ++n) {
+    for (uint n = 0; n + 2 <= KEY_TILES; n += 2) {
+        multiply_key_run<ALL_VISIBLE, WIDTH, 2>(scores, queries, keys, n, c, visible, lane);
+    }
+    if (KEY_TILES % 2 == 1) {
+        multiply_key_run<ALL_VISIBLE, WIDTH, 1>(scores, queries, keys, KEY_TILES - 1, c, visible, lane);
+    }
+}
+
+// S = Q Kᵀ. Channels outside, keys inside: sums of different keys do not wait for each other.
+template <bool ALL_VISIBLE>
+inline void multiply_keys(thread Scores& scores, thread const Queries& queries, Tile keys, uint visible, Lane lane) {
+    Scores chains[CHAINS];
+    UNROLL
+    for (uint k = 0; k < CHAINS; ++k) {
         UNROLL
-        for (uint i = 0; i < ROW_TILES; ++i) scores.tiles[i][n] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-        UNROLL
-        for (uint c = 0; c < CHANNEL_TILES; ++c) {
-            Operand transposed;
-            Element::load(transposed, keys + n * 8 * ROW + c * 8, ROW, true, lane);
+        for (uint i = 0; i < ROW_TILES; ++i) {
             UNROLL
-            for (uint i = 0; i < ROW_TILES; ++i) {
-                simdgroup_multiply_accumulate(scores.tiles[i][n], queries.tiles[i][c], transposed, scores.tiles[i][n]);
-            }
+            for (uint n = 0; n < KEY_TILES; ++n) chains[k].tiles[i][n] = float2(0.0f);
         }
     }
+    UNROLL
+    for (uint c = 0; c + RUN <= CHANNEL_TILES; c += RUN) {
+        multiply_key_channels<ALL_VISIBLE, RUN>(chains, queries, keys, c, visible, lane);
+    }
+    if (CHANNEL_TILES % RUN / 2 == 1) {
+        multiply_key_channels<ALL_VISIBLE, 2>(chains, queries, keys, CHANNEL_TILES / RUN * RUN, visible, lane);
+    }
+    if (CHANNEL_TILES % 2 == 1) {
+        multiply_key_channels<ALL_VISIBLE, 1>(chains, queries, keys, CHANNEL_TILES - 1, visible, lane);
+    }
+    UNROLL
+    for (uint i = 0; i < ROW_TILES; ++i) {
+        UNROLL
+        for (uint n = 0; n < KEY_TILES; ++n) {
+            scores.tiles[i][n] = chains[0].tiles[i][n];
+            if (CHAINS == 2) scores.tiles[i][n] += chains[CHAINS - 1].tiles[i][n];
+        }
+    }
+}
+
+// The maximum in the units of the exponents, rounded: what weights are relative to. Without a visible key so far it is
+// less than that of any key.
+inline float base_of(float maximum, float scale_log2) {
+    return maximum == -FLT_MAX ? -FLT_MAX : maximum * scale_log2;
 }
 
 // The online softmax: turns scores into weights relative to the new maximum; leaves the factor for older output.
 template <bool ALL_VISIBLE>
-inline void softmax(thread Scores& scores, thread Rows& rows, uint visible, float scale_log2, uint lane) {
-    const uint mine = visible >> matrix_column(lane);
+inline void softmax(thread Scores& scores, thread Rows& rows, uint visible, float scale_log2, Lane lane) {
+    const uint mine = visible >> lane.column;
     UNROLL
     for (uint i = 0; i < ROW_TILES; ++i) {
-        float maximum = rows.maximum[i];
+        const float before = rows.maximum[i];
+        float maximum = before;
         UNROLL
         for (uint n = 0; n < KEY_TILES; ++n) {
-            const float2 score = elements(scores.tiles[i][n]);
+            const float2 score = scores.tiles[i][n];
             if (ALL_VISIBLE || (mine >> n * 8 & 1) != 0) maximum = max(maximum, score.x);
             if (ALL_VISIBLE || (mine >> n * 8 & 2) != 0) maximum = max(maximum, score.y);
         }
         maximum = row_max(maximum);
-        // Without a visible key so far nothing has been summed; 0 keeps the exponents below finite.
-        const float base = maximum == -FLT_MAX ? 0.0f : maximum * scale_log2;
-        // Exactly 1 for an unchanged maximum, or every step would multiply a rounding error in once more.
-        const float before = rows.maximum[i];
-        const float correction = before == maximum ? 1.0f : fast::exp2((before - maximum) * scale_log2);
-        rows.maximum[i] = maximum;
+        // The difference of two rounded bases, because older weights are relative to a rounded one; and exactly 1 for an
+        // unchanged maximum, or every step would multiply a rounding error in once more.
+        const float base = base_of(maximum, scale_log2);
+        const float correction = before == maximum ? 1.0f : fast::exp2(base_of(before, scale_log2) - base);
+        // Nothing was visible, or only scores of −∞: 0 keeps the exponents below from being NaN.
+        const float shift = maximum == -FLT_MAX ? 0.0f : base;
         float sum = 0.0f;
         UNROLL
         for (uint n = 0; n < KEY_TILES; ++n) {
-            const float2 score = elements(scores.tiles[i][n]);
-            const float2 exponent = float2(fma(score.x, scale_log2, -base), fma(score.y, scale_log2, -base));
+            const float2 score = scores.tiles[i][n];
+            const float2 exponent = float2(fma(score.x, scale_log2, -shift), fma(score.y, scale_log2, -shift));
             float2 weight = float2(fast::exp2(exponent.x), fast::exp2(exponent.y));
             if (!ALL_VISIBLE && (mine >> n * 8 & 1) == 0) weight.x = 0.0f;
             if (!ALL_VISIBLE && (mine >> n * 8 & 2) == 0) weight.y = 0.0f;
-            set_elements(scores.tiles[i][n], weight);
+            scores.tiles[i][n] = weight;
             sum += weight.x + weight.y;
         }
+        rows.maximum[i] = maximum;
         rows.sum[i] = fma(rows.sum[i], correction, sum);
         rows.correction[i] = correction;
     }
 }
 
-// O = correction · O + P V, where P V of this step is summed on its own: many short sums lose less than a long one.
-inline void multiply_values(thread Rows& rows, thread Scores& weights, const threadgroup Stored* values, uint lane) {
-    Operand left[KEY_TILES][ROW_TILES];
+// O = correction · O + P V of WIDTH matrices of channels, from matrix `c` on. P V of this step is summed on its own:
+// many short sums lose less than a long one. It joins the older output in the instruction that rescales it, so that
+// there is nothing to save where the maximum did not change.
+template <bool ALL_VISIBLE, uint WIDTH>
+inline void multiply_value_run(thread Rows& rows, thread const Pair (&weights)[KEY_TILES][ROW_TILES], Tile values,
+                               uint c, uint visible, Lane lane) {
+    typedef Neighbours<2 * WIDTH> Channels;
+    typename Channels::Elements loaded[KEY_TILES];
+    fence();
+    UNROLL
+    for (uint n = 0; n < KEY_TILES; ++n) {
+        loaded[n] =
+            load_row<ALL_VISIBLE, 2 * WIDTH>(values, n * 8 + lane.row, c * 8 + lane.column * WIDTH, visible);
+    }
+    fence();
+    float2 fresh[ROW_TILES][WIDTH];
+    UNROLL
+    for (uint i = 0; i < ROW_TILES; ++i) {
+        UNROLL
+        for (uint k = 0; k < WIDTH; ++k) fresh[i][k] = float2(0.0f);
+    }
     UNROLL
     for (uint n = 0; n < KEY_TILES; ++n) {
         UNROLL
-        for (uint i = 0; i < ROW_TILES; ++i) set_elements(left[n][i], elements(weights.tiles[i][n]));
+        for (uint k = 0; k < WIDTH; ++k) {
+            const Pair right = pair_of(Channels::operand(loaded[n], 2 * k), Channels::operand(loaded[n], 2 * k + 1));
+            UNROLL
+            for (uint i = 0; i < ROW_TILES; ++i) multiply_accumulate<Operand>(fresh[i][k], weights[n][i], right);
+        }
     }
     UNROLL
-    for (uint c = 0; c < CHANNEL_TILES; ++c) {
-        Sums fresh[ROW_TILES];
+    for (uint i = 0; i < ROW_TILES; ++i) {
         UNROLL
-        for (uint i = 0; i < ROW_TILES; ++i) fresh[i] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-        UNROLL
-        for (uint n = 0; n < KEY_TILES; ++n) {
-            Operand right;
-            Element::load(right, values + n * 8 * ROW + c * 8, ROW, false, lane);
-            UNROLL
-            for (uint i = 0; i < ROW_TILES; ++i) {
-                simdgroup_multiply_accumulate(fresh[i], left[n][i], right, fresh[i]);
-            }
-        }
-        UNROLL
-        for (uint i = 0; i < ROW_TILES; ++i) {
-            const float2 older = elements(rows.output[i][c]), added = elements(fresh[i]);
+        for (uint k = 0; k < WIDTH; ++k) {
+            const float2 older = rows.output[i][c + k], added = fresh[i][k];
             const float correction = rows.correction[i];
-            set_elements(rows.output[i][c],
-                         float2(fma(older.x, correction, added.x), fma(older.y, correction, added.y)));
+            rows.output[i][c + k] = float2(fma(older.x, correction, added.x), fma(older.y, correction, added.y));
         }
     }
 }
 
-// One step: load, meet, compute. `keys` and `values` are its stage.
+// O = correction · O + P V
 template <bool ALL_VISIBLE>
-inline void take_step(thread Rows& rows, thread Queries& queries, thread Source& source, threadgroup uint4* keys,
-                      threadgroup uint4* values, uint visible, float scale_log2, bool has_rows, uint thread_index,
-                      uint lane) {
-    load_rows<ALL_VISIBLE>(keys, source.keys, source.key_stride, visible, thread_index);
-    load_rows<ALL_VISIBLE>(values, source.values, source.value_stride, visible, thread_index);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    // A simdgroup past the end of a short item only helps to load.
-    if (!has_rows) return;
+inline void multiply_values(thread Rows& rows, thread const Scores& weights, Tile values, uint visible, Lane lane) {
+    Pair left[KEY_TILES][ROW_TILES];
+    UNROLL
+    for (uint n = 0; n < KEY_TILES; ++n) {
+        UNROLL
+        for (uint i = 0; i < ROW_TILES; ++i) {
+            left[n][i] = pair_of(Operand(weights.tiles[i][n].x), Operand(weights.tiles[i][n].y));
+        }
+    }
+    UNROLL
+    for (uint c = 0; c + 2 <= CHANNEL_TILES; c += 2) {
+        multiply_value_run<ALL_VISIBLE, 2>(rows, left, values, c, visible, lane);
+    }
+    if (CHANNEL_TILES % 2 == 1) {
+        multiply_value_run<ALL_VISIBLE, 1>(rows, left, values, CHANNEL_TILES - 1, visible, lane);
+    }
+}
+
+// One step of the rows of a simdgroup.
+template <bool ALL_VISIBLE>
+inline void take_step(thread Rows& rows, thread const Queries& queries, Tile keys, Tile values, uint visible,
+                      float scale_log2, Lane lane) {
     Scores scores;
-    multiply_keys(scores, queries, reinterpret_cast<const threadgroup Stored*>(keys), lane);
+    multiply_keys<ALL_VISIBLE>(scores, queries, keys, visible, lane);
     softmax<ALL_VISIBLE>(scores, rows, visible, scale_log2, lane);
-    multiply_values(rows, scores, reinterpret_cast<const threadgroup Stored*>(values), lane);
+    multiply_values<ALL_VISIBLE>(rows, scores, values, visible, lane);
+}
+
+// The first of the two channels that a lane holds of matrix `c` of the output.
+inline uint output_channel(uint c, Lane lane) {
+    const uint run = c / 2 * 2;
+    return run + 2 <= CHANNEL_TILES ? run * 8 + lane.column * 2 + (c - run) * 2 : c * 8 + lane.column;
 }
 
 // Writes the normalised rows of a whole item.
-inline void store_output(thread Rows& rows, device Stored* first, long stride, uint row_count, uint lane) {
+inline void store_output(thread const Rows& rows, device Stored* first, long stride, uint row_count, Lane lane) {
     UNROLL
     for (uint i = 0; i < ROW_TILES; ++i) {
-        const uint row = i * 8 + matrix_row(lane);
+        const uint row = i * 8 + lane.row;
         if (row < row_count) {
             // No visible key: zeros. A NaN sum stays one.
             const float factor = rows.sum[i] == 0.0f ? 0.0f : 1.0f / rows.sum[i];
-            device Stored* target = first + long(row) * stride + matrix_column(lane);
+            device Stored* target = first + long(row) * stride;
             UNROLL
             for (uint c = 0; c < CHANNEL_TILES; ++c) {
-                Element::write(target + c * 8, elements(rows.output[i][c]) * factor);
+                Element::write(target + output_channel(c, lane), rows.output[i][c] * factor);
             }
         }
     }
 }
 
 // Writes the sums of one part of a split item to its slot.
-inline void store_partial(thread Rows& rows, device float* slot, uint first_row, uint row_count, float scale_log2,
-                          uint lane) {
+inline void store_partial(thread const Rows& rows, device float* slot, uint first_row, uint row_count,
+                          float scale_log2, Lane lane) {
     UNROLL
     for (uint i = 0; i < ROW_TILES; ++i) {
-        const uint row = i * 8 + matrix_row(lane), tile_row = first_row + row;
+        const uint row = i * 8 + lane.row, tile_row = first_row + row;
         if (row < row_count) {
-            device float* target = slot + tile_row * HEAD_DIM + matrix_column(lane);
+            device float* target = slot + tile_row * HEAD_DIM;
             UNROLL
             for (uint c = 0; c < CHANNEL_TILES; ++c) {
-                *reinterpret_cast<device float2*>(target + c * 8) = elements(rows.output[i][c]);
+                *reinterpret_cast<device float2*>(target + output_channel(c, lane)) = rows.output[i][c];
             }
-            if (matrix_column(lane) == 0) {
-                const float2 state = float2(rows.maximum[i] * scale_log2, rows.sum[i]);
+            if (lane.column == 0) {
+                const float2 state = float2(base_of(rows.maximum[i], scale_log2), rows.sum[i]);
                 *reinterpret_cast<device float2*>(slot + QUERIES * HEAD_DIM + 2 * tile_row) = state;
             }
         }
@@ -291,18 +517,29 @@ inline void store_partial(thread Rows& rows, device float* slot, uint first_row,
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup uint4 keys[STAGES * STAGE_CHUNKS];
-    threadgroup uint4 values[STAGES * STAGE_CHUNKS];
+    uint lane_index [[thread_index_in_simdgroup]]) {
+#if TILE_STAGES > 0
+    threadgroup uint4 key_stages[STAGES * STAGE_CHUNKS];
+    threadgroup uint4 value_stages[STAGES * STAGE_CHUNKS];
+    uint stage = 0;
+#endif
+#if TILE_PARKED > 0
+    threadgroup Pair parked[PARKED * ROW_TILES * THREADS];
+#endif
 
     const device StepItem& item = items[group];
+    const Lane lane = lane_of(lane_index);
     const uint batch = item.batch, head = item.head, last_step = item.last_step;
     const uint first_row = simdgroup * SIMDGROUP_ROWS;
+    // A simdgroup past the end of a short item only helps to load.
     const bool has_rows = first_row < item.query_len;
     const uint row_count = has_rows ? min(item.query_len - first_row, SIMDGROUP_ROWS) : 0;
     const ulong first_query = item.query_start + first_row;
 
     Queries tile;
+#if TILE_PARKED > 0
+    tile.parked = parked + thread_index;
+#endif
     load_queries(tile, queries + row_offset(arguments.queries, batch, head, first_query), arguments.queries.token,
                  has_rotation ? angles + angle_offset(arguments.angles, batch, first_query) : nullptr,
                  arguments.angles.token, row_count, lane);
@@ -312,13 +549,13 @@ inline void store_partial(thread Rows& rows, device float* slot, uint first_row,
         rows.maximum[i] = -FLT_MAX;
         rows.sum[i] = 0.0f;
         UNROLL
-        for (uint c = 0; c < CHANNEL_TILES; ++c) rows.output[i][c] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+        for (uint c = 0; c < CHANNEL_TILES; ++c) rows.output[i][c] = float2(0.0f);
     }
 
-    uint stage = 0;
     for (uint i = item.first_step; i < last_step; ++i) {
         const device KeyStep& step = steps[i];
         const uint visible = step.visible[0];
+        const bool all_visible = !has_partial_steps || visible == ALL_KEYS;
         Source source;
         if (has_cache && step.source != 0) {
             source.keys = cache_keys + row_offset(arguments.cache_keys, batch, head, step.key_row);
@@ -331,18 +568,34 @@ inline void store_partial(thread Rows& rows, device float* slot, uint first_row,
             source.key_stride = arguments.input_keys.token;
             source.value_stride = arguments.input_values.token;
         }
+        Tile keys, values;
+#if TILE_STAGES == 0
+        keys.first = source.keys;
+        keys.stride = source.key_stride;
+        values.first = source.values;
+        values.stride = source.value_stride;
+#else
         // With one stage, everybody must be done with the step before.
         if (STAGES == 1) threadgroup_barrier(mem_flags::mem_threadgroup);
-        threadgroup uint4* stage_keys = keys + stage * STAGE_CHUNKS;
-        threadgroup uint4* stage_values = values + stage * STAGE_CHUNKS;
-        if (!has_partial_steps || visible == ALL_KEYS) {
-            take_step<true>(rows, tile, source, stage_keys, stage_values, visible, arguments.scale_log2, has_rows,
-                            thread_index, lane);
+        threadgroup uint4* stage_keys = key_stages + stage * STAGE_CHUNKS;
+        threadgroup uint4* stage_values = value_stages + stage * STAGE_CHUNKS;
+        if (all_visible) {
+            load_rows<true>(stage_keys, stage_values, source, visible, thread_index);
         } else {
-            take_step<false>(rows, tile, source, stage_keys, stage_values, visible, arguments.scale_log2, has_rows,
-                             thread_index, lane);
+            load_rows<false>(stage_keys, stage_values, source, visible, thread_index);
         }
+        threadgroup_barrier(mem_flags::mem_threadgroup);
         stage = STAGES - 1 - stage;
+        keys.first = reinterpret_cast<const threadgroup Stored*>(stage_keys);
+        values.first = reinterpret_cast<const threadgroup Stored*>(stage_values);
+        keys.stride = values.stride = 0;
+#endif
+        if (!has_rows) continue;
+        if (all_visible) {
+            take_step<true>(rows, tile, keys, values, visible, arguments.scale_log2, lane);
+        } else {
+            take_step<false>(rows, tile, keys, values, visible, arguments.scale_log2, lane);
+        }
     }
 
     if (!has_rows) return;

@@ -12,6 +12,7 @@ use clap::Parser;
 
 use crate::ellipsoid::{Case, Vec3};
 use crate::forces::Reference;
+use crate::input::Location;
 use crate::job::Settings;
 use crate::output::Existing;
 
@@ -128,7 +129,8 @@ pub struct ModelArguments {
     /// says; plain for a .th file, which does not say it]
     #[arg(long, value_name = "KIND", requires = "weights")]
     pub square_banks: Option<SquareBanksName>,
-    /// The body: .stl, .npy or .safetensors, the latter with #name for one of several tensors
+    /// The body: a surface (.stl, .obj, .ply, .vtp, .vtu, .pvtp, .pvtu, .vtk) or points (.npy, .npz, .safetensors, with
+    /// #name for one of several arrays)
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub geometry: Option<String>,
     /// Where to predict the surface fields, same formats [default: the vertices of --geometry]
@@ -141,6 +143,9 @@ pub struct ModelArguments {
     /// Where to predict the fields of any domain, such as wake=points.npy; once for each
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
     pub points: Vec<DomainFile>,
+    /// Where in meshes to predict: at cells or points [default: cells where the file has cell data, else points]
+    #[arg(long, value_name = "cells|points", requires = "weights")]
+    pub at: Option<Location>,
     /// Points that the anchors of a domain are drawn from [default: drawn as in training, if --config tells and --geometry
     /// is a mesh; else those where it is predicted]
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
@@ -496,6 +501,7 @@ mod tests {
             ("predict --geometry g.stl".to_string(), "--weights"),
             ("predict --anchors 0".to_string(), "--anchors"),
             ("predict --chunk 0".to_string(), "--chunk"),
+            (format!("{model} --at faces"), "expected cells or points, got 'faces'"),
             (format!("{model} --points wake"), "expected DOMAIN=FILE, got 'wake'"),
             (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
             (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),

@@ -26,8 +26,11 @@ mod args;
 mod demo;
 mod ellipsoid;
 mod forces;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod input;
 pub mod inspect;
+mod interrupt;
 mod job;
 mod mesh;
 mod metrics;
@@ -50,7 +53,14 @@ use terminal::remark;
 
 /// The program: reads the command line, predicts, and reports an error in a line.
 pub fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let output = &arguments.output;
+    // A sweep writes into many folders, each of which says itself how far it is.
+    let explained = match output.dry_run || arguments.sweep.is_some() {
+        true => Ok(()),
+        false => interrupt::explain(&output.out),
+    };
+    match explained.and_then(|()| run(&arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             remark(format_args!("error: {error:#}"));

@@ -12,6 +12,12 @@ pub struct Mesh {
     corners: Vec<u32>,
     /// End of every face in `corners`.
     ends: Vec<usize>,
+    /// Names of groups of faces, such as the solids of a file.
+    groups: Vec<String>,
+    /// The group of every face, where there are groups.
+    face_groups: Vec<u32>,
+    /// The group of faces that are added.
+    group: Option<u32>,
 }
 
 impl Mesh {
@@ -24,6 +30,28 @@ impl Mesh {
     pub fn push_face(&mut self, vertices: &[u32]) {
         self.corners.extend_from_slice(vertices);
         self.ends.push(self.corners.len());
+        if let Some(group) = self.group {
+            self.face_groups.push(group);
+        }
+    }
+
+    /// Faces that are added from here on belong to a group; groups of one name are one.
+    pub fn begin_group(&mut self, name: String) {
+        let group = self.groups.iter().position(|known| *known == name).unwrap_or_else(|| {
+            self.groups.push(name);
+            self.groups.len() - 1
+        });
+        self.group = Some(group as u32);
+    }
+
+    /// Names of the groups of faces; none where faces are not in groups.
+    pub fn groups(&self) -> &[String] {
+        &self.groups
+    }
+
+    /// The group of every face, by its place in [`groups`](Self::groups); empty where there are no groups.
+    pub fn face_groups(&self) -> &[u32] {
+        &self.face_groups
     }
 
     /// The vertices.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use super::cpu::SimdLevel;
+use super::cpu::simd::SimdLevel;
 use super::options::AttentionOptions;
 use crate::cache::KvCache;
 use crate::checks::{check_float, check_heads, check_same, check_tokens};
@@ -35,6 +35,8 @@ pub(crate) struct Arguments {
     pub head_dim: usize,
     /// Factor of the scores.
     pub scale: f32,
+    /// The same for tensors in f64.
+    pub wide_scale: f64,
     /// `[batch or 1, tokens, head_dim / 2, 2]` of (cos, sin) in f32.
     pub rope: Option<Tensor>,
     /// Real tokens of the input.
@@ -45,6 +47,8 @@ pub(crate) struct Arguments {
     /// Whether f32 operands may be rounded to TF32.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only CUDA devices have TF32"))]
     pub tf32: bool,
+    /// Whether the result may depend on neither the number of workers nor the batch.
+    pub invariant: bool,
 }
 
 /// The cache of a call.
@@ -103,7 +107,8 @@ impl Arguments {
                 return Err(AttentionError::PaddingWithoutKeys);
             }
         }
-        let scale = options.scale.unwrap_or_else(|| (1.0 / (head_dim as f64).sqrt()) as f32);
+        let wide_scale = options.scale.map_or_else(|| 1.0 / (head_dim as f64).sqrt(), f64::from);
+        let scale = wide_scale as f32;
         if !(scale.is_finite() && scale > 0.0) {
             return Err(AttentionError::value("scale", "positive and finite", scale));
         }
@@ -113,6 +118,7 @@ impl Arguments {
             heads,
             head_dim,
             scale,
+            wide_scale,
             rope: options.rope.as_ref().map(|rope| rope.table().clone()),
             padding: options.key_padding.as_ref().map(|padding| padding.bits().clone()),
             cache: inputs.cache.map(|cache| CacheArguments {
@@ -123,6 +129,7 @@ impl Arguments {
             }),
             simd: options.simd,
             tf32: options.tf32,
+            invariant: options.invariant,
         })
     }
 

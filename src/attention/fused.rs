@@ -1,14 +1,18 @@
 //! The fused kernels as a candle op: one launch forward, recomputation by the reference backward.
 
+use std::sync::{Arc, OnceLock};
+
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 #[cfg(feature = "metal")]
 use candle_core::MetalStorage;
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 
 use super::call::Arguments;
 #[cfg(feature = "cuda")]
 use super::cuda;
+#[cfg(any(feature = "cuda", feature = "metal"))]
+use super::gpu::Operands;
 #[cfg(feature = "metal")]
 use super::metal;
 use super::{cpu, reference};
@@ -16,6 +20,9 @@ use super::{cpu, reference};
 /// The op on (queries, keys, values); everything else is in its arguments. Returns `[batch, tokens, heads, head_dim]`.
 pub(super) struct FusedAttention {
     pub arguments: Arguments,
+    /// Where the log-sum-exp of each query's scores goes, `[batch, tokens, heads]`, if it is wanted. An op of candle has
+    /// one output.
+    pub log_sum_exp: Option<Arc<OnceLock<Tensor>>>,
 }
 
 impl CustomOp3 for FusedAttention {
@@ -32,7 +39,14 @@ impl CustomOp3 for FusedAttention {
         values: &CpuStorage,
         values_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        cpu::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
+        let wanted = self.log_sum_exp.is_some();
+        let operands = ((queries, queries_layout), (keys, keys_layout), (values, values_layout));
+        let (output, shape, numbers) = cpu::forward(&self.arguments, operands.0, operands.1, operands.2, wanted)?;
+        if let (Some(slot), Some(numbers)) = (&self.log_sum_exp, numbers) {
+            // Set once: an op runs forward once.
+            let _ = slot.set(Tensor::from_vec(numbers, &shape.dims()[..3], &Device::Cpu)?);
+        }
+        Ok((output, shape))
     }
 
     #[cfg(feature = "cuda")]
@@ -45,7 +59,8 @@ impl CustomOp3 for FusedAttention {
         values: &CudaStorage,
         values_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        cuda::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
+        let (queries, keys, values) = ((queries, queries_layout), (keys, keys_layout), (values, values_layout));
+        cuda::forward(&self.arguments, &Operands { queries, keys, values })
     }
 
     #[cfg(feature = "metal")]
@@ -58,10 +73,11 @@ impl CustomOp3 for FusedAttention {
         values: &MetalStorage,
         values_layout: &Layout,
     ) -> Result<(MetalStorage, Shape)> {
-        metal::forward(&self.arguments, (queries, queries_layout), (keys, keys_layout), (values, values_layout))
+        let (queries, keys, values) = ((queries, queries_layout), (keys, keys_layout), (values, values_layout));
+        metal::forward(&self.arguments, &Operands { queries, keys, values })
     }
 
-    /// Gradients by recomputation: the reference runs again on copies of the operands, and candle differentiates it.
+    /// Gradients by recomputation, block by block of queries.
     fn bwd(
         &self,
         queries: &Tensor,
@@ -70,12 +86,9 @@ impl CustomOp3 for FusedAttention {
         _output: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let variable = |tensor: &Tensor| Var::from_tensor(&tensor.detach().contiguous()?);
-        let (queries, keys, values) = (variable(queries)?, variable(keys)?, variable(values)?);
-        let output = reference::forward(&self.arguments, &queries, &keys, &values)?;
-        let loss = (output.transpose(1, 2)? * gradient)?.sum_all()?;
-        let gradients = loss.backward()?;
-        let of = |variable: &Var| gradients.get(variable).cloned();
-        Ok((of(&queries), of(&keys), of(&values)))
+        let operands = (&queries.detach(), &keys.detach(), &values.detach());
+        let [queries, keys, values] =
+            reference::backward(&self.arguments, operands, &gradient.detach().transpose(1, 2)?)?;
+        Ok((Some(queries), Some(keys), Some(values)))
     }
 }

@@ -3,32 +3,31 @@
 //! [`mixed_attention`] checks its arguments ([`call`]), then runs the [`fused`] kernel of the device or the [`reference`].
 
 mod call;
-mod cpu;
+pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
-pub(crate) mod cuda;
+mod cuda;
 mod fused;
-#[cfg(any(feature = "cuda", feature = "metal", test))]
-#[cfg_attr(
-    not(any(feature = "cuda", feature = "metal")),
-    allow(dead_code, unused_imports, reason = "its tests need no GPU")
-)]
+#[cfg(any(feature = "cuda", feature = "metal"))]
 mod gpu;
 #[cfg(feature = "metal")]
-pub(crate) mod metal;
-mod options;
+mod metal;
+pub(crate) mod options;
+pub(crate) mod part;
 mod reference;
 
-use std::sync::Once;
+use std::sync::{Arc, Once, OnceLock};
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use call::Arguments;
 pub(crate) use call::Inputs;
-pub use cpu::{SimdLevel, UnknownSimdLevel};
 use fused::FusedAttention;
-pub use options::{AttentionOptions, Backend};
+use options::{AttentionOptions, Backend};
+use part::AttentionPart;
 
-use crate::{AttentionPlan, KvCache, Unsupported};
+use crate::cache::KvCache;
+use crate::error::{AttentionError, Unsupported};
+use crate::plan::AttentionPlan;
 
 /// Whether the fused kernel of a device takes this dtype and head_dim, or the reason why not.
 ///
@@ -71,7 +70,8 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 /// `queries` and is a view of rows `[batch, tokens, heads, head_dim]`, so that
 /// `.transpose(1, 2)?.flatten_from(2)` gives `[batch, tokens, heads · head_dim]` without a copy.
 ///
-/// Scores, softmax and sums are f32 whatever the dtype. A query without a visible key gets zeros.
+/// Scores, softmax and sums are f32 whatever the dtype (f64 for f64). A query without a visible key gets zeros, and so does
+/// one whose scores are all −∞.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -88,6 +88,10 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 /// assert_eq!(output.dims(), &[2, 4, 150, 16]);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
+///
+/// On CUDA a call can be captured into a graph once the plan has met its sizes on that stream: the first time uploads its
+/// schedule, and is refused in a capture. A graph refers to what the plan keeps and to scratch memory of the stream, so it
+/// is replayed on that stream, while the plan lives and no call there has needed more scratch memory.
 ///
 /// # Errors
 /// Shapes, dtypes or devices that do not fit each other, the plan or the options; a plan with cached groups (see
@@ -119,25 +123,104 @@ pub fn mixed_attention_cached(
     run(Inputs { queries, keys_values, cache: Some(cache) }, plan, options)
 }
 
+/// As [`mixed_attention`] and [`mixed_attention_cached`], with the log-sum-exp of each query's scores, so that results over
+/// several parts of the keys can be [combined](AttentionPart::combine).
+///
+/// The log-sum-exp is fused on the CPU. On other devices, and where a gradient is followed, [`Backend::Auto`] runs the
+/// reference and [`Backend::Fused`] is an error.
+///
+/// # Errors
+/// As [`mixed_attention_cached`].
+pub fn mixed_attention_part(
+    queries: &Tensor,
+    keys_values: Option<(&Tensor, &Tensor)>,
+    cache: Option<&KvCache>,
+    plan: &AttentionPlan,
+    options: &AttentionOptions,
+) -> Result<AttentionPart> {
+    let call = Call::new(Inputs { queries, keys_values, cache }, plan, options)?;
+    if !call.is_fused(|call| call.gives_log_sum_exp())? {
+        return reference::forward_part(&call.arguments, &call.queries, &call.keys, &call.values);
+    }
+    let slot = Arc::new(OnceLock::new());
+    let output = call.fused(Some(slot.clone()))?;
+    let log_sum_exp: &Tensor =
+        slot.get().ok_or_else(|| candle_core::Error::Msg("the fused kernel gave no log-sum-exp".to_string()))?;
+    Ok(AttentionPart { output, log_sum_exp: log_sum_exp.transpose(1, 2)? })
+}
+
 /// Checks a call and runs it on the backend that the options and the device lead to.
 pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Tensor> {
-    let arguments = Arguments::new(inputs, plan, options)?;
-    let queries = inputs.queries;
-    // Without input keys the op still has three operands; it never reads these two.
-    let (keys, values) = inputs.keys_values.unwrap_or((queries, queries));
-    let fused =
-        supports(queries.device(), queries.dtype(), arguments.head_dim).and_then(|()| arguments.follows_gradients());
-    match (options.backend, fused) {
-        (Backend::Reference, _) => reference::forward(&arguments, queries, keys, values),
-        (Backend::Auto, Err(reason)) => {
-            log_fallback(&reason);
-            reference::forward(&arguments, queries, keys, values)
+    let call = Call::new(inputs, plan, options)?;
+    if call.is_fused(|_| Ok(()))? {
+        call.fused(None)
+    } else {
+        reference::forward(&call.arguments, &call.queries, &call.keys, &call.values)
+    }
+}
+
+/// A checked call and the operands of its op.
+struct Call {
+    arguments: Arguments,
+    backend: Backend,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl Call {
+    fn new(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Self> {
+        let mut arguments = Arguments::new(inputs, plan, options)?;
+        // Before anything falls back to candle's kernels.
+        #[cfg(feature = "metal")]
+        crate::metal::system::check_device(inputs.queries.device())?;
+        let pair_up = |x: &Tensor| options.rope.as_ref().map_or_else(|| Ok(x.clone()), |rope| rope.pair_up(x));
+        let queries = pair_up(inputs.queries)?;
+        if let Some(cache) = &mut arguments.cache {
+            cache.keys = pair_up(&cache.keys)?;
         }
-        (Backend::Fused, Err(reason)) => Err(crate::AttentionError::from(reason).into()),
-        (_, Ok(())) => {
-            let (queries, keys, values) = (readable(queries)?, readable(keys)?, readable(values)?);
-            queries.apply_op3(&keys, &values, FusedAttention { arguments })?.transpose(1, 2)
+        // Without input keys the op still has three operands; it never reads these two.
+        let (keys, values) = match inputs.keys_values {
+            Some((keys, values)) => (pair_up(keys)?, values.clone()),
+            None => (queries.clone(), queries.clone()),
+        };
+        Ok(Self { arguments, backend: options.backend, queries, keys, values })
+    }
+
+    /// Whether the fused kernel runs, under a further condition; else the reference does.
+    fn is_fused(&self, also: impl Fn(&Self) -> std::result::Result<(), Unsupported>) -> Result<bool> {
+        if self.backend == Backend::Reference {
+            return Ok(false);
         }
+        let fused = supports(self.queries.device(), self.queries.dtype(), self.arguments.head_dim)
+            .and_then(|()| self.arguments.follows_gradients())
+            .and_then(|()| also(self));
+        match (self.backend, fused) {
+            (_, Ok(())) => Ok(true),
+            (Backend::Fused, Err(reason)) => Err(AttentionError::from(reason).into()),
+            (_, Err(reason)) => {
+                log_fallback(&reason);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether the fused kernel of the device gives a log-sum-exp.
+    fn gives_log_sum_exp(&self) -> std::result::Result<(), Unsupported> {
+        if !self.queries.device().is_cpu() {
+            return Err(Unsupported::LogSumExp { device: self.queries.device().location() });
+        }
+        match [&self.queries, &self.keys, &self.values].into_iter().any(Tensor::track_op) {
+            true => Err(Unsupported::Gradient { argument: "log-sum-exp" }),
+            false => Ok(()),
+        }
+    }
+
+    /// Runs the fused kernel.
+    fn fused(self, log_sum_exp: Option<Arc<OnceLock<Tensor>>>) -> Result<Tensor> {
+        let (queries, keys, values) = (readable(&self.queries)?, readable(&self.keys)?, readable(&self.values)?);
+        let op = FusedAttention { arguments: self.arguments, log_sum_exp };
+        queries.apply_op3(&keys, &values, op)?.transpose(1, 2)
     }
 }
 
@@ -145,7 +228,7 @@ pub(crate) fn run(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionO
 fn readable(tensor: &Tensor) -> Result<Tensor> {
     #[cfg(any(feature = "cuda", feature = "metal"))]
     if !tensor.device().is_cpu() {
-        let in_place = gpu::is_readable(tensor.layout(), tensor.dtype().size_in_bytes());
+        let in_place = crate::kernels::rows::is_readable(tensor.layout(), tensor.dtype().size_in_bytes());
         return if in_place { Ok(tensor.clone()) } else { tensor.force_contiguous() };
     }
     match tensor.stride() {

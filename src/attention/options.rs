@@ -1,6 +1,8 @@
 //! What a call may ask for besides its tensors.
 
-use crate::{KeyPadding, RopeFrequencies, SimdLevel};
+use crate::attention::cpu::simd::SimdLevel;
+use crate::padding::KeyPadding;
+use crate::rope::RopeFrequencies;
 
 /// Which implementation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -31,11 +33,15 @@ pub struct AttentionOptions {
     pub(crate) backend: Backend,
     pub(crate) simd: Option<SimdLevel>,
     pub(crate) tf32: bool,
+    pub(crate) invariant: bool,
     pub(crate) cache_groups: Option<Vec<String>>,
 }
 
 impl AttentionOptions {
     /// Rotates queries and input keys by these angles, one per input token. Cached keys are already rotated.
+    ///
+    /// A pass that fills a cache in f16 or bf16 rounds the rotated keys to that dtype, which a pass without a cache does not:
+    /// results may differ by one rounding of each key (2e-3 for f16 at scores of order 1).
     pub fn rope(mut self, frequencies: &RopeFrequencies) -> Self {
         self.rope = Some(frequencies.clone());
         self
@@ -60,7 +66,7 @@ impl AttentionOptions {
     }
 
     /// Names the groups that [`forward_and_cache`](crate::MixedAttention::forward_and_cache) keeps, instead of those
-    /// whose name contains `_anchor`.
+    /// whose name has a word that begins with `anchor`.
     pub fn cache_groups<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.cache_groups = Some(names.into_iter().map(Into::into).collect());
         self
@@ -80,6 +86,15 @@ impl AttentionOptions {
     /// multiply them, which takes a third of the instructions. Off by default; other dtypes and devices ignore it.
     pub fn tf32(mut self, allowed: bool) -> Self {
         self.tf32 = allowed;
+        self
+    }
+
+    /// Makes the result of a sample independent of what else is in the batch, of the number of threads and of the size of
+    /// the GPU, to the last bit: keys are never split between workers. Off by default, because few queries with very many
+    /// keys then run on few workers. It holds for the op of a fused backend on one device and instruction set; products of
+    /// the layers around it are those of candle.
+    pub fn invariant(mut self, wanted: bool) -> Self {
+        self.invariant = wanted;
         self
     }
 

@@ -5,50 +5,189 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::call::{Arguments, wide_dtype};
-use crate::RopeFrequencies;
-use crate::plan::{KeyRange, KeySource, PaddingBits};
+use super::part::AttentionPart;
+use crate::plan::{KeyRange, KeySource, PaddingBits, QueryRange};
+use crate::rope::RopeFrequencies;
+
+/// Scores that are in memory at a time, over batch and heads.
+const BLOCK_SCORES: usize = 1 << 22;
+
+/// Queries of a block, at least: fewer would spend their time on reading keys.
+const LEAST_QUERIES: usize = 16;
 
 /// Runs the plan and returns `[batch, heads, tokens, head_dim]`.
 pub(super) fn forward(arguments: &Arguments, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
-    if queries.elem_count() == 0 {
-        return queries.zeros_like();
-    }
-    let wide = wide_dtype(queries.dtype());
-    let widen = |tensor: &Tensor| tensor.to_dtype(wide);
-    let (mut queries_wide, mut keys) = (widen(queries)?, widen(keys)?);
-    if let Some(table) = &arguments.rope {
-        let rope = RopeFrequencies::from_table(table.clone());
-        queries_wide = rope.rotate_wide(&queries_wide)?;
-        keys = rope.rotate_wide(&keys)?;
-    }
-    let input = Source { keys, values: widen(values)?, padding: arguments.padding.as_deref() };
-    let cache = match &arguments.cache {
-        Some(cache) => Some(Source {
-            keys: broadcast_batch(&widen(&cache.keys)?, arguments.batch)?,
-            values: broadcast_batch(&widen(&cache.values)?, arguments.batch)?,
-            padding: cache.padding.as_deref(),
-        }),
-        None => None,
-    };
+    Ok(forward_part(arguments, queries, keys, values)?.output)
+}
 
+/// Runs the plan and returns the output with the log-sum-exp of each query's scores.
+pub(super) fn forward_part(
+    arguments: &Arguments,
+    queries: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<AttentionPart> {
+    let (batch, heads, tokens, _) = queries.dims4()?;
+    if queries.elem_count() == 0 {
+        let log_sum_exp = Tensor::zeros((batch, heads, tokens), wide_dtype(queries.dtype()), queries.device())?;
+        return Ok(AttentionPart { output: queries.zeros_like()?, log_sum_exp });
+    }
+    let operands = Operands::new(arguments, queries, keys, values)?;
     let ranges = arguments.resolved.ranges();
-    let mut outputs = Vec::with_capacity(ranges.query_ranges().len());
-    for query_range in ranges.query_ranges() {
-        let queries = queries_wide.narrow(2, query_range.start, query_range.len)?.contiguous()?;
+    let (mut outputs, mut log_sum_exps) = (Vec::new(), Vec::new());
+    for range in ranges.query_ranges() {
+        let seen = operands.seen_by(range)?;
+        for (start, len) in blocks(arguments, range) {
+            let queries = operands.queries.narrow(2, start, len)?.contiguous()?;
+            match &seen {
+                Some(seen) => {
+                    let (weights, log_sum_exp) = seen.weights(&queries, operands.scale)?;
+                    outputs.push(weights.matmul(&seen.values)?);
+                    log_sum_exps.push(log_sum_exp);
+                }
+                None => {
+                    outputs.push(queries.zeros_like()?);
+                    let nothing = Tensor::full(f32::NEG_INFINITY, (batch, heads, len), queries.device())?;
+                    log_sum_exps.push(nothing.to_dtype(queries.dtype())?);
+                }
+            }
+        }
+    }
+    let output = Tensor::cat(&outputs, 2)?.to_dtype(queries.dtype())?;
+    Ok(AttentionPart { output, log_sum_exp: Tensor::cat(&log_sum_exps, 2)? })
+}
+
+/// Gradients of queries, keys and values for a gradient `[batch, heads, tokens, head_dim]` of the output.
+///
+/// Weights are computed again, block by block of queries, so that memory is linear in the number of tokens:
+///
+/// ```text
+/// dV = Pᵀ dO;   dS = P ∘ (dO Vᵀ − Σ_c dO ∘ O) · scale;   dQ = dS K;   dK = dSᵀ Q
+/// ```
+pub(super) fn backward(
+    arguments: &Arguments,
+    (queries, keys, values): (&Tensor, &Tensor, &Tensor),
+    gradient: &Tensor,
+) -> Result<[Tensor; 3]> {
+    if queries.elem_count() == 0 {
+        return Ok([queries.zeros_like()?, keys.zeros_like()?, values.zeros_like()?]);
+    }
+    let operands = Operands::new(arguments, queries, keys, values)?;
+    let gradient = gradient.to_dtype(operands.queries.dtype())?;
+    let mut query_gradients = Vec::new();
+    let (key_gradient, value_gradient) = (operands.input.keys.zeros_like()?, operands.input.values.zeros_like()?);
+    for range in arguments.resolved.ranges().query_ranges() {
+        let seen = operands.seen_by(range)?;
+        let mut of_seen: Option<[Tensor; 2]> = None;
+        for (start, len) in blocks(arguments, range) {
+            let queries = operands.queries.narrow(2, start, len)?.contiguous()?;
+            let Some(seen) = &seen else {
+                query_gradients.push(queries.zeros_like()?);
+                continue;
+            };
+            let gradient = gradient.narrow(2, start, len)?.contiguous()?;
+            let (weights, _) = seen.weights(&queries, operands.scale)?;
+            let of_weights = gradient.matmul(&seen.values.t()?.contiguous()?)?;
+            let mean = (&weights * &of_weights)?.sum_keepdim(D::Minus1)?;
+            let of_scores = ((&weights * of_weights.broadcast_sub(&mean)?)? * operands.scale)?;
+            query_gradients.push(of_scores.matmul(&seen.keys)?);
+            let of_keys = of_scores.t()?.contiguous()?.matmul(&queries)?;
+            let of_values = weights.t()?.contiguous()?.matmul(&gradient)?;
+            of_seen = Some(match of_seen {
+                Some([keys, values]) => [(keys + of_keys)?, (values + of_values)?],
+                None => [of_keys, of_values],
+            });
+        }
+        let Some([of_keys, of_values]) = of_seen else { continue };
+        let mut first = 0;
+        for range in arguments.resolved.ranges().keys_of(range) {
+            if range.source == KeySource::Input {
+                for (total, part) in [(&key_gradient, &of_keys), (&value_gradient, &of_values)] {
+                    let sum = (total.narrow(2, range.start, range.len)? + part.narrow(2, first, range.len)?)?;
+                    total.slice_set(&sum.contiguous()?, 2, range.start)?;
+                }
+            }
+            first += range.len;
+        }
+    }
+    let query_gradient = Tensor::cat(&query_gradients, 2)?;
+    // A rotation is turned back by the opposite angle.
+    let (query_gradient, key_gradient) = match &arguments.rope {
+        Some(table) => {
+            let (cos, sin) = (table.narrow(D::Minus1, 0, 1)?, table.narrow(D::Minus1, 1, 1)?);
+            let opposite = RopeFrequencies::from_table(Tensor::cat(&[cos, sin.neg()?], D::Minus1)?);
+            (opposite.rotate_wide(&query_gradient)?, opposite.rotate_wide(&key_gradient)?)
+        }
+        None => (query_gradient, key_gradient),
+    };
+    let narrow = |gradient: Tensor| gradient.to_dtype(queries.dtype());
+    Ok([narrow(query_gradient)?, narrow(key_gradient)?, narrow(value_gradient)?])
+}
+
+/// First query and number of queries of the blocks of a range, in which the scores of a block stay below
+/// [`BLOCK_SCORES`] where that leaves [`LEAST_QUERIES`].
+fn blocks(arguments: &Arguments, range: &QueryRange) -> impl Iterator<Item = (usize, usize)> {
+    let keys = arguments.resolved.ranges().key_count(range);
+    let scores = (arguments.batch * arguments.heads).saturating_mul(keys).max(1);
+    let block = (BLOCK_SCORES / scores).max(LEAST_QUERIES);
+    let (start, len) = (range.start, range.len);
+    (0..len).step_by(block).map(move |offset| (start + offset, block.min(len - offset)))
+}
+
+/// What the ranges of a call read, in f32 or f64 and rotated.
+struct Operands<'a> {
+    arguments: &'a Arguments,
+    queries: Tensor,
+    input: Source<'a>,
+    cache: Option<Source<'a>>,
+    scale: f64,
+}
+
+impl<'a> Operands<'a> {
+    fn new(arguments: &'a Arguments, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Self> {
+        let wide = wide_dtype(queries.dtype());
+        let widen = |tensor: &Tensor| tensor.to_dtype(wide);
+        let (mut queries_wide, mut keys) = (widen(queries)?, widen(keys)?);
+        if let Some(table) = &arguments.rope {
+            let rope = RopeFrequencies::from_table(table.clone());
+            queries_wide = rope.rotate_wide(&queries_wide)?;
+            keys = rope.rotate_wide(&keys)?;
+        }
+        let input = Source { keys, values: widen(values)?, padding: arguments.padding.as_deref() };
+        let cache = match &arguments.cache {
+            Some(cache) => Some(Source {
+                keys: broadcast_batch(&widen(&cache.keys)?, arguments.batch)?,
+                values: broadcast_batch(&widen(&cache.values)?, arguments.batch)?,
+                padding: cache.padding.as_deref(),
+            }),
+            None => None,
+        };
+        let scale = if wide == DType::F64 { arguments.wide_scale } else { f64::from(arguments.scale) };
+        Ok(Self { arguments, queries: queries_wide, input, cache, scale })
+    }
+
+    /// All that the queries of a range see, or `None` if that is nothing.
+    fn seen_by(&self, queries: &QueryRange) -> Result<Option<Seen>> {
         let mut parts = Vec::new();
-        for range in ranges.keys_of(query_range) {
+        for range in self.arguments.resolved.ranges().keys_of(queries) {
             let source = match range.source {
-                KeySource::Input => Some(&input),
-                KeySource::Cache => cache.as_ref(),
+                KeySource::Input => Some(&self.input),
+                KeySource::Cache => self.cache.as_ref(),
             };
             // The arguments were checked against the plan: a source that it names is there.
             if let Some(source) = source {
-                parts.push(source.narrow(range, arguments.batch)?);
+                parts.push(source.narrow(range, self.arguments.batch)?);
             }
         }
-        outputs.push(attend(&queries, &parts, arguments.scale)?);
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let all = |of: fn(&Part) -> &Tensor| {
+            Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 2).and_then(|tensor| tensor.contiguous())
+        };
+        let (keys, values) = (all(|part| &part.keys)?, all(|part| &part.values)?);
+        Ok(Some(Seen { real: real_of_all(&parts, self.arguments.batch)?, keys, values }))
     }
-    Tensor::cat(&outputs, 2)?.to_dtype(queries.dtype())
 }
 
 /// Keys and values of one source.
@@ -81,6 +220,38 @@ impl Source<'_> {
     }
 }
 
+/// The keys and values of all parts, and which are real.
+struct Seen {
+    keys: Tensor,
+    values: Tensor,
+    real: Option<Tensor>,
+}
+
+impl Seen {
+    /// `softmax(q kᵀ · scale)`, zeros for a query without a visible key and for one whose scores are all −∞; and the
+    /// logarithm of the sum that it divides by, without the shift by the maximum, `[batch, heads, queries]`.
+    fn weights(&self, queries: &Tensor, scale: f64) -> Result<(Tensor, Tensor)> {
+        let scores = (queries.matmul(&self.keys.t()?.contiguous()?)? * scale)?;
+        let scores = match &self.real {
+            Some(real) => {
+                let hidden = Tensor::full(f32::NEG_INFINITY, (), scores.device())?.to_dtype(scores.dtype())?;
+                real.broadcast_as(scores.shape())?.where_cond(&scores, &hidden.broadcast_as(scores.shape())?)?
+            }
+            None => scores,
+        };
+        // The maximum only shifts the exponent: its gradient is zero by definition of the softmax. It is finite, so that
+        // a row of −∞ leaves no −∞ − −∞ behind.
+        let lowest = if scores.dtype() == DType::F64 { f64::MIN } else { f64::from(f32::MIN) };
+        let maximum = scores.max_keepdim(D::Minus1)?.detach().maximum(lowest)?;
+        let weights = scores.broadcast_sub(&maximum)?.exp()?;
+        let sum = weights.sum_keepdim(D::Minus1)?;
+        let log_sum_exp = (sum.log()? + maximum)?.squeeze(D::Minus1)?;
+        // Rows without a visible key: 0 / 1 instead of 0 / 0.
+        let sum = (&sum + sum.eq(0f64)?.to_dtype(sum.dtype())?)?;
+        Ok((weights.broadcast_div(&sum)?, log_sum_exp))
+    }
+}
+
 /// The real tokens of a range, `[batch, 1, 1, keys]` of u8.
 fn real_tokens(bits: &PaddingBits, range: &KeyRange, batch: usize, device: &Device) -> Result<Tensor> {
     let real = |row: usize| (range.start..range.start + range.len).map(move |token| u8::from(bits.is_real(row, token)));
@@ -88,47 +259,14 @@ fn real_tokens(bits: &PaddingBits, range: &KeyRange, batch: usize, device: &Devi
     Tensor::from_vec(real, (batch, 1, 1, range.len), device)
 }
 
-/// `softmax(q kᵀ · scale) v` over all parts; zeros for a query without a visible key.
-fn attend(queries: &Tensor, parts: &[Part], scale: f32) -> Result<Tensor> {
-    if parts.is_empty() {
-        return queries.zeros_like();
-    }
-    let keys = Tensor::cat(&parts.iter().map(|part| part.keys.clone()).collect::<Vec<_>>(), 2)?;
-    let values = Tensor::cat(&parts.iter().map(|part| part.values.clone()).collect::<Vec<_>>(), 2)?;
-    let scores = (queries.matmul(&keys.t()?.contiguous()?)? * f64::from(scale))?;
-    let real = real_of_all(parts, queries)?;
-    let scores = match &real {
-        Some(real) => {
-            let hidden = Tensor::full(f32::MIN, (), scores.device())?.to_dtype(scores.dtype())?;
-            real.broadcast_as(scores.shape())?.where_cond(&scores, &hidden.broadcast_as(scores.shape())?)?
-        }
-        None => scores,
-    };
-    // The maximum only shifts the exponent: its gradient is zero by definition of the softmax.
-    let maximum = scores.max_keepdim(D::Minus1)?.detach();
-    let weights = scores.broadcast_sub(&maximum)?.exp()?;
-    let weights = match &real {
-        Some(real) => weights.broadcast_mul(&real.to_dtype(weights.dtype())?)?,
-        None => weights,
-    };
-    let sum = weights.sum_keepdim(D::Minus1)?;
-    let sum = match &real {
-        // Rows without a visible key: 0 / 1 instead of 0 / 0.
-        Some(_) => (&sum + sum.eq(0f64)?.to_dtype(sum.dtype())?)?,
-        None => sum,
-    };
-    weights.broadcast_div(&sum)?.matmul(&values.contiguous()?)
-}
-
 /// The real tokens of all parts, `[batch, 1, 1, keys]`, or `None` if no part has padding.
-fn real_of_all(parts: &[Part], queries: &Tensor) -> Result<Option<Tensor>> {
+fn real_of_all(parts: &[Part], batch: usize) -> Result<Option<Tensor>> {
     if parts.iter().all(|part| part.real.is_none()) {
         return Ok(None);
     }
-    let batch = queries.dim(0)?;
     let real = parts.iter().map(|part| match &part.real {
         Some(real) => Ok(real.clone()),
-        None => Tensor::ones((batch, 1, 1, part.keys.dim(2)?), DType::U8, queries.device()),
+        None => Tensor::ones((batch, 1, 1, part.keys.dim(2)?), DType::U8, part.keys.device()),
     });
     Ok(Some(Tensor::cat(&real.collect::<Result<Vec<_>>>()?, 3)?))
 }

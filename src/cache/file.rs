@@ -9,7 +9,9 @@ use safetensors::SafeTensors;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::AttentionError;
+use crate::error::AttentionError;
+use crate::files::{UniqueKeys, check_header, read_regular};
+use crate::through_candle::without_backtrace;
 
 /// One kind of cache file.
 pub(crate) struct CacheFormat {
@@ -39,11 +41,12 @@ impl CacheFormat {
         written.map_err(|error| Error::from(error).with_path(path))
     }
 
-    /// Reads the header and all tensors of a file.
-    pub fn read<H: DeserializeOwned>(&self, path: &Path, device: &Device) -> Result<(H, HashMap<String, Tensor>)> {
-        let bytes = std::fs::read(path).map_err(|error| Error::from(error).with_path(path))?;
+    /// Reads the header and all tensors of a file, onto the CPU.
+    pub fn read<H: DeserializeOwned>(&self, path: &Path) -> Result<(H, HashMap<String, Tensor>)> {
+        let bytes = read_regular(path).map_err(|error| without_backtrace(Error::from(error).with_path(path)))?;
         let refuse = |reason: &dyn Display| Error::from(not_a_cache(path, reason));
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| refuse(&error))?;
+        let (length, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| refuse(&error))?;
+        check_header(&bytes, length).map_err(|error| refuse(&error))?;
         let entry = |key: &str| metadata.metadata().as_ref().and_then(|entries| entries.get(key));
         if entry("format").map(String::as_str) != Some(self.name) {
             return Err(refuse(&format!("its metadata lacks format = '{}'", self.name)));
@@ -53,8 +56,10 @@ impl CacheFormat {
             return Err(refuse(&format!("format version {version}, this crate reads {}", self.version)));
         }
         let header = entry(self.header).ok_or_else(|| refuse(&format!("its metadata lacks '{}'", self.header)))?;
-        let header = serde_json::from_str(header).map_err(|error| refuse(&error))?;
-        let tensors = candle_core::safetensors::load_buffer(&bytes, device).map_err(|error| refuse(&error))?;
+        let unique = serde_json::from_str::<UniqueKeys>(header);
+        let header = unique.and_then(|_| serde_json::from_str(header)).map_err(|error| refuse(&error))?;
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
+        let tensors = tensors.map_err(|error| refuse(&without_backtrace(error)))?;
         Ok((header, tensors))
     }
 }

@@ -1,6 +1,7 @@
 //! The KV cache: rotated keys, values and padding of some groups, kept for later passes.
 
 pub(crate) mod file;
+mod validate;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,10 +10,11 @@ use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::file::{CacheFormat, not_a_cache};
-use crate::checks::{check_batch, check_float, check_heads, check_same};
+use crate::checks::{check_batch, check_heads, check_same, check_tokens};
 use crate::error::{AttentionError, PlanError};
 use crate::padding::KeyPadding;
-use crate::plan::CacheLayout;
+use crate::plan::{CacheLayout, PaddingBits};
+use crate::through_candle::without_backtrace;
 
 /// Version of the file format and of what the tensors mean. A file of another version is refused.
 const FORMAT_VERSION: u32 = 1;
@@ -74,39 +76,28 @@ impl KvCache {
     /// `padding [batch or 1, tokens of all groups]` marks the real tokens.
     ///
     /// # Errors
-    /// No groups, two groups of one name, or groups that differ in batch, heads, head_dim, dtype or device.
+    /// No groups, two groups of one name, or groups that differ in batch, heads, head_dim, dtype or device; no heads or
+    /// channels; a dtype other than f16, bf16, f32 and f64.
     pub fn from_groups<S: Into<String>>(
         groups: impl IntoIterator<Item = (S, Tensor, Tensor)>,
         padding: Option<KeyPadding>,
     ) -> Result<Self> {
         let (mut sizes, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for (name, key, value) in groups {
+            validate::check_shapes(&key, &value)?;
             let (batch, heads, tokens, head_dim) = check_heads("cache keys", &key)?;
-            let same = |other: &Tensor| {
-                let (other_batch, other_heads, _, other_dim) = check_heads("cache keys", other)?;
-                Ok::<_, AttentionError>((batch, heads, head_dim) == (other_batch, other_heads, other_dim))
-            };
-            check_float("cache keys", &key)?;
-            if heads == 0 || head_dim == 0 {
-                let expected = "[batch, heads ≥ 1, tokens, head_dim ≥ 1]";
-                return Err(AttentionError::shape("cache keys", expected, key.dims()).into());
-            }
             let reference = keys.first().unwrap_or(&key);
-            if value.dims() != key.dims() || !same(reference)? {
-                let expected = format!("{:?} up to the number of tokens, keys and values alike", reference.dims());
-                let got = if same(reference)? { value.dims() } else { key.dims() };
-                return Err(AttentionError::shape("cache groups", expected, got).into());
+            let (first_batch, first_heads, _, first_dim) = check_heads("cache keys", reference)?;
+            if (batch, heads, head_dim) != (first_batch, first_heads, first_dim) {
+                let expected = format!("{:?} up to the number of tokens", reference.dims());
+                return Err(AttentionError::shape("cache groups", expected, key.dims()).into());
             }
-            for tensor in [&key, &value] {
-                check_same("cache groups", ("first group", reference), tensor)?;
-            }
+            check_same("cache groups", ("first group", reference), &key)?;
             sizes.push((name.into(), tokens));
             keys.push(key);
             values.push(value);
         }
-        if keys.is_empty() {
-            return Err(AttentionError::value("cache groups", "at least one group", "none").into());
-        }
+        validate::check_groups(keys.len())?;
         let layout = CacheLayout::new(sizes).map_err(AttentionError::from)?;
         // A single group would be returned as the view that it is, and keep its whole storage alive.
         let compact = |parts: &[Tensor]| match parts {
@@ -160,6 +151,55 @@ impl KvCache {
             AttentionError::from(PlanError::NotInCache { group: name.to_string(), cached: self.layout.names() })
         })?;
         Ok((self.keys.narrow(2, group.start, group.len)?, self.values.narrow(2, group.start, group.len)?))
+    }
+
+    /// This cache with the tokens of `later` behind its own: those of a group that both have continue that group, others are
+    /// new groups at the end. A batch of 1 serves every row of the other cache.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use candle_mixed_attention::KvCache;
+    ///
+    /// let tokens = |count: usize| Tensor::zeros((1, 3, count, 64), DType::F32, &Device::Cpu);
+    /// let first = KvCache::from_groups([("past", tokens(100)?, tokens(100)?)], None)?;
+    /// let later = KvCache::from_groups([("past", tokens(8)?, tokens(8)?), ("other", tokens(5)?, tokens(5)?)], None)?;
+    /// let both = first.append(&later)?;
+    /// assert_eq!(both.fingerprint().groups, [("past".to_string(), 108), ("other".to_string(), 5)]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Caches that differ in batch (unless one has 1), heads, head_dim, dtype or device.
+    pub fn append(&self, later: &Self) -> Result<Self> {
+        let batch = if self.batch() == 1 { later.batch() } else { self.batch() };
+        check_batch("appended cache", batch, later.batch())?;
+        check_same("appended cache", ("cache", &self.keys), &later.keys)?;
+        let CacheFingerprint { heads, head_dim, .. } = self.fingerprint();
+        if later.keys.dims()[1] != heads || later.keys.dims()[3] != head_dim {
+            let expected = format!("[batch, {heads}, tokens, {head_dim}]");
+            return Err(AttentionError::shape("appended cache", expected, later.keys.dims()).into());
+        }
+        let mut names = self.layout.names();
+        names.extend(later.layout.names().into_iter().filter(|name| self.layout.group(name).is_none()));
+        let (mut groups, mut real) = (Vec::with_capacity(names.len()), Vec::new());
+        for name in names {
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for cache in [self, later] {
+                let Some(group) = cache.layout.group(&name) else { continue };
+                let (key, value) = cache.group(&name)?;
+                keys.push(repeat_batch(&key, batch)?);
+                values.push(repeat_batch(&value, batch)?);
+                real.extend((group.start..group.start + group.len).map(|token| (cache.padding.as_ref(), token)));
+            }
+            groups.push((name, Tensor::cat(&keys, 2)?, Tensor::cat(&values, 2)?));
+        }
+        let is_real = |row: usize, token: usize| {
+            let (padding, token) = real[token];
+            padding.is_none_or(|padding| padding.bits().is_real(row, token))
+        };
+        let padded = self.padding.is_some() || later.padding.is_some();
+        let padding = padded.then(|| KeyPadding::from_bits(PaddingBits::new(batch, real.len(), is_real)));
+        Self::from_groups(groups, padding)
     }
 
     /// What must match the layer that uses the cache.
@@ -221,15 +261,23 @@ impl KvCache {
         let missing = |name: &str| format!("tensor '{prefix}{name}' is missing");
         let keys = take("keys").ok_or_else(|| missing("keys"))?;
         let values = take("values").ok_or_else(|| missing("values"))?;
-        let padding = take("padding").map(|mask| KeyPadding::from_mask(&mask)).transpose();
-        let padding = padding.map_err(|error| error.to_string())?;
-        let layout = CacheLayout::new(header.groups).map_err(|error| error.to_string())?;
-        let fits = keys.rank() == 4 && keys.dims() == values.dims() && keys.dims()[2] == layout.tokens();
-        if !fits || keys.dtype() != values.dtype() {
-            let (keys, values, tokens) = (keys.shape(), values.shape(), layout.tokens());
-            return Err(format!("{prefix}keys {keys:?} and values {values:?} do not fit groups of {tokens} tokens"));
-        }
-        Self { keys, values, layout, padding: None }.with_padding(padding).map_err(|error| error.to_string())
+        let mask = take("padding");
+        let read = || -> Result<Self> {
+            validate::check_groups(header.groups.len())?;
+            validate::check_shapes(&keys, &values)?;
+            let layout = CacheLayout::new(header.groups).map_err(AttentionError::from)?;
+            check_tokens("cache keys", layout.tokens(), keys.dims()[2], || layout.names().join(", "))?;
+            let padding = mask.map(|mask| KeyPadding::from_mask(&mask)).transpose()?;
+            let cache = Self { keys, values, layout, padding: None }.with_padding(padding)?;
+            validate::check_finite("cache keys", &cache.keys, cache.padding())?;
+            validate::check_finite("cache values", &cache.values, cache.padding())?;
+            Ok(cache)
+        };
+        let part = prefix.trim_end_matches('.');
+        read().map_err(|error| match (without_backtrace(error), part) {
+            (error, "") => error.to_string(),
+            (error, part) => format!("{part}: {error}"),
+        })
     }
 
     /// Writes the cache to a safetensors file: `keys`, `values` and, if some tokens are padding, `padding`.
@@ -247,10 +295,17 @@ impl KvCache {
     /// Reads a file that [`save_safetensors`](Self::save_safetensors) wrote.
     ///
     /// # Errors
-    /// The file cannot be read, is truncated, is not a cache, or has another format version.
+    /// The file cannot be read, is truncated, is not a cache, or has another format version; it holds NaN or infinity
+    /// where there is no padding.
     pub fn load_safetensors(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
-        let (header, mut tensors) = FORMAT.read(path, device)?;
-        Ok(Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?)
+        let (header, mut tensors) = FORMAT.read(path)?;
+        Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?.to_device(device)
     }
+}
+
+/// `[1 or batch, heads, tokens, head_dim]` as `batch` rows.
+fn repeat_batch(tensor: &Tensor, batch: usize) -> Result<Tensor> {
+    let (_, heads, tokens, head_dim) = tensor.dims4()?;
+    tensor.broadcast_as((batch, heads, tokens, head_dim))
 }

@@ -4,27 +4,19 @@ use bytemuck::NoUninit;
 use candle_metal_kernels::metal::{Buffer, ComputeCommandEncoder, ComputePipeline};
 use objc2_metal::MTLSize;
 
-/// What is bound to a buffer index of a kernel.
-pub(crate) enum Binding<'a> {
-    /// Read, from a byte on.
-    Input(&'a Buffer, usize),
-    /// Written.
-    Output(&'a Buffer),
-    /// A function constant takes the parameter away.
-    Absent,
-}
+use crate::kernels::metal::launch::Binding;
 
-/// Encodes one launch of `grid` threadgroups of `group` threads. Buffers are bound in order, `arguments` behind them.
+/// Encodes one launch of `grid` threadgroups of `threads` threads. Buffers are bound in order, `arguments` behind them.
 ///
 /// The encoder puts a barrier in front where an earlier launch wrote or still reads one of the buffers, and keeps them
 /// until the launch has run.
 pub(crate) fn dispatch<A: NoUninit>(
     encoder: &ComputeCommandEncoder,
     pipeline: &ComputePipeline,
-    bindings: &[Binding<'_>],
+    bindings: &[Binding<&Buffer>],
     arguments: &A,
-    grid: MTLSize,
-    group: MTLSize,
+    grid: [usize; 2],
+    threads: [usize; 2],
 ) {
     const { assert!(size_of::<A>() <= 4 << 10, "more than may be set as bytes") };
     encoder.set_compute_pipeline_state(pipeline);
@@ -36,10 +28,6 @@ pub(crate) fn dispatch<A: NoUninit>(
         }
     }
     encoder.set_bytes(bindings.len(), arguments);
-    encoder.dispatch_thread_groups(grid, group);
-}
-
-/// Threadgroups of a grid, or threads of a threadgroup.
-pub(crate) fn extent(width: usize, height: usize) -> MTLSize {
-    MTLSize { width, height, depth: 1 }
+    let size = |[width, height]: [usize; 2]| MTLSize { width, height, depth: 1 };
+    encoder.dispatch_thread_groups(size(grid), size(threads));
 }

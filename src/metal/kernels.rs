@@ -6,10 +6,12 @@ use std::sync::Mutex;
 use candle_core::backend::BackendDevice;
 use candle_core::{MetalDevice, MetalError, Result};
 use candle_metal_kernels::metal::{ComputePipeline, ConstantValues, Device, Library, Value};
-use objc2_metal::MTLCompileOptions;
+use objc2_metal::{MTLCompileOptions, MTLLanguageVersion};
 
-use super::source::{Recipe, text};
-use crate::{AttentionError, Unsupported};
+use super::system;
+use crate::error::{AttentionError, Unsupported};
+use crate::kernels::metal::source::{Recipe, text};
+use crate::lock::lock;
 
 /// What was compiled so far. Libraries and pipelines belong to a GPU, which its registry number names; all candle
 /// devices of a GPU share them.
@@ -24,16 +26,16 @@ static COMPILED: Mutex<Option<Compiled>> = Mutex::new(None);
 /// The kernel of a recipe with these function constants, for threadgroups of `threads` threads.
 ///
 /// # Errors
-/// Metal cannot compile it, or the GPU cannot run so many threads of it.
+/// Metal cannot compile it, the GPU cannot run so many threads of it, or the system does not run candle.
 pub(crate) fn load(
     device: &MetalDevice,
     recipe: Recipe,
     constants: &[bool],
     threads: usize,
 ) -> Result<ComputePipeline> {
+    system::check(device)?;
     let gpu = device.metal_device();
-    // A poisoned lock only means that another thread panicked between two complete states of the maps.
-    let mut compiled = COMPILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut compiled = lock(&COMPILED);
     let Compiled { libraries, pipelines } = compiled.get_or_insert_default();
     let key = (gpu.registry_id(), recipe, constants.to_vec());
     if let Some(pipeline) = pipelines.get(&key) {
@@ -50,7 +52,8 @@ pub(crate) fn load(
     };
     let values = constants.iter().enumerate().map(|(index, &value)| (index, Value::Bool(value)));
     let values = ConstantValues::new(values.collect());
-    let compiled_function = library.get_function(function, Some(&values)).map_err(MetalError::from)?;
+    let values = (!constants.is_empty()).then_some(&values);
+    let compiled_function = library.get_function(function, values).map_err(MetalError::from)?;
     let pipeline = gpu.new_compute_pipeline_state_with_function(&compiled_function).map_err(MetalError::from)?;
     let most = pipeline.max_total_threads_per_threadgroup();
     if most < threads {
@@ -67,5 +70,9 @@ fn compile(gpu: &Device, recipe: &Recipe) -> Result<Library> {
     // function they name it.
     #[allow(deprecated, reason = "its successor, the math mode, exists since macOS 15 only")]
     options.setFastMathEnabled(false);
+    options.setLanguageVersion(match recipe.language() {
+        (3, 1) => MTLLanguageVersion::Version3_1,
+        _ => MTLLanguageVersion::Version3_0,
+    });
     Ok(gpu.new_library_with_source(&text(recipe), Some(&options)).map_err(MetalError::from)?)
 }

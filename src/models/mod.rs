@@ -9,3 +9,5 @@ pub use normalisation::{
     BOX_TOLERANCE, ConditionStatistics, FieldStatistics, Normalisation, NormalisationError, PositionBox,
     PositionStatistics,
 };
+
+pub use crate::files::UniqueKeys;

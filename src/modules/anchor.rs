@@ -19,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use super::domains::domain_of;
 use super::mixed::{MixedAttention, MixedAttentionConfig};
 use super::sharing::{SquareBanks, WeightSharing};
-use crate::{AnchorError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, TokenSpec};
+use crate::attention::options::AttentionOptions;
+use crate::cache::KvCache;
+use crate::error::{AnchorError, PlanError};
+use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
 
 /// Whose anchors a token sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,9 +4,10 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::last_plan::LastPlan;
 use super::mixed::{MixedAttention, MixedAttentionConfig};
-use crate::{AttentionOptions, AttentionPattern, AttentionPlan, PlanError, TokenSpec};
+use crate::attention::options::AttentionOptions;
+use crate::error::PlanError;
+use crate::plan::{AttentionPattern, AttentionPlan, RecentPlans, TokenSpec};
 
 /// Configuration of a [`DotProductAttention`] layer; the same fields as [`MixedAttentionConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +18,7 @@ pub struct DotProductAttentionConfig(pub MixedAttentionConfig);
 #[derive(Debug, Clone)]
 pub struct DotProductAttention {
     attention: MixedAttention,
-    plan: LastPlan,
+    plans: RecentPlans<usize>,
 }
 
 impl DotProductAttention {
@@ -26,7 +27,7 @@ impl DotProductAttention {
     /// # Errors
     /// As [`MixedAttention::new`].
     pub fn new(config: &DotProductAttentionConfig, vb: VarBuilder) -> Result<Self> {
-        Ok(Self { attention: MixedAttention::new(&config.0, vb)?, plan: LastPlan::default() })
+        Ok(Self { attention: MixedAttention::new(&config.0, vb)?, plans: RecentPlans::default() })
     }
 
     /// The plan for this number of tokens.
@@ -40,12 +41,13 @@ impl DotProductAttention {
         )
     }
 
-    /// `x [batch, tokens, hidden_dim]` to the same shape. The plan of the last call is kept for the same number of tokens.
+    /// `x [batch, tokens, hidden_dim]` to the same shape. The plans of the last few numbers of tokens are kept.
     ///
     /// # Errors
     /// As [`MixedAttention::forward`].
     pub fn forward(&self, x: &Tensor, options: &AttentionOptions) -> Result<Tensor> {
         let tokens = x.dims().get(1).copied().unwrap_or(0);
-        self.attention.forward(x, &self.plan.of(tokens, Self::plan)?, options)
+        let plan = self.plans.get(&tokens, || Self::plan(tokens))?;
+        self.attention.forward(x, &plan, options)
     }
 }

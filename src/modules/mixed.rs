@@ -5,16 +5,20 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::domains::DomainRuns;
-use super::projection::{self, FusedLinear, Projection};
+use super::parts::AttentionParts;
+use super::projection::{self, FusedLinear, OutputProjection, Projection};
 use super::sharing::WeightSharing;
+use crate::attention::options::AttentionOptions;
 use crate::attention::{Inputs, run};
+use crate::cache::KvCache;
 use crate::checks::check_tokens;
-use crate::{
-    AttentionError, AttentionOptions, AttentionPattern, AttentionPlan, KvCache, PlanError, RopeFrequencies, TokenSpec,
-};
+use crate::error::{AttentionError, PlanError};
+use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
+use crate::rope::RopeFrequencies;
 
-/// Groups whose name contains this are kept in the cache unless the options name others.
-const CACHED_BY_DEFAULT: &str = "_anchor";
+/// A word of a group's name, between its underscores, that begins like this makes a pass keep the group in its cache unless
+/// the options name others.
+const CACHED_BY_DEFAULT: &str = "anchor";
 
 /// Configuration of a [`MixedAttention`] layer.
 ///
@@ -82,7 +86,7 @@ pub struct MixedAttention {
     projections: FusedLinear,
     /// The query part of `projections`, for passes whose keys are all cached.
     query_projection: FusedLinear,
-    output: Projection,
+    output: OutputProjection,
     sharing: WeightSharing,
 }
 
@@ -104,8 +108,21 @@ impl MixedAttention {
         let width = (config.hidden_dim, config.hidden_dim);
         let projections = FusedLinear::load(&vb, "qkv", &["q", "k", "v"], width, config.bias, sharing)?;
         let query_projection = projections.narrow(0, 1)?;
-        let output = Projection::load(width, config.bias, sharing, vb.pp("proj"))?;
+        let output = OutputProjection::Weights(Projection::load(width, config.bias, sharing, vb.pp("proj"))?);
         Ok(Self { config: *config, projections, query_projection, output, sharing: sharing.clone() })
+    }
+
+    /// A layer of one's own projections: quantized, adapted, or with weights under other names. `config.bias` has no
+    /// meaning here.
+    ///
+    /// # Errors
+    /// `hidden_dim` is not divisible by `num_heads`. What a projection returns is checked by every pass.
+    pub fn from_parts(config: &MixedAttentionConfig, parts: AttentionParts) -> Result<Self> {
+        projection::head_dim(config.hidden_dim, config.num_heads)?;
+        let projections = FusedLinear::from_parts(parts.input, config.hidden_dim);
+        let query_projection = projections.narrow(0, 1)?;
+        let output = OutputProjection::Module(parts.output);
+        Ok(Self { config: *config, projections, query_projection, output, sharing: WeightSharing::Shared })
     }
 
     /// The configuration.
@@ -147,8 +164,9 @@ impl MixedAttention {
         self.forward(x, &AttentionPlan::new(token_specs, patterns)?, options)
     }
 
-    /// As [`forward`](Self::forward), and also returns the keys (after rotation) and values of the groups whose name
-    /// contains `_anchor`, or of those that [`AttentionOptions::cache_groups`] names, with their padding.
+    /// As [`forward`](Self::forward), and also returns the keys (after rotation) and values of the groups whose name has a
+    /// word that begins with `anchor` (`anchors`, `surface_anchors`), or of those that [`AttentionOptions::cache_groups`]
+    /// names, with their padding.
     ///
     /// # Errors
     /// As [`forward`](Self::forward); no group to cache, or an unknown one.
@@ -189,6 +207,26 @@ impl MixedAttention {
             let queries = self.query_projection.heads(x, self.config.num_heads, &runs)?.remove(0);
             self.attend(Inputs { queries: &queries, keys_values: None, cache: Some(cache) }, plan, &runs, options)
         }
+    }
+
+    /// As [`forward_from_cache`](Self::forward_from_cache), and also returns the cache with input groups of this pass behind
+    /// its own: those that [`forward_and_cache`](Self::forward_and_cache) would keep.
+    ///
+    /// # Errors
+    /// As both; as [`KvCache::append`].
+    pub fn forward_and_append(
+        &self,
+        x: &Tensor,
+        plan: &AttentionPlan,
+        cache: &KvCache,
+        options: &AttentionOptions,
+    ) -> Result<(Tensor, KvCache)> {
+        self.check(x, plan, options)?;
+        let runs = self.runs(plan)?;
+        let [queries, keys, values] = self.project(x, &runs)?;
+        let inputs = Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: Some(cache) };
+        let y = self.attend(inputs, plan, &runs, options)?;
+        Ok((y, cache.append(&cache_of(&keys, &values, plan, options)?)?))
     }
 
     /// The layer with a plan, as a plain candle [`Module`].
@@ -241,12 +279,17 @@ fn cache_of(keys: &Tensor, values: &Tensor, plan: &AttentionPlan, options: &Atte
     let names: Vec<String> = match &options.cache_groups {
         Some(names) => names.clone(),
         None => {
-            let kept = plan.tokens().iter().filter(|token| token.name.contains(CACHED_BY_DEFAULT));
-            kept.map(|token| token.name.clone()).collect()
+            let is_kept = |token: &&TokenSpec| token.name.split('_').any(|word| word.starts_with(CACHED_BY_DEFAULT));
+            plan.tokens()
+                .iter()
+                .filter(|token| !token.is_cached())
+                .filter(is_kept)
+                .map(|token| token.name.clone())
+                .collect()
         }
     };
     if names.is_empty() {
-        let expected = "at least one input group: named by the options, or with '_anchor' in its name";
+        let expected = "at least one input group: named by the options, or with a word like 'anchors' in its name";
         let got = format!("none of {}", plan.describe_input());
         return Err(AttentionError::value("cache_groups", expected, got).into());
     }

@@ -6,8 +6,8 @@
 mod anchor;
 mod domains;
 mod dot_product;
-mod last_plan;
 mod mixed;
+mod parts;
 mod perceiver;
 pub(crate) mod projection;
 mod sharing;
@@ -17,6 +17,7 @@ pub use anchor::{AnchorAttention, AnchorAttentionConfig, AnchorKind, anchor_patt
 pub use domains::{DomainRuns, domain_of};
 pub use dot_product::{DotProductAttention, DotProductAttentionConfig};
 pub use mixed::{BoundAttention, MixedAttention, MixedAttentionConfig};
+pub use parts::AttentionParts;
 pub use perceiver::{PerceiverAttention, PerceiverAttentionConfig};
 pub use sharing::{SquareBanks, WeightSharing};
 pub use untied::UntiedLinear;

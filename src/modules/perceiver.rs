@@ -5,15 +5,17 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::domains::DomainRuns;
-use super::last_plan::LastPlan;
 use super::mixed::{check_rope, yes};
-use super::projection::{self, FusedLinear, Projection};
+use super::projection::{self, FusedLinear, OutputProjection, Projection};
 use super::sharing::WeightSharing;
+use crate::attention::options::AttentionOptions;
 use crate::attention::{Inputs, run};
+use crate::cache::KvCache;
 use crate::checks::{check_input, check_tokens};
-use crate::{
-    AttentionOptions, AttentionPattern, AttentionPlan, KeyPadding, KvCache, PlanError, RopeFrequencies, TokenSpec,
-};
+use crate::error::PlanError;
+use crate::padding::KeyPadding;
+use crate::plan::{AttentionPattern, AttentionPlan, RecentPlans, TokenSpec};
+use crate::rope::RopeFrequencies;
 
 /// Name of the group that holds the encoded source in the cache.
 const SOURCE: &str = "source";
@@ -56,10 +58,10 @@ pub struct PerceiverAttention {
     config: PerceiverAttentionConfig,
     query: FusedLinear,
     key_value: FusedLinear,
-    output: Projection,
+    output: OutputProjection,
     /// Of the asking tokens; the source has one set of weights.
     sharing: WeightSharing,
-    plan: LastPlan,
+    plans: RecentPlans<usize>,
 }
 
 impl PerceiverAttention {
@@ -79,6 +81,7 @@ impl PerceiverAttention {
     pub fn with_sharing(config: &PerceiverAttentionConfig, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
         projection::head_dim(config.hidden_dim, config.num_heads)?;
         let (width, kv_width) = (config.hidden_dim, config.kv_dim.unwrap_or(config.hidden_dim));
+        projection::check_width("kv_dim", kv_width)?;
         Ok(Self {
             config: *config,
             query: FusedLinear::load(&vb, "q", &["q"], (width, width), config.bias, sharing)?,
@@ -90,9 +93,9 @@ impl PerceiverAttention {
                 config.bias,
                 &WeightSharing::Shared,
             )?,
-            output: Projection::load((width, width), config.bias, sharing, vb.pp("proj"))?,
+            output: OutputProjection::Weights(Projection::load((width, width), config.bias, sharing, vb.pp("proj"))?),
             sharing: sharing.clone(),
-            plan: LastPlan::default(),
+            plans: RecentPlans::default(),
         })
     }
 
@@ -132,8 +135,8 @@ impl PerceiverAttention {
         )
     }
 
-    /// `x [batch, tokens, hidden_dim]` to the same shape. `options.rope` rotates the queries. The plan of the last call is
-    /// kept for the same number of tokens.
+    /// `x [batch, tokens, hidden_dim]` to the same shape. `options.rope` rotates the queries. The plans of the last few
+    /// numbers of tokens are kept.
     ///
     /// # Errors
     /// Another width; frequencies that do not agree with `use_rope`; a source that another layer encoded; weights that
@@ -163,6 +166,7 @@ impl PerceiverAttention {
         })?;
         let queries = self.query.heads(x, self.config.num_heads, &runs)?.remove(0);
         let inputs = Inputs { queries: &queries, keys_values: None, cache: Some(source) };
-        self.output.join_heads(&run(inputs, &self.plan.of(len, Self::plan)?, options)?, &runs)
+        let plan = self.plans.get(&len, || Self::plan(len))?;
+        self.output.join_heads(&run(inputs, &plan, options)?, &runs)
     }
 }

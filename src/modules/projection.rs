@@ -1,22 +1,51 @@
 //! Linear layers around attention: heads in, heads out.
 
-use candle_core::{Result, Tensor};
+use std::ops::Range;
+
+use candle_core::{Error, Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
 use super::domains::DomainRuns;
+use super::parts::{InputParts, SharedModule};
 use super::sharing::WeightSharing;
 use super::untied::UntiedLinear;
 use crate::checks::{check_input, check_same};
 use crate::error::AttentionError;
 use crate::ops::{Epilogue, linear};
+use crate::through_candle::without_backtrace;
+
+/// Channels of a token at most. More than any network has; widths up to here can be added and multiplied in 64 bits.
+pub(crate) const LARGEST_WIDTH: usize = 1 << 24;
 
 /// Checks that heads divide the width, and returns head_dim.
 pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
+    check_width("hidden_dim", hidden_dim)?;
     if hidden_dim == 0 || num_heads == 0 || !hidden_dim.is_multiple_of(num_heads) {
         let got = format!("hidden_dim {hidden_dim}, num_heads {num_heads}");
         return Err(AttentionError::value("hidden_dim", "positive and divisible by num_heads", got).into());
     }
     Ok(hidden_dim / num_heads)
+}
+
+/// Checks that a width is not beyond measure.
+pub(super) fn check_width(argument: &'static str, width: usize) -> Result<()> {
+    match width <= LARGEST_WIDTH {
+        true => Ok(()),
+        false => Err(AttentionError::value(argument, "at most 16777216", width).into()),
+    }
+}
+
+/// Checks that weights that are not there, and so would be drawn at random, fit into memory.
+fn check_drawn((inputs, outputs): (usize, usize), vb: &VarBuilder) -> Result<()> {
+    if vb.contains_tensor("weight") || vb.contains_tensor("weight.0") {
+        return Ok(());
+    }
+    let numbers = inputs.checked_mul(outputs);
+    if numbers.is_some_and(|numbers| Vec::<f32>::new().try_reserve_exact(numbers).is_ok()) {
+        return Ok(());
+    }
+    let got = format!("{outputs} × {inputs} numbers");
+    Err(AttentionError::value("width of a layer", "small enough for weights that fit into memory", got).into())
 }
 
 /// The weight of one projection: shared by all tokens, or one for each domain.
@@ -29,6 +58,7 @@ pub(crate) enum Projection {
 impl Projection {
     /// Loads `weight` and `bias`, or `weight.0`, … for each domain.
     pub fn load(widths: (usize, usize), bias: bool, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
+        check_drawn(widths, &vb)?;
         match sharing {
             WeightSharing::Shared => Ok(Self::Shared(candle_nn::linear_b(widths.0, widths.1, bias, vb)?)),
             WeightSharing::PerDomain { domains, square } => {
@@ -85,11 +115,25 @@ impl Projection {
             Self::PerDomain(layers) => layers.forward_then(x, runs, epilogue),
         }
     }
+}
 
-    /// Heads `[batch, heads, tokens, head_dim]` through this projection, to `[batch, tokens, out_dim]`.
-    pub fn join_heads(&self, heads: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
+/// What joins the heads after attention.
+#[derive(Debug, Clone)]
+pub(super) enum OutputProjection {
+    Weights(Projection),
+    Module(SharedModule),
+}
+
+impl OutputProjection {
+    /// Heads `[batch, heads, tokens, head_dim]` to `[batch, tokens, heads · head_dim]`.
+    pub(super) fn join_heads(&self, heads: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
         let (batch, num_heads, tokens, head_dim) = heads.dims4()?;
-        self.forward(&heads.transpose(1, 2)?.reshape((batch, tokens, num_heads * head_dim))?, runs)
+        let width = num_heads * head_dim;
+        let joined = heads.transpose(1, 2)?.reshape((batch, tokens, width))?;
+        match self {
+            Self::Weights(projection) => projection.forward(&joined, runs),
+            Self::Module(module) => module.forward("output of the output projection", &joined, width),
+        }
     }
 }
 
@@ -108,6 +152,10 @@ enum Layers {
     Fused(Projection, usize),
     /// Layers that are being trained: their weights change after they were loaded, so every pass joins them anew.
     Trained(Vec<Projection>),
+    /// Modules of the caller's.
+    Modules(Vec<SharedModule>),
+    /// A module of the caller's with the outputs of `all` layers side by side, of which these are used.
+    FusedModule { module: SharedModule, all: usize, used: Range<usize> },
 }
 
 impl FusedLinear {
@@ -124,7 +172,13 @@ impl FusedLinear {
             let all = Projection::load((in_dim, names.len() * out_dim), bias, sharing, vb.pp(fused))?;
             return Ok(Self { layers: Layers::Fused(all, names.len()), out_dim });
         }
-        let load = |name: &&str| Projection::load((in_dim, out_dim), bias, sharing, vb.pp(*name));
+        let load = |name: &&str| {
+            let loaded = Projection::load((in_dim, out_dim), bias, sharing, vb.pp(*name));
+            loaded.map_err(|error| match sharing {
+                WeightSharing::Shared if fused != names[0] => with_alternative(error, vb, fused, names),
+                _ => error,
+            })
+        };
         let layers = names.iter().map(load).collect::<Result<Vec<_>>>()?;
         let layers = match layers.iter().any(Projection::is_trained) {
             true => Layers::Trained(layers),
@@ -133,9 +187,22 @@ impl FusedLinear {
         Ok(Self { layers, out_dim })
     }
 
+    /// Queries, keys and values by modules of the caller's.
+    pub(super) fn from_parts(parts: InputParts, out_dim: usize) -> Self {
+        let layers = match parts {
+            InputParts::Separate(modules) => Layers::Modules(modules.into()),
+            InputParts::Fused(module) => Layers::FusedModule { module, all: 3, used: 0..3 },
+        };
+        Self { layers, out_dim }
+    }
+
     /// The layers `[first, first + count)` alone; shares their weights.
     pub fn narrow(&self, first: usize, count: usize) -> Result<Self> {
         let layers = match &self.layers {
+            Layers::Modules(modules) => Layers::Modules(modules.iter().skip(first).take(count).cloned().collect()),
+            Layers::FusedModule { module, all, .. } => {
+                Layers::FusedModule { module: module.clone(), all: *all, used: first..first + count }
+            }
             Layers::Fused(all, _) => Layers::Fused(all.narrow(first * self.out_dim, count * self.out_dim)?, count),
             Layers::Trained(layers) => Layers::Trained(layers.iter().skip(first).take(count).cloned().collect()),
         };
@@ -148,6 +215,8 @@ impl FusedLinear {
         let any = match &self.layers {
             Layers::Fused(all, _) => Some(all),
             Layers::Trained(layers) => layers.first(),
+            // What a module takes is its own affair.
+            Layers::Modules(_) | Layers::FusedModule { .. } => None,
         };
         if let Some(layer) = any.and_then(|projection| projection.banks().first()) {
             check_same(argument, ("weights", layer.weight()), x)?;
@@ -159,12 +228,42 @@ impl FusedLinear {
     pub fn heads(&self, x: &Tensor, num_heads: usize, runs: &DomainRuns) -> Result<Vec<Tensor>> {
         let (batch, tokens, _) = x.dims3()?;
         let head_dim = self.out_dim / num_heads;
-        let (outputs, count) = match &self.layers {
-            Layers::Fused(all, count) => (all.forward(x, runs)?, *count),
-            Layers::Trained(layers) => (Projection::side_by_side(layers)?.forward(x, runs)?, layers.len()),
+        let cut = |outputs: Tensor, all: usize, used: Range<usize>| -> Result<Vec<Tensor>> {
+            let all = outputs.reshape((batch, tokens, all, num_heads, head_dim))?;
+            used.map(|layer| all.narrow(2, layer, 1)?.squeeze(2)?.transpose(1, 2)).collect()
         };
-        let all = outputs.reshape((batch, tokens, count, num_heads, head_dim))?;
-        (0..count).map(|layer| all.narrow(2, layer, 1)?.squeeze(2)?.transpose(1, 2)).collect()
+        match &self.layers {
+            Layers::Fused(layers, count) => cut(layers.forward(x, runs)?, *count, 0..*count),
+            Layers::Trained(layers) => {
+                let count = layers.len();
+                cut(Projection::side_by_side(layers)?.forward(x, runs)?, count, 0..count)
+            }
+            Layers::FusedModule { module, all, used } => {
+                cut(module.forward("output of the fused projection", x, all * self.out_dim)?, *all, used.clone())
+            }
+            Layers::Modules(modules) => {
+                let heads = |module: &SharedModule| {
+                    let outputs = module.forward("output of a projection", x, self.out_dim)?;
+                    outputs.reshape((batch, tokens, num_heads, head_dim))?.transpose(1, 2)
+                };
+                modules.iter().map(heads).collect()
+            }
+        }
+    }
+}
+
+/// The error for a weight that is missing; where it is the first one, the fused weight would have done as well.
+fn with_alternative(error: Error, vb: &VarBuilder, fused: &str, names: &[&str]) -> Error {
+    let weight = |name: &str| {
+        [vb.prefix().as_str(), name, "weight"].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
+    };
+    let separate = weight(names[0]);
+    match without_backtrace(error) {
+        Error::CannotFindTensor { path } if path == separate => {
+            let names = names.iter().map(ToString::to_string).collect();
+            AttentionError::ProjectionMissing { separate, fused: weight(fused), names }.into()
+        }
+        other => other,
     }
 }
 

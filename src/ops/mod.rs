@@ -8,12 +8,16 @@
 //! | [`message_sum`] | GELU messages between points, summed up without a list of them |
 //! | [`rows`] | blocks of rows on the thread pool |
 //! | [`sin_cos`] | sines and cosines at f32 accuracy, also on Metal |
+//! | [`add`] | sums of tensors, rounded once |
 //! | [`convert`] | conversion of tensors of any size |
+//! | [`finite`] | is there NaN or infinity |
 //!
 //! Every function here has the result of the candle ops that its documentation names, and falls back to them on other
 //! devices, for other dtypes, and where a gradient is tracked.
 
+mod add;
 mod convert;
+mod finite;
 mod gelu;
 mod layer_norm;
 mod linear;
@@ -23,7 +27,9 @@ mod sin_cos;
 
 use candle_core::{DType, Tensor};
 
+pub(crate) use add::add;
 pub(crate) use convert::to_dtype;
+pub(crate) use finite::{first_not_finite, is_finite};
 pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::{Epilogue, linear};
 pub(crate) use message_sum::{Messages, message_sum};

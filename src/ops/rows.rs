@@ -15,19 +15,19 @@ const SEQUENTIAL_BELOW: usize = 1 << 21;
 ///
 /// # Safety
 /// `fill` writes every number of the block that it gets.
-pub(super) unsafe fn make_rows(
+pub(super) unsafe fn make_rows<T: Send>(
     rows: usize,
     width: usize,
     operations: usize,
-    fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync,
-) -> Vec<f32> {
-    let mut output: Vec<f32> = Vec::with_capacity(rows * width);
+    fill: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync,
+) -> Vec<T> {
+    let mut output: Vec<T> = Vec::with_capacity(rows * width);
     if rows * width > 0 {
         let numbers = &mut output.spare_capacity_mut()[..rows * width];
         let sequential = rows.saturating_mul(operations) < SEQUENTIAL_BELOW;
         let threads = if sequential { 1 } else { rayon::current_num_threads() };
         let block = block_rows(rows, width, threads);
-        let fill = |(index, block_numbers): (usize, &mut [MaybeUninit<f32>])| fill(index * block, block_numbers);
+        let fill = |(index, block_numbers): (usize, &mut [MaybeUninit<T>])| fill(index * block, block_numbers);
         if threads == 1 {
             numbers.chunks_mut(block * width).enumerate().for_each(fill);
         } else {

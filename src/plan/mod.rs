@@ -4,6 +4,7 @@
 //! the ranges into the work items of a launch. Nothing here depends on a device.
 
 mod display;
+mod kept;
 mod key_rows;
 mod layout;
 mod padding;
@@ -15,9 +16,10 @@ mod steps;
 mod tokens;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::PlanError;
+use crate::error::PlanError;
+use crate::recent::Recent;
 
 pub use key_rows::{KeyRows, KeySpan};
 pub use layout::{CacheLayout, CachedGroup};
@@ -30,6 +32,13 @@ pub use steps::{KeyStep, MAX_KEYS_PER_STEP, SlotReduction, StepContext, StepItem
 pub use tokens::TokenSpec;
 
 use ranges::PatternRanges;
+
+/// The plans that a layer made last, by what it makes them from: a plan that is kept has its schedules, on a GPU uploaded
+/// ones. Clones of a layer share them.
+pub(crate) type RecentPlans<K> = Arc<Recent<K, AttentionPlan, RECENT_PLANS>>;
+
+/// How many plans a layer remembers: a stream of equal chunks has one, and another for its end.
+const RECENT_PLANS: usize = 4;
 
 /// Who attends to whom, checked once: an unvalidated plan cannot exist.
 ///
@@ -62,12 +71,12 @@ struct Inner {
     expected_cached: HashMap<String, usize>,
     /// The plan without a cache, or for the layout given by `with_cache_layout`.
     known: Option<Arc<ResolvedPlan>>,
-    /// The plan for the cache layouts met so far, newest last.
-    met: Mutex<Vec<Arc<ResolvedPlan>>>,
+    /// The plan for the cache layouts that were met.
+    met: Recent<CacheLayout, Arc<ResolvedPlan>, RECENT_LAYOUTS>,
 }
 
 /// How many cache layouts a plan remembers; a loop over more of them resolves again, in microseconds.
-const REMEMBERED_LAYOUTS: usize = 8;
+const RECENT_LAYOUTS: usize = 8;
 
 impl AttentionPlan {
     /// Checks token specs and patterns.
@@ -93,15 +102,8 @@ impl AttentionPlan {
     ) -> Result<Self, PlanError> {
         let input_tokens = check(&tokens, &patterns)?;
         let has_cached = tokens.iter().any(TokenSpec::is_cached);
-        let mut inner = Inner {
-            tokens,
-            patterns,
-            input_tokens,
-            has_cached,
-            expected_cached,
-            known: None,
-            met: Mutex::new(Vec::new()),
-        };
+        let mut inner =
+            Inner { tokens, patterns, input_tokens, has_cached, expected_cached, known: None, met: Recent::default() };
         if layout.is_some() || !has_cached {
             let ranges = inner.ranges(layout.as_ref())?;
             inner.known = Some(Arc::new(ResolvedPlan::new(ranges, layout)));
@@ -183,7 +185,7 @@ impl AttentionPlan {
     /// ```
     ///
     /// # Errors
-    /// Names that this plan does not have, a group in both lists, or keys that would be missing.
+    /// No queries; names that this plan does not have, a group in both lists, or keys that would be missing.
     pub fn with_cached<C: Into<String>, Q: Into<String>>(
         &self,
         cached: impl IntoIterator<Item = C>,
@@ -207,6 +209,9 @@ impl AttentionPlan {
                 return Err(self.no_such_group(&name));
             }
             tokens.push(TokenSpec::new(name, size));
+        }
+        if tokens.iter().all(TokenSpec::is_cached) {
+            return Err(PlanError::NoQueries { cached: tokens.into_iter().map(|token| token.name).collect() });
         }
 
         // Whether a group of this step is cached.
@@ -249,32 +254,16 @@ impl AttentionPlan {
     /// # Errors
     /// A cache is needed and missing, given and not needed, or lacks a group.
     pub fn resolve(&self, layout: Option<&CacheLayout>) -> Result<Arc<ResolvedPlan>, PlanError> {
-        match (layout, self.needs_cache()) {
-            (None, true) => {
-                return Err(PlanError::CacheMissing { groups: self.cached_groups().map(str::to_string).collect() });
-            }
-            (Some(layout), false) => return Err(PlanError::CacheUnused { cached: layout.names() }),
-            _ => {}
+        let known = self.inner.known.as_ref().filter(|known| known.layout() == layout);
+        match (known, layout) {
+            (Some(known), _) => Ok(known.clone()),
+            (None, Some(layout)) if !self.needs_cache() => Err(PlanError::CacheUnused { cached: layout.names() }),
+            (None, Some(layout)) => self.inner.met.get(layout, || {
+                Ok(Arc::new(ResolvedPlan::new(self.inner.ranges(Some(layout))?, Some(layout.clone()))))
+            }),
+            // A plan without cached groups is known without a layout.
+            (None, None) => Err(PlanError::CacheMissing { groups: self.cached_groups().map(str::to_string).collect() }),
         }
-        let fits = |plan: &&Arc<ResolvedPlan>| match (plan.layout(), layout) {
-            (Some(known), Some(asked)) => known.is(asked),
-            (None, None) => true,
-            _ => false,
-        };
-        if let Some(known) = self.inner.known.as_ref().filter(fits) {
-            return Ok(known.clone());
-        }
-        // A poisoned lock only means that another thread panicked between two complete states of the list.
-        let mut met = self.inner.met.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(known) = met.iter().find(fits) {
-            return Ok(known.clone());
-        }
-        let resolved = Arc::new(ResolvedPlan::new(self.inner.ranges(layout)?, layout.cloned()));
-        if met.len() == REMEMBERED_LAYOUTS {
-            met.remove(0);
-        }
-        met.push(resolved.clone());
-        Ok(resolved)
     }
 
     /// The plan with every size known from the plan alone.

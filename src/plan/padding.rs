@@ -29,17 +29,50 @@ pub enum TileClass {
 
 impl PaddingBits {
     /// Packs a row-major mask `[batch, tokens]`, true for a real token.
+    ///
+    /// # Panics
+    /// A mask that does not fit into memory; [`check_shape`](Self::check_shape) tells before.
     pub fn new(batch: usize, tokens: usize, real: impl Fn(usize, usize) -> bool) -> Self {
+        let bits = |row, start: usize| {
+            let inside = (start..tokens).take(64).enumerate();
+            inside.fold(0, |bits, (bit, token)| bits | u64::from(real(row, token)) << bit)
+        };
+        Self::from_words(batch, tokens, bits)
+    }
+
+    /// A mask whose first `lengths[row]` tokens of each row are real.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub(crate) fn from_lengths(lengths: &[usize], tokens: usize) -> Self {
+        Self::from_words(lengths.len(), tokens, |row, start| match lengths[row].saturating_sub(start) {
+            left @ ..64 => (1 << left) - 1,
+            _ => u64::MAX,
+        })
+    }
+
+    /// A mask given word by word: of a row, the bits of the 64 tokens from a start on.
+    fn from_words(batch: usize, tokens: usize, word: impl Fn(usize, usize) -> u64) -> Self {
         let words_per_row = tokens.div_ceil(64);
         let mut words = vec![0u64; batch * words_per_row];
-        for row in 0..batch {
-            for token in (0..tokens).filter(|&token| real(row, token)) {
-                words[row * words_per_row + token / 64] |= 1 << (token % 64);
-            }
+        // Rows without tokens have no words, however many they are.
+        for (at, bits) in words.iter_mut().enumerate() {
+            *bits = word(at / words_per_row, at % words_per_row * 64);
         }
         let mut hasher = DefaultHasher::new();
         words.hash(&mut hasher);
         Self { batch, tokens, words_per_row, hash: hasher.finish(), words }
+    }
+
+    /// Whether the bits of so many rows and tokens fit into memory.
+    pub(crate) fn check_shape(batch: usize, tokens: usize) -> bool {
+        let words = batch.checked_mul(tokens.div_ceil(64));
+        words.is_some_and(|words| Vec::<u64>::new().try_reserve_exact(words).is_ok())
+    }
+
+    /// Whether every token is real.
+    pub(crate) fn is_full(&self) -> bool {
+        self.tokens == 0 || (0..self.batch).all(|row| self.count(row, 0, self.tokens) == self.tokens)
     }
 
     /// Number of batch rows.
@@ -170,6 +203,20 @@ mod tests {
         assert_ne!(padding, PaddingBits::new(2, 70, |row, token| real(row, token) != ((row, token) == (1, 69))));
         // The same words.
         assert_ne!(PaddingBits::new(1, 70, |_, _| false), PaddingBits::new(1, 71, |_, _| false));
+    }
+
+    #[test]
+    fn lengths_are_masks() {
+        let lengths = [0, 1, 63, 64, 65, 128, 130];
+        let padding = PaddingBits::from_lengths(&lengths, 130);
+        assert_eq!(padding, PaddingBits::new(lengths.len(), 130, |row, token| token < lengths[row]));
+    }
+
+    #[test]
+    fn rows_without_tokens_cost_nothing() {
+        let padding = PaddingBits::new(1 << 62, 0, |_, _| true);
+        assert!(padding.words().is_empty() && padding.is_full());
+        assert!(!PaddingBits::check_shape(1 << 62, 64) && !PaddingBits::check_shape(1 << 62, 1 << 62));
     }
 
     #[test]

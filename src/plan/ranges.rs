@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::PlanError;
+use crate::error::PlanError;
 
 /// Where the keys and values of a range are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -154,7 +154,7 @@ pub(super) struct PatternRanges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AttentionPattern, AttentionPlan, TokenSpec};
+    use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
 
     fn ranges(groups: &[(&str, usize)], patterns: &[(&[&str], &[&str])]) -> PlanRanges {
         let tokens: Vec<_> = groups.iter().map(|&(name, size)| TokenSpec::new(name, size)).collect();

@@ -1,19 +1,20 @@
 //! A plan with every size known, and the schedules that were derived from it.
 
-use std::sync::{Arc, Mutex};
+use std::any::Any;
+use std::convert::Infallible;
+use std::sync::Arc;
 
+use super::kept::Kept;
 use super::{CacheLayout, PlanRanges, TileSchedule, TileShape};
+use crate::recent::Recent;
 
-/// The ranges of a plan for one cache layout, with the schedules that backends asked for.
+/// The ranges of a plan for one cache layout, with what backends derived from them.
 #[derive(Debug)]
 pub struct ResolvedPlan {
     ranges: PlanRanges,
     layout: Option<CacheLayout>,
-    schedules: Mutex<Vec<(ScheduleKey, Arc<TileSchedule>)>>,
-    #[cfg(feature = "cuda")]
-    device_plans: crate::attention::cuda::DevicePlans,
-    #[cfg(feature = "metal")]
-    metal_plans: crate::attention::metal::DevicePlans,
+    schedules: Recent<ScheduleKey, Arc<TileSchedule>, RECENT_SCHEDULES>,
+    kept: Kept,
 }
 
 /// What a schedule depends on besides the ranges.
@@ -25,20 +26,13 @@ struct ScheduleKey {
     workers: usize,
 }
 
-/// How many schedules a plan remembers: layers of a model share one; a few batch sizes or devices may alternate.
-const REMEMBERED_SCHEDULES: usize = 8;
+/// How many schedules a plan keeps: layers of a model share one; a few batch sizes or devices may alternate.
+const RECENT_SCHEDULES: usize = 8;
 
 impl ResolvedPlan {
     pub(super) fn new(ranges: PlanRanges, layout: Option<CacheLayout>) -> Self {
-        Self {
-            ranges,
-            layout,
-            schedules: Mutex::new(Vec::new()),
-            #[cfg(feature = "cuda")]
-            device_plans: Default::default(),
-            #[cfg(feature = "metal")]
-            metal_plans: Default::default(),
-        }
+        tracing::debug!(tokens = ranges.input_tokens(), cached = ranges.cache_tokens(), "plan resolved");
+        Self { ranges, layout, schedules: Recent::default(), kept: Kept::default() }
     }
 
     /// The ranges.
@@ -51,16 +45,10 @@ impl ResolvedPlan {
         self.layout.as_ref()
     }
 
-    /// What CUDA devices keep of the plan.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn device_plans(&self) -> &crate::attention::cuda::DevicePlans {
-        &self.device_plans
-    }
-
-    /// What Metal devices keep of the plan.
-    #[cfg(feature = "metal")]
-    pub(crate) fn metal_plans(&self) -> &crate::attention::metal::DevicePlans {
-        &self.metal_plans
+    /// What a backend keeps of the plan: the one value of its type.
+    #[cfg_attr(not(any(feature = "cuda", feature = "metal")), allow(dead_code, reason = "the CPU keeps nothing"))]
+    pub(crate) fn kept<T: Any + Send + Sync + Default>(&self) -> Arc<T> {
+        self.kept.of()
     }
 
     /// The work list for one shape of input and machine; built on the first call, shared afterwards.
@@ -68,17 +56,12 @@ impl ResolvedPlan {
     /// # Panics
     /// As [`TileSchedule::new`].
     pub fn schedule(&self, batch: usize, heads: usize, tile: TileShape, workers: usize) -> Arc<TileSchedule> {
-        let key = ScheduleKey { batch, heads, tile, workers };
-        // A poisoned lock only means that another thread panicked between two complete states of the list.
-        let mut schedules = self.schedules.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some((_, schedule)) = schedules.iter().find(|(known, _)| *known == key) {
-            return schedule.clone();
-        }
-        let schedule = Arc::new(TileSchedule::new(&self.ranges, batch, heads, tile, workers));
-        if schedules.len() == REMEMBERED_SCHEDULES {
-            schedules.remove(0);
-        }
-        schedules.push((key, schedule.clone()));
+        let make = || {
+            let schedule = TileSchedule::new(&self.ranges, batch, heads, tile, workers);
+            tracing::debug!(items = schedule.items().len(), "schedule made");
+            Ok::<_, Infallible>(Arc::new(schedule))
+        };
+        let Ok(schedule) = self.schedules.get(&ScheduleKey { batch, heads, tile, workers }, make);
         schedule
     }
 }

@@ -29,6 +29,13 @@ pub struct TileShape {
     pub keys: usize,
 }
 
+impl TileShape {
+    /// Numbers of a partial result: per query, `head_dim` sums, a maximum and a sum of weights.
+    pub const fn slot_floats(&self, head_dim: usize) -> usize {
+        self.queries * (head_dim + 2)
+    }
+}
+
 /// A run of at most [`TileShape::keys`] key tokens inside one key range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -136,7 +143,10 @@ impl TileSchedule {
         let longest = tiles_of_queries.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
         let wanted_parts = parts_that_end_soonest(busy, workers, longest / MIN_KEY_TILES_PER_SPLIT);
 
-        let mut items = Vec::with_capacity(ranges.query_ranges().iter().map(query_tiles).sum());
+        let total: usize = ranges.query_ranges().iter().map(query_tiles).sum();
+        // However many rows there are, without queries there is nothing to do.
+        let batch = if total == 0 { 0 } else { batch };
+        let mut items = Vec::with_capacity(total);
         let mut reductions = Vec::new();
         let mut slots = 0u32;
         for row in 0..batch as u32 {
@@ -219,7 +229,7 @@ fn parts_that_end_soonest(items: usize, workers: usize, most: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AttentionPattern, AttentionPlan, TokenSpec};
+    use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
 
     const TILE: TileShape = TileShape { queries: 32, keys: 16 };
 

@@ -206,7 +206,7 @@ fn step(row: usize, tile: &KeyTile, context: StepContext<'_>) -> Option<KeyStep>
 mod tests {
     use super::*;
     use crate::plan::TileShape;
-    use crate::{AttentionPattern, AttentionPlan, TokenSpec};
+    use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
 
     const TILE: TileShape = TileShape { queries: 32, keys: 16 };
 

@@ -180,10 +180,38 @@ fn files_with_one_thing_wrong() -> Result<()> {
         (
             "keys of fewer tokens",
             tensor("physics.1.keys", |keys| keys.narrow(2, 0, 3)?.contiguous()),
-            &["physics.1.", "do not fit"],
+            &["physics.1: cache values must have shape", "as the keys"],
         ),
-        ("keys of three axes", tensor("physics.1.keys", |keys| keys.flatten(0, 1)), &["physics.1.", "do not fit"]),
-        ("keys of another dtype", tensor("physics.1.keys", |keys| keys.to_dtype(DType::F16)), &["do not fit"]),
+        (
+            "keys of three axes",
+            tensor("physics.1.keys", |keys| keys.flatten(0, 1)),
+            &["physics.1: cache keys must have shape [batch, heads, tokens, head_dim]"],
+        ),
+        (
+            "keys of another dtype",
+            tensor("physics.1.keys", |keys| keys.to_dtype(DType::F16)),
+            &["physics.1: cache values has dtype F32, expected F16"],
+        ),
+        (
+            "keys that are NaN",
+            tensor("physics.1.keys", |keys| keys * f64::NAN),
+            &["physics.1: cache keys must be finite, got NaN or infinity"],
+        ),
+        (
+            "infinite values",
+            tensor("decoder.wing.0.values", |values| values / 0.0),
+            &["decoder.wing.0: cache values must be finite"],
+        ),
+        (
+            "a condition of whole numbers",
+            tensor("condition", |condition| condition.to_dtype(DType::I64)),
+            &["the condition must be finite numbers in f32"],
+        ),
+        (
+            "a condition that is NaN",
+            tensor("condition", |condition| condition * f64::NAN),
+            &["the condition must be finite numbers in f32"],
+        ),
         ("a condition of one axis", tensor("condition", |condition| condition.get(0)), &["condition", "[4]"]),
         (
             "a condition of other rows",
@@ -218,5 +246,83 @@ fn damaged_files_are_an_error_or_a_cache() -> Result<()> {
             assert_eq!(cache.batch(), 2);
         }
     }
+    Ok(())
+}
+
+/// A cache of a layer: its groups, and whatever tensors.
+fn layer_cache(groups: Value, tensors: &[(&str, &str, &[u64], &[u8])]) -> Vec<u8> {
+    let metadata = json!({
+        "format": "candle-mixed-attention/kv-cache",
+        "version": "1",
+        "kv_cache": json!({"groups": groups}).to_string(),
+    });
+    let (mut header, mut data) = (serde_json::Map::from_iter([("__metadata__".to_string(), metadata)]), Vec::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let offsets = [data.len(), data.len() + bytes.len()];
+        header.insert(name.to_string(), json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
+        data.extend_from_slice(bytes);
+    }
+    let header = Value::Object(header).to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+}
+
+#[test]
+fn caches_of_layers_that_cannot_be() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("layer.safetensors");
+    let ones = [1f32; 2].map(f32::to_le_bytes).concat();
+    let nan = [1f32, f32::NAN, 1.0, 1.0].map(f32::to_le_bytes).concat();
+    let both = |dtype, shape: &'static [u64], bytes: &[u8]| {
+        layer_cache(json!([["a", shape[2]]]), &[("keys", dtype, shape, bytes), ("values", dtype, shape, bytes)])
+    };
+    let padded = |shape: &[u64], mask: &[u8]| {
+        let (keys, values) =
+            (("keys", "F32", &[1, 1, 2, 2][..], &nan[..]), ("values", "F32", &[1, 1, 2, 2][..], &nan[..]));
+        layer_cache(json!([["a", 2]]), &[keys, values, ("padding", "U8", shape, mask)])
+    };
+    let empty = &[][..];
+    let endless = [
+        ("keys", "F32", &[1, 1, 0, 2][..], empty),
+        ("values", "F32", &[1, 1, 0, 2], empty),
+        ("padding", "U8", &[1 << 62, 0], empty),
+    ];
+    let table: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("one token", both("F32", &[1, 1, 1, 2], &ones), "accepted"),
+        ("no tokens", both("F32", &[1, 1, 0, 2], &[]), "accepted"),
+        ("NaN in padding", padded(&[1, 2], &[0, 1]), "accepted"),
+        ("NaN in a real token", padded(&[1, 2], &[1, 0]), "cache keys must be finite"),
+        ("a mask of other tokens", padded(&[1, 4], &[0; 4]), "key_padding has 4 tokens, expected 2"),
+        ("a mask of one axis", padded(&[2], &[0; 2]), "key_padding must have shape [batch, tokens]"),
+        ("rows of padding without end", layer_cache(json!([["a", 0]]), &endless), "key_padding has batch size"),
+        ("whole numbers", both("I64", &[1, 1, 1, 2], &[0; 16]), "cache keys has dtype I64"),
+        ("8-bit floats", both("F8_E4M3", &[1, 1, 1, 2], &[0; 2]), "cache keys has dtype F8E4M3"),
+        ("no heads", both("F32", &[1, 0, 1, 2], &[]), "heads ≥ 1"),
+        ("no channels", both("F32", &[1, 1, 1, 0], &[]), "head_dim ≥ 1"),
+        (
+            "no groups",
+            layer_cache(json!([]), &[("keys", "F32", &[1, 1, 0, 2], empty), ("values", "F32", &[1, 1, 0, 2], empty)]),
+            "at least one group",
+        ),
+        ("more tokens than keys", layer_cache(json!([["a", 1u64 << 62]]), &endless[..2]), "cache keys has 0 tokens"),
+        (
+            "sizes that overflow",
+            layer_cache(json!([["a", u64::MAX], ["b", u64::MAX]]), &endless[..2]),
+            "add up to more than",
+        ),
+        ("a group twice", layer_cache(json!([["a", 0], ["a", 0]]), &endless[..2]), "'a' is defined twice"),
+    ];
+    for (case, bytes, expected) in table {
+        std::fs::write(&path, bytes)?;
+        let message = match KvCache::load_safetensors(&path, &Device::Cpu) {
+            Ok(_) => "accepted".to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert!(message.contains(expected), "{case}: {message}");
+    }
+    let whole = String::from_utf8_lossy(&both("F32", &[1, 1, 1, 2], &ones)[8..]).into_owned();
+    let header = whole[..=whole.rfind('}').expect("a header")].replacen("\"values\"", "\"keys\"", 1);
+    let twice = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &ones, &ones].concat();
+    std::fs::write(&path, twice)?;
+    refused("a tensor twice", KvCache::load_safetensors(&path, &Device::Cpu), &["layer.safetensors"]);
     Ok(())
 }

@@ -188,6 +188,7 @@ fn numbers_that_no_weight_has_are_listed() -> Result<()> {
             vec![(first, filled(first, 1e6, 7)?)],
             vec![format!("not finite: {first} holds inf in f16, first as number 7")],
         ),
+        ("8-bit floats", DType::F32, vec![(first, weights()?[first].to_dtype(DType::F8E4M3)?)], vec![]),
         ("large, but not too large", DType::BF16, vec![(first, filled(first, 1e6, 7)?)], vec![]),
     ];
     for (case, dtype, changed, expected) in table {
@@ -210,7 +211,7 @@ fn numbers_that_no_weight_has_are_listed() -> Result<()> {
 fn errors_say_everything_once_and_without_a_backtrace() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let missing = folder.path().join("missing.safetensors");
-    let error = anyhow::Error::from(Checkpoint::open(&missing).err().expect("no file"));
+    let error = anyhow::Error::from(Checkpoint::open(&missing).expect_err("no file"));
     let message = format!("{error:#}");
     assert_eq!(message, format!("'{}': No such file or directory (os error 2)", missing.display()));
 
@@ -303,6 +304,10 @@ fn safetensors_files_that_cannot_be_read() -> Result<()> {
         ("a header that is no text", header("\u{fffd}").into_iter().map(|byte| byte ^ 0x40).collect()),
         ("a dtype that candle does not have", tensor("BOOL", 2)),
         ("a dtype that does not exist", tensor("F7", 2)),
+        ("a tensor twice", {
+            let entry = r#""a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}"#;
+            [header(&format!("{{{entry}, {entry}}}")), vec![0; 2]].concat()
+        }),
         ("offsets that do not fit the shape", tensor("F32", 12)),
         ("text", b"state_dict".to_vec()),
         ("half", bytes[..bytes.len() / 2].to_vec()),
@@ -346,6 +351,22 @@ fn indexes_that_cannot_be_read() -> Result<()> {
         std::fs::write(&path, text)?;
         refused(case, load(&path), words);
     }
+    for name in ["/dev/zero", "../shard-0.safetensors", "./shard-0.safetensors", "a/b", "a\\b", "..", ".", "", "c:b"] {
+        std::fs::write(&path, json!({"weight_map": {"rope.omega": name}}).to_string())?;
+        refused(name, load(&path), &["index.json", "plain names", "rope.omega"]);
+    }
+    std::fs::write(&path, r#"{"weight_map": {"a": "x", "a": "y"}}"#)?;
+    refused("a tensor twice", load(&path), &["index.json", "'a' stands there twice"]);
+    #[cfg(unix)]
+    {
+        // A name that is plain, but no regular file behind it.
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("endless"))?;
+        std::fs::write(&path, json!({"weight_map": {"rope.omega": "endless"}}).to_string())?;
+        refused("an endless file", load(&path), &["endless", "not a regular file"]);
+        // Stores of shared files are made of links.
+        std::fs::rename(folder.path().join("shard-0.safetensors"), folder.path().join("blob"))?;
+        std::os::unix::fs::symlink("blob", folder.path().join("shard-0.safetensors"))?;
+    }
     std::fs::write(&path, &index)?;
     load(&path)?;
     let shard = folder.path().join("shard-1.safetensors");
@@ -374,6 +395,28 @@ fn repacked(archive: &Path, mut change: impl FnMut(&str, Vec<u8>) -> Option<Vec<
     Ok(target.finish()?.into_inner())
 }
 
+/// A pickle of a few hundred bytes that unfolds to 2⁶⁰ objects.
+fn bomb() -> Vec<u8> {
+    let doublings = (0..60u8).flat_map(|level| [b'h', level, b'h', level, 0x86, b'q', level + 1]);
+    [b"\x80\x02)q\x00".to_vec(), doublings.collect(), b".".to_vec()].concat()
+}
+
+/// A pickle of one tensor `w` in storage 0, with strides of 0.
+fn tensor_pickle(shape: &[i64]) -> Vec<u8> {
+    let number = |number: &i64| [b"\x8a\x08".as_slice(), &number.to_le_bytes()].concat();
+    let shape_numbers: Vec<u8> = shape.iter().flat_map(number).collect();
+    let strides: Vec<u8> = shape.iter().flat_map(|_| number(&0)).collect();
+    [
+        &b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"[..],
+        b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x10tQK\x00(",
+        &shape_numbers,
+        b"t(",
+        &strides,
+        b"t\x89ccollections\nOrderedDict\n)RtRs.",
+    ]
+    .concat()
+}
+
 #[test]
 fn pytorch_files_that_cannot_be_read() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -400,6 +443,20 @@ fn pytorch_files_that_cannot_be_read() -> Result<()> {
         ("half a pickle", pickle(|pickle| pickle[..pickle.len() / 2].to_vec())?, &["PyTorch"]),
         ("a pickle of a number", pickle(|_| b"\x80\x02K\x05.".to_vec())?, &["dictionary"]),
         ("a pickle that is text", pickle(|_| b"import os".to_vec())?, &["PyTorch"]),
+        ("a pickle of protocol 4", pickle(|_| b"\x80\x04\x95\x00.".to_vec())?, &["protocol 4", "torch.save writes 2"]),
+        ("a pickle that unfolds", pickle(|_| bomb())?, &["dictionary"]),
+        (
+            "numbers beyond 64 bits",
+            pickle(|_| tensor_pickle(&[1 << 40, 1 << 40]))?,
+            &["tensor 'w'", "beyond its storage"],
+        ),
+        ("a billion numbers", pickle(|_| tensor_pickle(&[1000, 1_000_000]))?, &["tensor 'w'", "beyond its storage"]),
+        (
+            "no numbers of a size beyond 64 bits",
+            pickle(|_| tensor_pickle(&[1 << 40, 1 << 40, 0]))?,
+            &["beyond its storage"],
+        ),
+        ("a thousand axes", pickle(|_| tensor_pickle(&[1; 1000]))?, &["tensor 'w'", "1000 axes"]),
         ("no storage", without("data/5")?, &["tensor '", "data/5"]),
         ("a short storage", repacked(&stored("new.th"), short)?, &["tensor '", "beyond its storage"]),
         ("no tensors", std::fs::read(stored("nothing.pt"))?, &["no tensors"]),
@@ -466,6 +523,11 @@ fn configuration_files() -> Result<()> {
         ("a list", "[]".to_string(), &["configuration"]),
         ("an entry of no network", whole.replace("\"geometry_depth\"", "\"geometry_dept\""), &["geometry_dept"]),
         ("an unknown block", whole.replace("\"joint\"", "\"joined\""), &["joined", "perceiver"]),
+        (
+            "a key twice",
+            whole.replace("\"num_heads\": 1", "\"num_heads\": 1, \"num_heads\": 1"),
+            &["'num_heads' stands there twice"],
+        ),
         ("no width", whole.replace("\"hidden_dim\": 6, \"num", "\"num"), &["hidden_dim"]),
         ("no heads", whole.replace("\"num_heads\": 1", "\"num_heads\": 0"), &["hidden_dim", "0 heads"]),
     ];

@@ -1,7 +1,10 @@
 //! The situations that every kernel must get right, and what it should compute there.
 
 use anyhow::Result;
-use candle_mixed_attention::plan::{CacheLayout, KeySource, PaddingBits, ResolvedPlan};
+use candle_core::Layout;
+use candle_mixed_attention::kernels::call::CallShape;
+use candle_mixed_attention::kernels::schedule::ScheduleInputs;
+use candle_mixed_attention::plan::{CacheLayout, KeySource, PaddingBits, ResolvedPlan, TileShape};
 use candle_mixed_attention::{AttentionPattern, AttentionPlan, TokenSpec};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
@@ -156,6 +159,7 @@ pub const CASES: &[Case] = &[
         patterns: &[(&["nobody", "some"], &["none", "some"]), (&["none", "lost"], &["nobody"])],
         ..PLAIN
     },
+    Case { name: "one_token", groups: &[("only", 1)], patterns: &[(&["only"], &["only"])], ..PLAIN },
     Case {
         name: "zero_queries",
         groups: &[("queries", 0)],
@@ -242,8 +246,8 @@ pub struct Problem<T> {
     pub cached_values: Vec<T>,
     /// `[tokens, head_dim / 2, 2]` of (cos, sin).
     pub rope: Option<Vec<f32>>,
-    pub padding: Option<PaddingBits>,
-    pub cache_padding: Option<PaddingBits>,
+    pub padding: Option<Arc<PaddingBits>>,
+    pub cache_padding: Option<Arc<PaddingBits>>,
 }
 
 impl<T: Number> Problem<T> {
@@ -262,7 +266,7 @@ impl<T: Number> Problem<T> {
         let (batch, heads, tokens) = (case.batch, case.heads, plan.len());
         let cache_tokens = resolved.ranges().cache_tokens();
         let bits = |tokens: usize, real: Option<fn(usize, usize) -> bool>| {
-            real.map(|real| PaddingBits::new(batch, tokens, real))
+            real.map(|real| Arc::new(PaddingBits::new(batch, tokens, real)))
         };
         let mut random = StdRng::seed_from_u64(head_dim as u64);
         let mut draw =
@@ -289,6 +293,63 @@ impl<T: Number> Problem<T> {
         }
         problem.poison();
         Ok(problem)
+    }
+
+    /// The call in numbers.
+    pub fn shape(&self) -> CallShape {
+        CallShape {
+            batch: self.batch,
+            heads: self.heads,
+            tokens: self.tokens,
+            cache_tokens: self.resolved.ranges().cache_tokens(),
+            input_keys: self.resolved.ranges().has_input_keys(),
+            head_dim: self.head_dim,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+        }
+    }
+
+    /// What the schedule of the call depends on.
+    pub fn schedule_inputs(&self, tile: TileShape) -> ScheduleInputs {
+        ScheduleInputs {
+            tile,
+            workers: self.workers,
+            batch: self.batch,
+            heads: self.heads,
+            rotated: self.rope.is_some(),
+            input_padding: self.padding.clone(),
+            cache_padding: self.cache_padding.clone(),
+        }
+    }
+
+    /// Queries (0), keys (1) or values (2) as `[batch, heads, tokens, head_dim]` in the fused projection. The strides of
+    /// dimensions of 1, which mean nothing, are odd.
+    pub fn part(&self, part: usize) -> Layout {
+        let width = self.heads * self.head_dim;
+        let shape = (self.batch, self.heads, self.tokens, self.head_dim);
+        let stride = |dim: usize, stride: usize| if dim == 1 { stride + 1 } else { stride };
+        let strides = vec![
+            stride(self.batch, self.tokens * 3 * width),
+            stride(self.heads, self.head_dim),
+            stride(self.tokens, 3 * width),
+            1,
+        ];
+        Layout::new(shape.into(), strides, part * width)
+    }
+
+    /// Cached keys or values.
+    pub fn cache(&self) -> Layout {
+        let cache_tokens = self.resolved.ranges().cache_tokens();
+        Layout::contiguous((self.batch, self.heads, cache_tokens, self.head_dim))
+    }
+
+    /// Numbers of the output `[batch, tokens, heads, head_dim]`.
+    pub fn output_len(&self) -> usize {
+        self.batch * self.tokens * self.heads * self.head_dim
+    }
+
+    /// The angles.
+    pub fn angles(&self) -> Layout {
+        Layout::contiguous((1, self.tokens, self.head_dim / 2, 2))
     }
 
     /// Adds `mean` of its place to every cached value.
@@ -366,7 +427,7 @@ impl<T: Number> Problem<T> {
 
     /// The definition, computed in `F`: `[batch, tokens, heads, head_dim]`.
     pub fn reference<F: Float>(&self) -> Vec<f64> {
-        let mut output = vec![0f64; self.batch * self.tokens * self.heads * self.head_dim];
+        let mut output = vec![0f64; self.output_len()];
         let scale = F::of(1.0 / (self.head_dim as f64).sqrt());
         for batch in 0..self.batch {
             for head in 0..self.heads {

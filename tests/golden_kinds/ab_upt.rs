@@ -9,6 +9,7 @@ use super::pooling::geometry;
 use super::{Case, Setting, Tensors, check, parse};
 
 #[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Pass {
     anchors: BTreeMap<String, String>,
     queries: BTreeMap<String, String>,

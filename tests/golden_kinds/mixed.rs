@@ -5,9 +5,10 @@ use candle_mixed_attention::{
     AttentionPattern, AttentionPlan, KeyPadding, KvCache, MixedAttention, MixedAttentionConfig, RopeConfig, TokenSpec,
 };
 
-use super::{Case, Setting, Tensors, check, parse};
+use super::{Case, Setting, Tensors, check, parse, parse_config};
 
 #[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Pass {
     token_specs: Vec<TokenSpec>,
     patterns: Vec<PatternEntry>,
@@ -22,6 +23,7 @@ struct Pass {
 
 /// A pattern as the fixtures spell it.
 #[derive(Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PatternEntry {
     query: Vec<String>,
     key_value: Vec<String>,
@@ -33,17 +35,9 @@ impl From<PatternEntry> for AttentionPattern {
     }
 }
 
-#[derive(serde::Deserialize)]
-struct Config {
-    head_dim: usize,
-    position_dim: usize,
-    max_wavelength: f64,
-}
-
 pub fn run(case: &Case, setting: &Setting) -> Result<()> {
-    let layer: MixedAttentionConfig = parse(&case.config)?;
-    let Config { head_dim, position_dim, max_wavelength } = parse(&case.config)?;
-    let rope = RopeConfig { head_dim, position_dim, max_wavelength };
+    let (layer, rope): (MixedAttentionConfig, RopeConfig) =
+        parse_config(&case.config, &["head_dim", "position_dim", "max_wavelength"])?;
     let tensors = Tensors::load(case, setting)?;
     let attention = MixedAttention::new(&layer, tensors.weights())?;
     let mut caches: Vec<Option<KvCache>> = Vec::new();

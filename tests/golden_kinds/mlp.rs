@@ -6,6 +6,7 @@ use candle_mixed_attention::models::ab_upt::{Activation, Mlp};
 use super::{Case, Setting, Tensors, check, parse};
 
 #[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Config {
     input_dim: usize,
     hidden_dim: usize,

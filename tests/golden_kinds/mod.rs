@@ -17,12 +17,13 @@ pub mod untied_linear;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use candle_mixed_attention::{Rope, RopeConfig, RopeFrequencies};
 use candle_nn::VarBuilder;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::support::backends::Runner;
 use crate::support::compare::check_close;
@@ -41,8 +42,11 @@ pub struct Setting {
     pub tolerance: f64,
 }
 
+/// Runs the cases of a kind.
+pub type Run = fn(&Case, &Setting) -> Result<()>;
+
 /// The function that runs the cases of a kind.
-pub fn runner(kind: &str) -> Result<fn(&Case, &Setting) -> Result<()>> {
+pub fn runner(kind: &str) -> Result<Run> {
     Ok(match kind {
         "core" => core::run,
         "rope" => rope::run,
@@ -98,9 +102,40 @@ impl Tensors {
     }
 }
 
-/// Reads a config or a pass.
+/// Reads a pass, or another description that refuses unknown keys itself.
 pub fn parse<T: DeserializeOwned>(value: &Value) -> Result<T> {
     serde_json::from_value(value.clone()).context("the case's description")
+}
+
+/// Reads a config that consists of a layer's own configuration and of `extra` keys, each of which is read: a key of
+/// neither is an error, because a case that says more than its runner does would test something else.
+pub fn parse_config<T: Serialize + DeserializeOwned, E: DeserializeOwned>(
+    config: &Value,
+    extra: &[&str],
+) -> Result<(T, E)> {
+    let Value::Object(entries) = config else { bail!("the case's config is no object: {config}") };
+    let (extra, own): (Map<_, _>, Map<_, _>) =
+        entries.clone().into_iter().partition(|(key, _)| extra.contains(&key.as_str()));
+    let layer: T = parse(&Value::Object(own.clone()))?;
+    let known = serde_json::to_value(&layer)?;
+    if let Some(key) = own.keys().find(|key| known.get(key.as_str()).is_none()) {
+        bail!("the case's config has a key '{key}' that nothing reads");
+    }
+    Ok((layer, parse(&Value::Object(extra))?))
+}
+
+/// Coordinates of the positions that a case rotates by; the wavelength is always the usual one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotation {
+    position_dim: usize,
+}
+
+impl Rotation {
+    /// For heads of this width.
+    pub fn of_heads(&self, head_dim: usize) -> RopeConfig {
+        RopeConfig { position_dim: self.position_dim, ..RopeConfig::new(head_dim) }
+    }
 }
 
 /// Compares with a stored expectation.

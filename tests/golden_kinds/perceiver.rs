@@ -1,15 +1,15 @@
 //! `perceiver`: cross attention to an encoded source.
 
 use anyhow::Result;
-use candle_mixed_attention::{PerceiverAttention, PerceiverAttentionConfig, RopeConfig};
+use candle_mixed_attention::{PerceiverAttention, PerceiverAttentionConfig};
 
-use super::{Case, Setting, Tensors, check, parse};
+use super::{Case, Rotation, Setting, Tensors, check, parse_config};
 
 pub fn run(case: &Case, setting: &Setting) -> Result<()> {
-    let config: PerceiverAttentionConfig = parse(&case.config)?;
+    let (config, rotation): (PerceiverAttentionConfig, Rotation) = parse_config(&case.config, &["position_dim"])?;
     let tensors = Tensors::load(case, setting)?;
     let layer = PerceiverAttention::new(&config, tensors.weights())?;
-    let rope = RopeConfig::new(config.hidden_dim / config.num_heads);
+    let rope = rotation.of_heads(config.hidden_dim / config.num_heads);
     let mut options = setting.runner.options();
     let mut source_frequencies = None;
     if config.use_rope {

@@ -1,18 +1,22 @@
 //! `pooling`: the points around each supernode in one token.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::DType;
 use candle_mixed_attention::models::ab_upt::{Geometry, PoolingConfig, SupernodePooling};
 
-use super::{Case, Setting, Tensors, check, parse};
+use super::{Case, Setting, Tensors, check, parse_config};
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Samples {
+    batch: usize,
+}
 
 pub fn run(case: &Case, setting: &Setting) -> Result<()> {
-    let mut config = case.config.clone();
-    // The number of samples follows from the sample numbers.
-    config.as_object_mut().map(|entries| entries.remove("batch"));
-    let config: PoolingConfig = parse(&config)?;
+    let (config, Samples { batch }): (PoolingConfig, Samples) = parse_config(&case.config, &["batch"])?;
     let tensors = Tensors::load(case, setting)?;
     let mut geometry = geometry(&tensors, "in")?;
+    ensure!(geometry.batch() == batch, "the geometry has {} samples, its config says {batch}", geometry.batch());
     if config.input_features_dim.is_some() {
         geometry = geometry.with_features(tensors.raw("in.features")?)?;
     }

@@ -5,12 +5,13 @@ use candle_core::{DType, Tensor};
 use candle_mixed_attention::{
     AttentionPattern, AttentionPlan, Rope, RopeConfig, RopeFrequencies, TokenSpec, mixed_attention,
 };
+use serde::de::IgnoredAny;
 
-use super::{Case, Setting, Tensors, check, parse};
+use super::{Case, Setting, Tensors, check, parse_config};
 use crate::support::compare::check_close;
 
 pub fn run(case: &Case, setting: &Setting) -> Result<()> {
-    let config: RopeConfig = parse(&case.config)?;
+    let (config, IgnoredAny) = parse_config::<RopeConfig, IgnoredAny>(&case.config, &[])?;
     let tensors = Tensors::load(case, setting)?;
     let positions = tensors.raw("in.pos")?;
     let frequencies = tensors.frequencies(&config, "in.pos")?;

@@ -4,4 +4,5 @@
 pub mod ab_upt;
 pub mod backends;
 pub mod compare;
+pub mod planning;
 pub mod refusal;

@@ -95,6 +95,19 @@ fn check_language(compiler: &Compiler) -> Result<()> {
     Ok(())
 }
 
+/// Passes the file as it is, refuses a matrix that is kept in a struct, and counts the registers of many sums.
+fn check_opencl(compiler: &Compiler) -> Result<()> {
+    let path = file().with_file_name("opencl.metal");
+    compiler.check_opencl(&path, &["SUMS=4"])?;
+    let refusal = compiler.check_opencl(&path, &["SUMS=4", "KEPT_MATRIX"]).err().context("not refused")?;
+    ensure!(format!("{refusal:#}").contains("default constructor"), "refused for another reason: {refusal:#}");
+    let few = compiler.registers(&path, "many_sums", &["SUMS=4"], 128)?;
+    ensure!(few.used < 64 && few.spilled == 0, "{few:?}");
+    let many = compiler.registers(&path, "many_sums", &["SUMS=100"], 128)?;
+    ensure!(many.spilled > 0, "200 registers of 128: {many:?}");
+    Ok(())
+}
+
 /// Finds pointers without an address space, and only those.
 fn find_unqualified_pointers() -> Result<()> {
     let bad = ["float* p = x;", "const half4 & v, int i", "struct S; void f(S* s)", "vec<half, 4>* tile)"];
@@ -132,6 +145,9 @@ pub fn trials() -> Vec<Trial> {
     let clang = compiler.clone();
     let check = move |_: &Kernels| check_language(clang.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?);
     trials.push(trial("language", Box::new(check)));
+    let clang = compiler.clone();
+    let check = move |_: &Kernels| check_opencl(clang.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?);
+    trials.push(trial("opencl", Box::new(check)));
     let lint = || Ok(find_unqualified_pointers().map_err(|error| format!("{error:#}"))?);
     trials.push(Trial::test("metal::unqualified_pointers", lint));
     trials

@@ -1,59 +1,86 @@
-//! What the command reads: bodies as STL meshes, points as npy or safetensors.
+//! What the command reads: bodies as meshes, points as meshes or arrays.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `table.rs` | arrays of numbers, read range by range: `.npy`, `.npz`, `.safetensors`, `.pt`, arrays of meshes |
+//! | `grid/` | meshes of any cells, read range by range |
+//! | `vtk_xml/` | `.vtp`, `.vtu`, `.pvtp`, `.pvtu` as such meshes |
+//! | `legacy_vtk.rs` | `.vtk` as such a mesh, in memory |
+//! | `sites.rs` | cells or points of such a mesh as places of a prediction |
+//! | `stl/`, `ply.rs`, `obj.rs` | surfaces in memory |
+//! | `foreign.rs` | what a file is that is not what its name says |
 //!
 //! A file that cannot be used is refused with its name, what was expected and what came. Points are read range by range,
 //! so that a file larger than the memory can be streamed.
 
+mod foreign;
+mod grid;
+mod legacy_vtk;
 mod npy;
+mod npz;
+mod obj;
+mod ply;
 mod safetensors;
+mod sites;
 mod stl;
+mod table;
+mod vtk_xml;
+mod weld;
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::sample_indices;
 
+use grid::Grid;
+pub use grid::Location;
 pub use safetensors::tensor_names;
-pub use stl::read_stl;
+pub use sites::Sites;
+pub use table::Table;
 
 use crate::mesh::Mesh;
 
 /// Coordinates of a point.
 const DIMENSIONS: usize = 3;
 
-/// Numbers in rows of one width, read range by range.
-pub trait Rows {
-    /// How many rows there are.
-    fn rows(&self) -> u64;
+/// What files may be called.
+const EXTENSIONS: [&str; 11] = ["stl", "obj", "ply", "vtp", "vtu", "pvtp", "pvtu", "vtk", "npy", "npz", "safetensors"];
 
-    /// Numbers in a row.
-    fn width(&self) -> usize;
+/// Reads a surface into memory.
+type ReadSurface = fn(&Path) -> Result<Mesh>;
 
-    /// Some of the rows, one after the other, in the precision of the file.
-    fn read(&mut self, rows: Range<u64>) -> Result<Vec<f64>>;
-}
+/// Files with a surface and nothing else.
+const SURFACES: [(&str, ReadSurface); 3] = [("stl", stl::read_stl), ("obj", obj::read_obj), ("ply", ply::read_ply)];
 
 /// A file with points, or with a mesh.
 pub enum Input {
-    /// An STL mesh, its vertices merged.
+    /// A surface in memory, predicted at its vertices.
     Mesh(Mesh),
+    /// A mesh of any cells, predicted at cells or points.
+    Sites(Box<Sites>),
     /// Points without faces.
     Points(Table),
 }
 
-/// An array in a file.
-pub struct Table {
-    name: String,
-    source: Box<dyn Rows>,
-}
-
 impl Input {
-    /// Opens `body.stl`, `points.npy` or `points.safetensors`; `points.safetensors#name` picks one of several tensors.
-    pub fn open(argument: &str) -> Result<Self> {
+    /// Opens a file by its extension; behind `#` stands the name of one of several arrays. `at` says whether the cells or
+    /// the points of a mesh are meant, where the file leaves the choice.
+    ///
+    /// # Errors
+    /// A file that cannot be read or does not hold what its name says; a mesh without such places.
+    pub fn open(argument: &str, at: Option<Location>) -> Result<Self> {
         let (file, tensor) = split_name(argument);
-        if tensor.is_none() && has_extension(file, "stl") {
-            return Ok(Self::Mesh(read_stl(Path::new(file))?));
+        let path = Path::new(file);
+        if tensor.is_none() {
+            for (extension, read) in SURFACES {
+                if has_extension(file, &[extension]) {
+                    return Ok(Self::Mesh(read(path)?));
+                }
+            }
+            if let Some(grid) = open_grid(path)? {
+                return Ok(Self::Sites(Box::new(Sites::new(file, grid, at)?)));
+            }
         }
         let table = Table::open(file, tensor)?;
         let width = table.width();
@@ -65,19 +92,42 @@ impl Input {
         Ok(Self::Points(table))
     }
 
-    /// Number of points, or of vertices.
+    /// Number of points, of vertices, or of cells.
     pub fn len(&self) -> u64 {
         match self {
             Self::Mesh(mesh) => mesh.points().len() as u64,
+            Self::Sites(sites) => sites.len(),
             Self::Points(table) => table.rows(),
         }
     }
 
-    /// The mesh, if it is one.
+    /// The surface whose vertices are predicted, if it is one.
     pub fn mesh(&self) -> Option<&Mesh> {
         match self {
+            Self::Sites(sites) if sites.at() == Location::Cells => None,
+            _ => self.surface(),
+        }
+    }
+
+    /// The surface, if it is one, whether its vertices or its faces are predicted.
+    pub fn surface(&self) -> Option<&Mesh> {
+        match self {
             Self::Mesh(mesh) => Some(mesh),
+            Self::Sites(sites) => sites.surface().map(|surface| &surface.mesh),
             Self::Points(_) => None,
+        }
+    }
+
+    /// Whether it is a mesh with cells that have a volume.
+    pub fn is_volume(&self) -> bool {
+        matches!(self, Self::Sites(sites) if sites.is_volume())
+    }
+
+    /// A line that says what of a file is predicted, where that was chosen by what it holds.
+    pub fn remark(&self) -> Option<String> {
+        match self {
+            Self::Sites(sites) => sites.remark(),
+            Self::Mesh(_) | Self::Points(_) => None,
         }
     }
 
@@ -85,88 +135,38 @@ impl Input {
     pub fn read(&mut self, range: Range<u64>) -> Result<Vec<[f32; 3]>> {
         match self {
             Self::Mesh(mesh) => Ok(mesh.points()[range.start as usize..range.end as usize].to_vec()),
+            Self::Sites(sites) => Ok(sites.positions().read_finite(range)?.as_chunks().0.to_vec()),
             Self::Points(table) => Ok(table.read_finite(range)?.as_chunks().0.to_vec()),
         }
     }
 
-    /// `count` random points by a seed, in random order: of a mesh, points spread evenly over its area; of other files,
+    /// `count` random points by a seed, in random order: of a surface, points spread evenly over its area; of other files,
     /// some of the points, or all if there are not more.
     pub fn draw(&mut self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
-        match self {
-            Self::Mesh(mesh) => mesh.sample(count, seed),
-            Self::Points(table) => {
-                let rows = usize::try_from(table.rows()).context("more points than this machine can address")?;
-                let picked = table.pick(&sample_indices(rows, count, seed))?;
-                Ok(picked.as_chunks().0.to_vec())
-            }
+        if let Some(mesh) = self.surface() {
+            return mesh.sample(count, seed);
         }
+        let rows = usize::try_from(self.len()).context("more points than this machine can address")?;
+        let indices = sample_indices(rows, count, seed);
+        let picked = match self {
+            Self::Mesh(_) => Vec::new(),
+            Self::Sites(sites) => sites.positions().pick(&indices)?,
+            Self::Points(table) => table.pick(&indices)?,
+        };
+        Ok(picked.as_chunks().0.to_vec())
     }
 }
 
-impl Table {
-    /// Opens an array: a `.npy` file, or a tensor of a `.safetensors` file (the only one, without a name).
-    pub fn open(file: &str, tensor: Option<&str>) -> Result<Self> {
-        let open = || File::open(file).with_context(|| format!("cannot open {file}"));
-        let named = || file.to_string();
-        let source: Box<dyn Rows> = if has_extension(file, "safetensors") {
-            Box::new(safetensors::TensorRows::new(open()?, tensor).with_context(named)?)
-        } else {
-            ensure!(tensor.is_none(), "{file}: only a .safetensors file can be followed by #name");
-            ensure!(has_extension(file, "npy"), "{file}: expected a file named *.stl, *.npy or *.safetensors");
-            Box::new(npy::NpyRows::new(open()?).with_context(named)?)
-        };
-        Ok(Self { name: file.to_string(), source })
-    }
-
-    /// Number of rows.
-    pub fn rows(&self) -> u64 {
-        self.source.rows()
-    }
-
-    /// Numbers in a row.
-    pub fn width(&self) -> usize {
-        self.source.width()
-    }
-
-    /// Some of the rows, one after the other.
-    pub fn read(&mut self, range: Range<u64>) -> Result<Vec<f32>> {
-        let numbers = self.source.read(range.clone()).with_context(|| self.name.clone())?;
-        let (expected, got) = ((range.end - range.start) * self.width() as u64, numbers.len());
-        ensure!(got as u64 == expected, "{}: ends early: expected {expected} numbers, got {got}", self.name);
-        Ok(numbers.into_iter().map(|number| number as f32).collect())
-    }
-
-    /// Some of the rows, which must hold neither NaN nor infinity.
-    pub fn read_finite(&mut self, range: Range<u64>) -> Result<Vec<f32>> {
-        let (width, start) = (self.width(), range.start);
-        let numbers = self.read(range)?;
-        if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
-            let (point, component) = (start + (at / width) as u64, at % width);
-            let component = match width {
-                DIMENSIONS => ["x", "y", "z"][component].to_string(),
-                _ => format!("component {component}"),
-            };
-            bail!("{}: point {point} has {component} = {}; numbers must be finite", self.name, numbers[at]);
-        }
-        Ok(numbers)
-    }
-
-    /// Single rows, one after the other, in the order asked for.
-    pub fn pick(&mut self, rows: &[usize]) -> Result<Vec<f32>> {
-        // From the front to the back of the file, neighbours together, whatever the order of the result.
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_unstable_by_key(|&at| rows[at]);
-        let width = self.width();
-        let mut picked = vec![0.0; rows.len() * width];
-        for run in order.chunk_by(|&at, &next| rows[next] - rows[at] <= 1) {
-            let (first, last) = (rows[run[0]], rows[run[run.len() - 1]]);
-            let values = self.read(first as u64..last as u64 + 1)?;
-            for &at in run {
-                picked[at * width..][..width].copy_from_slice(&values[(rows[at] - first) * width..][..width]);
-            }
-        }
-        Ok(picked)
-    }
+/// A mesh of any cells, if the extension is one of theirs.
+fn open_grid(path: &Path) -> Result<Option<Grid>> {
+    let file = path.to_string_lossy();
+    Ok(if has_extension(&file, &vtk_xml::EXTENSIONS) {
+        Some(vtk_xml::open(path)?)
+    } else if has_extension(&file, &["vtk"]) {
+        Some(legacy_vtk::open(path)?)
+    } else {
+        None
+    })
 }
 
 /// The file and the name of a tensor in it, if `#` separates them and is not a part of the name of the file.
@@ -177,17 +177,9 @@ fn split_name(argument: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn has_extension(file: &str, expected: &str) -> bool {
-    Path::new(file).extension().is_some_and(|extension| extension.eq_ignore_ascii_case(expected))
-}
-
-/// Rows and width of an array, which must be `[rows, width]`, or `[rows]` for numbers alone.
-fn shape_of_rows(shape: &[u64]) -> Result<(u64, usize)> {
-    match *shape {
-        [rows] => Ok((rows, 1)),
-        [rows, width] if width > 0 => Ok((rows, usize::try_from(width)?)),
-        _ => bail!("an array must have shape [points, components], got {shape:?}"),
-    }
+fn has_extension(file: &str, expected: &[&str]) -> bool {
+    let extension = Path::new(file).extension();
+    extension.is_some_and(|extension| expected.iter().any(|expected| extension.eq_ignore_ascii_case(expected)))
 }
 
 #[cfg(test)]
@@ -197,15 +189,16 @@ mod tests {
     #[test]
     fn names_that_are_no_points_are_refused() {
         let cases = [
-            ("body.obj", "expected a file named"),
+            ("body.step", "expected a file named"),
             ("missing.npy", "cannot open missing.npy"),
             ("missing.stl", "cannot open missing.stl"),
-            ("points.npy#positions", "only a .safetensors file"),
-            ("body.stl#positions", "only a .safetensors file"),
+            ("missing.vtu", "cannot open missing.vtu"),
+            ("points.npy#positions", "holds one array, without a name"),
+            ("body.stl#positions", "holds no arrays"),
             ("points", "expected a file named"),
         ];
         for (argument, expected) in cases {
-            let message = format!("{:#}", Input::open(argument).err().unwrap());
+            let message = format!("{:#}", Input::open(argument, None).err().unwrap());
             assert!(message.contains(expected), "{message}");
         }
     }

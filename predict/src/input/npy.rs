@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use half::f16;
 use npyz::{DType, Deserialize, NpyFile, NpyHeader, Order, TypeChar};
 
-use super::{Rows, shape_of_rows};
+use super::table::{Rows, shape_of_rows};
 
 /// What the file holds, in either byte order.
 #[derive(Clone, Copy)]
@@ -32,7 +32,14 @@ impl NpyRows {
     /// Reads the header, and checks that the file is as long as it promises.
     pub fn new(file: File) -> Result<Self> {
         let length = file.metadata()?.len();
+        Self::within(file, 0..length)
+    }
+
+    /// As [`new`](Self::new) for an array in a part of a file.
+    pub fn within(file: File, part: Range<u64>) -> Result<Self> {
         let mut file = BufReader::new(file);
+        file.seek(SeekFrom::Start(part.start))?;
+        let length = part.end;
         let header = NpyHeader::from_reader(&mut file).context("not a readable .npy file")?;
         let (rows, width) = shape_of_rows(header.shape())?;
         let element = match header.dtype() {
@@ -42,7 +49,7 @@ impl NpyRows {
             other => bail!("an array must be f16, f32 or f64, got {}", other.descr()),
         };
         let data_start = file.stream_position()?;
-        let bytes = rows.checked_mul(width as u64 * element.bytes());
+        let bytes = (width as u64).checked_mul(element.bytes()).and_then(|row| rows.checked_mul(row));
         let Some(expected) = bytes.and_then(|bytes| bytes.checked_add(data_start)) else {
             bail!("{rows} rows are more than a file can hold")
         };
@@ -125,7 +132,7 @@ mod tests {
     }
 
     fn refusal(path: &Path) -> String {
-        let mut input = match Input::open(path.to_str().unwrap()) {
+        let mut input = match Input::open(path.to_str().unwrap(), None) {
             Ok(input) => input,
             Err(error) => return format!("{error:#}"),
         };
@@ -141,7 +148,7 @@ mod tests {
         write(&folder.path().join("wide.npy"), &values, &[10, 3], Order::C);
         write(&folder.path().join("narrow.npy"), &narrow, &[10, 3], Order::C);
         for name in ["wide.npy", "narrow.npy"] {
-            let mut input = Input::open(folder.path().join(name).to_str().unwrap()).unwrap();
+            let mut input = Input::open(folder.path().join(name).to_str().unwrap(), None).unwrap();
             assert_eq!(input.len(), 10);
             assert_eq!(input.read(4..6).unwrap(), [[12.0, 13.0, 14.0], [15.0, 16.0, 17.0]]);
             assert_eq!(input.read(0..1).unwrap(), [[0.0, 1.0, 2.0]]);
@@ -170,7 +177,7 @@ mod tests {
         bytes[order] = b'>';
         std::fs::write(path("swapped.npy"), bytes).unwrap();
         for name in ["wide.npy", "narrow.npy", "half.npy", "rows.npy", "swapped.npy"] {
-            let mut input = Input::open(path(name).to_str().unwrap()).unwrap();
+            let mut input = Input::open(path(name).to_str().unwrap(), None).unwrap();
             assert_eq!(input.len(), 10);
             for range in [0..10, 4..6, 9..10, 3..3] {
                 let expected: Vec<[f32; 3]> =

@@ -1,4 +1,4 @@
-//! A tensor in a `.safetensors` file, `[points, components]` in f32 or f64.
+//! A tensor in a `.safetensors` file, `[points, components]` in bf16, f16, f32 or f64.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,9 +6,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
+use half::{bf16, f16};
 use serde::Deserialize;
 
-use super::{Rows, shape_of_rows};
+use super::table::{Rows, shape_of_rows};
 
 /// The format's own limit for a header.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -17,9 +18,28 @@ const LONGEST_HEADER: u64 = 100_000_000;
 pub struct TensorRows {
     file: File,
     data_start: u64,
-    double: bool,
+    element: Element,
     rows: u64,
     width: usize,
+}
+
+/// What the tensor holds.
+#[derive(Clone, Copy)]
+enum Element {
+    F16,
+    BF16,
+    F32,
+    F64,
+}
+
+impl Element {
+    fn bytes(self) -> u64 {
+        match self {
+            Self::F16 | Self::BF16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -89,18 +109,20 @@ impl TensorRows {
         let Some(entry) = entries.get(&name) else { bail!("there is no tensor '{name}'; it holds {:?}", names()) };
         let entry = Entry::deserialize(entry).with_context(|| format!("tensor '{name}' is described wrongly"))?;
         let (rows, width) = shape_of_rows(&entry.shape).with_context(|| format!("tensor '{name}'"))?;
-        let double = match entry.dtype.as_str() {
-            "F32" => false,
-            "F64" => true,
-            other => bail!("tensor '{name}' must be F32 or F64, got {other}"),
+        let element = match entry.dtype.as_str() {
+            "F16" => Element::F16,
+            "BF16" => Element::BF16,
+            "F32" => Element::F32,
+            "F64" => Element::F64,
+            other => bail!("tensor '{name}' must be F16, BF16, F32 or F64, got {other}"),
         };
         let [start, end] = entry.data_offsets;
-        let expected = rows.checked_mul(width as u64 * if double { 8 } else { 4 });
+        let expected = (width as u64).checked_mul(element.bytes()).and_then(|row| rows.checked_mul(row));
         ensure!(
             end.checked_sub(start) == expected,
             "tensor '{name}': offsets {start}..{end} do not hold {rows} rows of {width} numbers"
         );
-        Ok(Self { file, data_start: data_start + start, double, rows, width })
+        Ok(Self { file, data_start: data_start + start, element, rows, width })
     }
 }
 
@@ -114,13 +136,15 @@ impl Rows for TensorRows {
     }
 
     fn read(&mut self, rows: Range<u64>) -> Result<Vec<f64>> {
-        let row = self.width as u64 * if self.double { 8 } else { 4 };
+        let row = self.width as u64 * self.element.bytes();
         self.file.seek(SeekFrom::Start(self.data_start + rows.start * row))?;
         let mut bytes = vec![0; ((rows.end - rows.start) * row) as usize];
         self.file.read_exact(&mut bytes)?;
-        Ok(match self.double {
-            false => bytes.as_chunks().0.iter().map(|&value| f64::from(f32::from_le_bytes(value))).collect(),
-            true => bytes.as_chunks().0.iter().map(|&value| f64::from_le_bytes(value)).collect(),
+        Ok(match self.element {
+            Element::F16 => bytes.as_chunks().0.iter().map(|&value| f16::from_le_bytes(value).to_f64()).collect(),
+            Element::BF16 => bytes.as_chunks().0.iter().map(|&value| bf16::from_le_bytes(value).to_f64()).collect(),
+            Element::F32 => bytes.as_chunks().0.iter().map(|&value| f64::from(f32::from_le_bytes(value))).collect(),
+            Element::F64 => bytes.as_chunks().0.iter().map(|&value| f64::from_le_bytes(value)).collect(),
         })
     }
 }
@@ -134,7 +158,7 @@ mod tests {
     use crate::input::Input;
 
     fn refusal(argument: &str) -> String {
-        match Input::open(argument) {
+        match Input::open(argument, None) {
             Ok(mut input) => format!("{:#}", input.read(0..input.len()).unwrap_err()),
             Err(error) => format!("{error:#}"),
         }
@@ -145,13 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn any_range_is_read_in_both_precisions() {
+    fn any_range_is_read_in_every_precision() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("points.safetensors");
         let points = Tensor::arange(0f32, 30., &Device::Cpu).unwrap().reshape((10, 3)).unwrap();
-        save(&path, &[("narrow", points.clone()), ("wide", points.to_dtype(DType::F64).unwrap())]);
-        for name in ["narrow", "wide"] {
-            let mut input = Input::open(&format!("{}#{name}", path.display())).unwrap();
+        let dtypes = [DType::F16, DType::BF16, DType::F32, DType::F64];
+        let tensors = dtypes.map(|dtype| (dtype.as_str(), points.to_dtype(dtype).unwrap()));
+        save(&path, &tensors);
+        for name in dtypes.map(|dtype| dtype.as_str()) {
+            let mut input = Input::open(&format!("{}#{name}", path.display()), None).unwrap();
             assert_eq!(input.len(), 10);
             assert_eq!(input.read(4..6).unwrap(), [[12.0, 13.0, 14.0], [15.0, 16.0, 17.0]]);
         }
@@ -180,7 +206,7 @@ mod tests {
         let cases = [
             (several.clone(), "expected one tensor, or a name"),
             (format!("{several}#flat"), "must have shape [points, 3], got 1 numbers each"),
-            (format!("{several}#whole"), "must be F32 or F64, got I64"),
+            (format!("{several}#whole"), "must be F16, BF16, F32 or F64, got I64"),
             (format!("{several}#none"), "holds no points"),
             (format!("{several}#scalar"), "tensor 'scalar': an array must have shape [points, components], got []"),
             (format!("{several}#nan"), "point 0 has z = NaN"),

@@ -11,10 +11,14 @@ const PROJECTIONS: [&str; 6] = ["q", "k", "v", "qkv", "kv", "proj"];
 /// One line for each layer that the names allow, with what is missing or misshapen.
 pub fn describe(checkpoint: &Checkpoint) -> String {
     let tensors = checkpoint.tensors();
-    let prefixes: BTreeSet<&str> = tensors.keys().filter_map(|name| layer_of(name)).collect();
+    let mut layers: BTreeMap<&str, Layer> = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let Some(prefix) = layer_of(name) else { continue };
+        let layer = layers.entry(prefix).or_insert_with(|| Layer::new(prefix, tensors));
+        layer.parts.insert(&name[prefix.len()..], tensor);
+    }
     let (mut text, mut used) = (String::new(), 0);
-    for prefix in prefixes {
-        let layer = Layer::new(prefix, tensors);
+    for layer in layers.values() {
         used += layer.parts.len();
         text.push_str(&layer.describe());
     }
@@ -49,10 +53,10 @@ struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
+    /// A layer without its parts.
     fn new(prefix: &'a str, tensors: &'a BTreeMap<String, StoredTensor>) -> Self {
-        let own = tensors.iter().filter(|(name, _)| layer_of(name) == Some(prefix));
         let wave_numbers = tensors.get(&format!("{prefix}omega")).and_then(|omega| omega.shape.first().copied());
-        Self { prefix, parts: own.map(|(name, tensor)| (&name[prefix.len()..], tensor)).collect(), wave_numbers }
+        Self { prefix, parts: BTreeMap::new(), wave_numbers }
     }
 
     /// The shape of a weight, the first where each domain has its own.
@@ -62,10 +66,9 @@ impl<'a> Layer<'a> {
         own.or_else(first).map(|tensor| tensor.shape.as_slice())
     }
 
-    /// Number of domains that have weights of their own; 0 where all share them.
-    fn domains(&self) -> usize {
-        let index = |name: &&str| name.strip_prefix("proj.weight.")?.parse::<usize>().ok();
-        self.parts.keys().filter_map(index).max().map_or(0, |last| last.saturating_add(1))
+    /// The indices of the domains that have weights of their own; none where all share them.
+    fn domains(&self) -> BTreeSet<usize> {
+        self.parts.keys().filter_map(|name| name.strip_prefix("proj.weight.")?.parse().ok()).collect()
     }
 
     /// Width of the tokens, by the output projection or the queries.
@@ -93,21 +96,22 @@ impl<'a> Layer<'a> {
         let source = self.source_dim().unwrap_or(width);
         let mut projections = vec![("proj", width, width)];
         if self.weight("qkv").is_some() {
-            projections.push(("qkv", 3 * width, width));
+            projections.push(("qkv", width.saturating_mul(3), width));
         } else {
             projections.push(("q", width, width));
             match self.weight("kv").is_some() {
-                true => projections.push(("kv", 2 * width, source)),
+                true => projections.push(("kv", width.saturating_mul(2), source)),
                 false => projections.extend([("k", width, source), ("v", width, source)]),
             }
         }
+        let domains = self.domains();
         let bias = self.parts.keys().any(|name| name.contains(".bias"));
         let mut expected = BTreeMap::new();
         for (name, outputs, inputs) in projections {
             let untied =
-                (0..self.domains()).any(|domain| self.parts.contains_key(format!("{name}.weight.{domain}").as_str()));
+                domains.iter().any(|domain| self.parts.contains_key(format!("{name}.weight.{domain}").as_str()));
             let suffixes = match untied {
-                true => (0..self.domains()).map(|domain| format!(".{domain}")).collect(),
+                true => domains.iter().map(|domain| format!(".{domain}")).collect(),
                 false => vec![String::new()],
             };
             for suffix in suffixes {
@@ -143,12 +147,13 @@ impl<'a> Layer<'a> {
         let Some(width) = self.hidden_dim() else {
             return format!("{prefix}: neither proj nor q, so no layer\n");
         };
+        let domains = self.domains().len();
         let mut text = format!("{prefix}: {}, width {width}", self.modules());
         if let Some(source) = self.source_dim().filter(|&source| source != width) {
             let _ = write!(text, ", source width {source}");
         }
-        if self.domains() > 0 {
-            let _ = write!(text, ", weights for each of {} domains", self.domains());
+        if domains > 0 {
+            let _ = write!(text, ", weights for each of {domains} domains");
         }
         if let Some(count) = self.wave_numbers {
             let _ = write!(text, ", {}", head_counts(width, count));

@@ -58,7 +58,7 @@ impl Memory {
             weights: weights(checkpoint, sizes.dtype),
             cache: cache(config, sizes),
             activations: activations(config, sizes, chunk),
-            fields: points.saturating_mul(WIDE * components),
+            fields: points.saturating_mul(WIDE).saturating_mul(components),
         }
     }
 
@@ -70,7 +70,8 @@ impl Memory {
 
 fn weights(checkpoint: &Checkpoint, dtype: DType) -> u64 {
     let size = |name: &str| if is_wide(name) { WIDE } else { dtype.size_in_bytes() as u64 };
-    checkpoint.tensors().iter().map(|(name, tensor)| count(tensor) * size(name)).sum()
+    let bytes = checkpoint.tensors().iter().map(|(name, tensor)| count(tensor).saturating_mul(size(name)));
+    bytes.fold(0, u64::saturating_add)
 }
 
 /// Whether a weight is kept in f32 whatever the dtype of the network.

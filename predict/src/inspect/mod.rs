@@ -55,6 +55,13 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The report on a file without any option.
+#[cfg(any(test, fuzzing))]
+pub fn report_on(file: &std::path::Path) -> Result<String> {
+    let arguments = Arguments::try_parse_from([std::ffi::OsStr::new("inspect"), file.as_os_str()])?;
+    Ok(inspect(&arguments)?.0)
+}
+
 /// The report, and whether the checkpoint fits its configuration, where there is one.
 fn inspect(arguments: &Arguments) -> Result<(String, bool)> {
     let checkpoint = Checkpoint::open(&arguments.file)?;

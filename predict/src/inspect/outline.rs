@@ -34,17 +34,17 @@ impl Outline {
         let hidden_dim = *shape(tensors, &format!("domain_biases.{first}.mlp.0.weight"))?.first()?;
         let domain = |name: &&str| Domain {
             name: name.to_string(),
-            decoder_blocks: depth(tensors, &format!("domain_decoder_blocks.{name}.")),
+            decoder_blocks: blocks(tensors, &format!("domain_decoder_blocks.{name}.")).len(),
             components: shape(tensors, &format!("domain_decoder_projections.{name}.project.weight"))
                 .and_then(|shape| shape.first().copied()),
         };
         let modulation = tensors.iter().find(|(name, _)| name.ends_with(".modulation.project.weight"));
-        let physics = depth(tensors, "physics_blocks.");
+        let physics = blocks(tensors, "physics_blocks.");
         Some(Self {
             hidden_dim,
             wave_numbers: shape(tensors, "rope.omega").and_then(|shape| shape.first().copied()),
-            physics_blocks: (0..physics).map(|index| physics_block(tensors, index)).collect(),
-            geometry_blocks: depth(tensors, "geometry_blocks."),
+            physics_blocks: physics.values().map(ToString::to_string).collect(),
+            geometry_blocks: blocks(tensors, "geometry_blocks.").len(),
             condition_dim: modulation.and_then(|(_, tensor)| tensor.shape.get(1).copied()),
             domains: names.iter().map(domain).collect(),
         })
@@ -62,23 +62,39 @@ fn domain_of(name: &str) -> Option<&str> {
     name.strip_prefix("domain_biases.")?.split('.').next()
 }
 
-/// Number of blocks whose names begin like this, by the largest index.
-fn depth(tensors: &Tensors, prefix: &str) -> usize {
-    let index = |name: &String| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
-    tensors.keys().filter_map(index).max().map_or(0, |last| last.saturating_add(1))
+/// What the names of a block tell.
+#[derive(Default)]
+struct Block {
+    perceiver: bool,
+    anchors: bool,
+    untied: bool,
 }
 
-fn physics_block(tensors: &Tensors, index: usize) -> String {
-    let prefix = format!("physics_blocks.{index}.");
-    let own = || tensors.keys().filter_map(|name| name.strip_prefix(&prefix));
-    let kind =
-        match (own().any(|name| name.starts_with("attn.")), own().any(|name| name.starts_with("attention_block."))) {
+/// The blocks whose names begin like this, by their indices: as many as there are, whatever the indices are.
+fn blocks(tensors: &Tensors, prefix: &str) -> BTreeMap<usize, Block> {
+    let mut blocks: BTreeMap<usize, Block> = BTreeMap::new();
+    // Names are sorted, so those of one beginning lie together.
+    let names = tensors.range(prefix.to_string()..).map_while(|(name, _)| name.strip_prefix(prefix));
+    for name in names {
+        let Some((index, rest)) = name.split_once('.') else { continue };
+        let Ok(index) = index.parse() else { continue };
+        let block = blocks.entry(index).or_default();
+        block.perceiver |= rest.starts_with("attn.");
+        block.anchors |= rest.starts_with("attention_block.");
+        block.untied |= rest.ends_with("proj.weight.0");
+    }
+    blocks
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.perceiver, self.anchors) {
             (true, _) => "perceiver",
             (_, true) => "self/cross/joint",
             _ => "unknown",
-        };
-    let untied = own().any(|name| name.ends_with("proj.weight.0"));
-    format!("{kind}{}", if untied { "_untied" } else { "" })
+        })?;
+        f.write_str(if self.untied { "_untied" } else { "" })
+    }
 }
 
 impl fmt::Display for Outline {

@@ -297,3 +297,70 @@ fn the_cache_takes_the_memory_that_is_foretold() {
         assert_eq!(memory.peak(), memory.weights + memory.cache + memory.activations + 75_000_000);
     }
 }
+
+/// A file of tensors of one number, under any names and shapes.
+fn tensors_of_one(path: &Path, tensors: impl Iterator<Item = (String, Vec<u64>)>) {
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in tensors {
+        header.insert(name, serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [end, end + 4]}));
+        end += 4;
+    }
+    let header = Value::Object(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; end]].concat();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn indices_in_names_are_no_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("indices.safetensors");
+    for index in ["7", "1000000000", "18446744073709551615", "18446744073709551616", "x", "+1", ""] {
+        let names = ["domain_biases.a.mlp.0.weight".to_string(), format!("physics_blocks.{index}.attn.x")];
+        tensors_of_one(&path, names.into_iter().map(|name| (name, vec![1, 1])));
+        let (text, _) = report(path.to_str().unwrap(), &[]);
+        let blocks = if index.parse::<usize>().is_ok() { "perceiver" } else { "" };
+        assert_says(&text, &[&format!("physics blocks: {blocks}\n")]);
+
+        let names = ["a.q.weight".to_string(), format!("a.proj.weight.{index}"), format!("a.q.bias.{index}")];
+        tensors_of_one(&path, names.into_iter().map(|name| (name, vec![1, 1])));
+        let (text, _) = report(path.to_str().unwrap(), &[]);
+        let domains = if index.parse::<usize>().is_ok() { "weights for each of 1 domains" } else { "a: " };
+        assert_says(&text, &[domains]);
+    }
+}
+
+#[test]
+fn any_number_of_axes_and_letters_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.safetensors");
+    let tensors =
+        [("deep".to_string(), vec![1; 100_000]), ("x".repeat(100_000), vec![1]), ("short".to_string(), vec![1])];
+    tensors_of_one(&path, tensors.into_iter());
+    let (text, _) = report(path.to_str().unwrap(), &[]);
+    assert_says(&text, &["[1, 1, 1, 1, 1, 1, 1, 1] and more, 100000 axes", "3 tensors, 3 parameters"]);
+    // No line is padded to the longest one.
+    assert!(text.len() < 250_000, "{}", text.len());
+}
+
+#[test]
+fn many_tensors_are_listed_in_time_that_grows_with_their_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.safetensors");
+    let seconds = |count: usize, name: &dyn Fn(usize) -> String| {
+        tensors_of_one(&path, (0..count).map(|at| (name(at), vec![1, 1])));
+        let start = std::time::Instant::now();
+        let (text, _) = report(path.to_str().unwrap(), &[]);
+        assert_says(&text, &[&format!("{} tensors", super::units::grouped(count as u64))]);
+        start.elapsed().as_secs_f64()
+    };
+    let layers: &dyn Fn(usize) -> String = &|at| format!("layer.{at}.q.weight");
+    let blocks: &dyn Fn(usize) -> String = &|at| match at {
+        0 => "domain_biases.a.mlp.0.weight".to_string(),
+        _ => format!("physics_blocks.{at}.attn.q.weight"),
+    };
+    for name in [layers, blocks] {
+        // Ten times the tensors take about ten times as long, and not a hundred times; the rest is for a busy machine.
+        let (few, many) = (seconds(2_000, name), seconds(20_000, name));
+        assert!(many < 40.0 * few + 1.0, "{few} s for 2,000 tensors, {many} s for 20,000");
+    }
+}

@@ -112,8 +112,8 @@ impl Job {
         let summary = progress.finish();
         run.finish()?;
         remark(summary);
-        let (report, made) = self.report(model, settings)?;
-        run.conclude(made)?;
+        let report = self.report(model, settings, &mut run)?;
+        run.conclude()?;
         Ok(report)
     }
 

@@ -6,7 +6,7 @@ use super::forces::{FORCES_FILE, Forces};
 use super::{FlowModel, Job, Settings};
 use crate::forces::areas_of_vertices;
 use crate::metrics::Metrics;
-use crate::output::{LocalDisk, write_npz, write_whole};
+use crate::output::{LocalDisk, Run, write_npz, write_whole};
 
 /// What is known about finished results.
 pub struct Report {
@@ -17,22 +17,25 @@ pub struct Report {
 }
 
 impl Job {
-    /// Writes `forces.json`, `metrics.json` where true fields are known, pictures and lines; returns what they say and the names of all files.
-    pub(super) fn report(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<(Report, Vec<String>)> {
-        let (mut metrics, mut on_wall, mut made) = (Metrics::new(), None, Vec::new());
+    /// Writes `forces.json`, `metrics.json` where true fields are known, pictures and lines; returns what they say. Files are
+    /// announced to the run before they are made.
+    pub(super) fn report(
+        &mut self,
+        model: &mut dyn FlowModel,
+        settings: &Settings,
+        run: &mut Run<LocalDisk>,
+    ) -> Result<Report> {
+        let (mut metrics, mut on_wall) = (Metrics::new(), None);
         let draws = self.body.draws();
         for place in &mut self.places {
             let name = |extension: &str| format!("{}.{extension}", place.name);
             let results = settings.folder.join(name("safetensors"));
             if settings.npz {
+                run.announce([name("npz")])?;
                 let npz = settings.folder.join(name("npz"));
                 write_npz(&LocalDisk, &results, &npz, place.source.input.len(), &place.written(draws))?;
-                made.push(name("npz"));
             }
             if let Some(forces) = Forces::on(place, self.reference, &results)? {
-                let text = serde_json::to_vec_pretty(&forces)?;
-                write_whole(&LocalDisk, &settings.folder.join(FORCES_FILE), &text)?;
-                made.push(FORCES_FILE.to_string());
                 on_wall = Some(forces);
             }
             let faces = place.source.input.mesh().filter(|mesh| mesh.faces().next().is_some());
@@ -49,13 +52,16 @@ impl Job {
         for line in &self.lines {
             files.push((format!("{}.csv", line.name), line.csv(model).with_context(|| line.name.clone())?));
         }
+        if let Some(forces) = &on_wall {
+            files.push((FORCES_FILE.to_string(), serde_json::to_vec_pretty(forces)?));
+        }
         if !metrics.is_empty() {
             files.push(("metrics.json".to_string(), serde_json::to_vec_pretty(&metrics)?));
         }
+        run.announce(files.iter().map(|(name, _)| name.clone()))?;
         for (name, bytes) in files {
             write_whole(&LocalDisk, &settings.folder.join(&name), &bytes)?;
-            made.push(name);
         }
-        Ok((Report { metrics, forces: on_wall }, made))
+        Ok(Report { metrics, forces: on_wall })
     }
 }

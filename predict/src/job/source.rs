@@ -5,7 +5,7 @@ use candle_mixed_attention::models::PositionStatistics;
 use crc32fast::Hasher;
 use serde_json::{Value, json};
 
-use crate::input::Input;
+use crate::input::{Input, Location};
 
 /// A file, and the option that named it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,10 +23,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens a file and reads all of its points.
-    pub fn open(named: &Named, statistics: &PositionStatistics, chunk: u64) -> Result<Self> {
+    /// Opens a file and reads all of its points, or the centres of its cells; `at` says which, where the file leaves the
+    /// choice.
+    pub fn open(named: &Named, at: Option<Location>, statistics: &PositionStatistics, chunk: u64) -> Result<Self> {
         let Named { option, file } = named;
-        Self::scan(option, Input::open(file).context(option.clone())?, statistics, chunk)
+        Self::scan(option, Input::open(file, at).context(option.clone())?, statistics, chunk)
     }
 
     /// Reads all points of an input; `option` is what errors call it.
@@ -47,7 +48,7 @@ impl Source {
             }
             start = end;
         }
-        hasher.update(bytemuck::cast_slice(input.mesh().map_or(&[][..], |mesh| mesh.corners())));
+        hasher.update(bytemuck::cast_slice(input.surface().map_or(&[][..], |mesh| mesh.corners())));
         Ok(Self { input, bounds, checksum: hasher.finalize() })
     }
 

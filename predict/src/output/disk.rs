@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 /// Changes to files. A step either happens or fails; only `write_at` may happen in part.
 pub trait Disk {
-    /// Creates a file of `length` zero bytes, or replaces one.
+    /// Creates a file of `length` zero bytes, in the place of whatever has its name.
     fn create(&self, path: &Path, length: u64) -> io::Result<()>;
 
     /// Writes into an existing file.
@@ -34,17 +34,21 @@ pub struct LocalDisk;
 
 impl Disk for LocalDisk {
     fn create(&self, path: &Path, length: u64) -> io::Result<()> {
-        File::create(path)?.set_len(length)
+        // A new file, not the one that a link of this name may lead to.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => OpenOptions::new().write(true).create_new(true).open(path)?.set_len(length),
+        }
     }
 
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).open(path)?;
+        let mut file = open_itself(OpenOptions::new().write(true), path)?;
         file.seek(SeekFrom::Start(offset))?;
         file.write_all(bytes)
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {
-        OpenOptions::new().write(true).open(path)?.sync_all()
+        open_itself(OpenOptions::new().write(true), path)?.sync_all()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -62,6 +66,24 @@ impl Disk for LocalDisk {
     }
 }
 
+/// Opens a file, but not what a link of its name leads to: whoever may write into a folder of results could plant one.
+pub fn open_itself(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    let options = std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    options.open(path)
+}
+
+/// Checks that files can be made in a folder, without making one.
+pub fn check_writable(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?;
+    #[cfg(not(unix))]
+    if std::fs::metadata(folder)?.permissions().readonly() {
+        return Err(ErrorKind::PermissionDenied.into());
+    }
+    Ok(())
+}
+
 /// A new name is safe only when the folder that holds it is synced. Windows has no such step.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
@@ -77,9 +99,9 @@ pub fn partial(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// What the system says about a file, if it is there.
+/// What the system says about a file, if it is there; about a link, and not about what it leads to.
 pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
-    match std::fs::metadata(path) {
+    match std::fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),

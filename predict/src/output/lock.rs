@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::disk::open_itself;
+
 /// The file that a run holds locked. It stays behind, empty: removing it would let two runs hold two files of one name.
 pub const LOCK_FILE: &str = ".run.lock";
 
@@ -22,7 +24,8 @@ impl FolderLock {
     pub fn acquire(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
         let context = || format!("--out: cannot lock {}", path.display());
-        let file = File::options().create(true).truncate(false).write(true).open(&path).with_context(context)?;
+        let file =
+            open_itself(File::options().create(true).truncate(false).write(true), &path).with_context(context)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => bail!("--out {}: another run is writing there", folder.display()),

@@ -6,11 +6,12 @@
 //! which would need the whole file in memory.
 //!
 //! ```text
-//! check free space → NAME.partial at full length → run.json → chunk, sync, run.json → … → run.json → rename → run.json
+//! check free space → NAME.partial at full length → run.json → chunks, sync, run.json → … → run.json → rename → run.json
 //! ```
 //!
 //! The folder is locked for the whole run. `run.json` says what the run is made of, how many chunks lie safely on the
-//! disk, and whether files may have their final names. It is replaced in one step, after the chunk is synced.
+//! disk, and whether files may have their final names. It is replaced in one step, after the
+//! chunks are synced: those of a second, or of 64 MB, together. Links in the folder are not followed.
 
 mod chunk;
 mod disk;
@@ -28,5 +29,6 @@ pub use chunk::{Chunk, FieldSpec, Predict};
 pub use disk::{LocalDisk, write_whole};
 pub use npz::write_npz;
 pub use run::{Existing, Part, Request, Run, Space, human_bytes};
+pub use state::State;
 #[cfg(test)]
 pub use vtk::vtp_layout;

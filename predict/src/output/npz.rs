@@ -13,7 +13,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::FieldSpec;
-use super::disk::{Disk, partial};
+use super::disk::{Disk, open_itself, partial};
 use super::safetensors::POSITIONS;
 
 /// Bytes that are copied at once.
@@ -35,7 +35,9 @@ pub fn write_npz(disk: &impl Disk, safetensors: &Path, npz: &Path, points: u64, 
 
     let partial = partial(npz);
     let context = || format!("cannot write {}", npz.display());
-    let mut archive = ZipWriter::new(BufWriter::with_capacity(BUFFER, File::create(&partial).with_context(context)?));
+    disk.create(&partial, 0).with_context(context)?;
+    let file = open_itself(File::options().write(true), &partial).with_context(context)?;
+    let mut archive = ZipWriter::new(BufWriter::with_capacity(BUFFER, file));
     // A fixed date, so that equal results are equal files.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)

@@ -1,11 +1,12 @@
 //! One run: its files from the first byte to their final names.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use super::disk::{Disk, allocated, metadata, partial};
+use super::disk::{Disk, allocated, check_writable, metadata, partial};
 use super::layout::FileLayout;
 use super::lock::{FolderLock, LOCK_FILE};
 use super::npz::npz_bytes;
@@ -64,7 +65,18 @@ pub struct Run<D: Disk> {
     _lock: FolderLock,
     disk: D,
     draft: Draft,
+    unsafe_at_most: Limits,
 }
+
+/// What may be lost when a run is killed: chunks are made safe together, because each time costs as much as predicting some
+/// thousand points.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    bytes: u64,
+    time: Duration,
+}
+
+const LIMITS: Limits = Limits { bytes: 64 << 20, time: Duration::from_secs(1) };
 
 /// A run before it changes anything.
 struct Draft {
@@ -93,7 +105,7 @@ impl<D: Disk> Run<D> {
         let lock = FolderLock::acquire(folder)?;
         let draft = Draft::new(request)?;
         draft.check_space(&disk)?;
-        let run = Self { _lock: lock, disk, draft };
+        let run = Self { _lock: lock, disk, draft, unsafe_at_most: LIMITS };
         if !run.draft.resumed {
             run.begin()?;
         }
@@ -103,7 +115,8 @@ impl<D: Disk> Run<D> {
     /// Checks all that [`open`](Self::open) would check, and changes nothing.
     pub fn rehearse(disk: &D, request: Request) -> Result<Space> {
         let folder = &request.folder;
-        existing_folder(folder)?;
+        let existing = existing_folder(folder)?;
+        check_writable(existing).with_context(|| format!("--out: cannot write into {}", existing.display()))?;
         // A folder without the file of the lock is held by nobody.
         let held = metadata(&folder.join(LOCK_FILE))?.is_some();
         let _lock = held.then(|| FolderLock::acquire(folder)).transpose()?;
@@ -122,26 +135,78 @@ impl<D: Disk> Run<D> {
         let Some(at) = self.draft.parts.iter().position(|part| part.name == name) else {
             bail!("the run has no part '{name}'");
         };
-        while self.draft.state.parts[at].done < self.draft.parts[at].points {
+        // Points that are written, and what of them is not safe yet.
+        let (mut written, mut bytes, mut since) = (self.draft.state.parts[at].done, 0, Instant::now());
+        while written < self.draft.parts[at].points {
             let part = &self.draft.parts[at];
-            let start = self.draft.state.parts[at].done;
-            let range = start..part.points.min(start + self.draft.state.chunk);
+            let range = written..part.points.min(written.saturating_add(self.draft.state.chunk));
             let points = range.end - range.start;
             let context = || format!("{name}: points {} to {}", range.start, range.end);
-            let chunk = predictor.predict(range.clone()).with_context(context)?;
-            chunk.check(points, &part.fields).with_context(context)?;
+            let chunk = match predictor
+                .predict(range.clone())
+                .and_then(|chunk| chunk.check(points, &part.fields).map(|()| chunk))
+            {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    // The chunks before it are good.
+                    self.make_safe(at, written)?;
+                    return Err(error).with_context(context);
+                }
+            };
             for file in &part.files {
                 let path = partial(&self.draft.folder.join(&file.name));
-                for (offset, bytes) in file.chunk_pieces(range.clone(), &chunk) {
-                    self.disk.write_at(&path, offset, &bytes).with_context(|| cannot_write(&path))?;
+                for (offset, piece) in file.chunk_pieces(range.clone(), &chunk) {
+                    self.disk.write_at(&path, offset, &piece).with_context(|| cannot_write(&path))?;
+                    bytes += piece.len() as u64;
                 }
-                self.disk.sync(&path).with_context(|| cannot_write(&path))?;
             }
-            self.draft.state.parts[at].done = range.end;
-            self.draft.state.write(&self.disk, &self.draft.folder)?;
+            written = range.end;
+            let Limits { bytes: most, time } = self.unsafe_at_most;
+            if written == part.points || bytes >= most || since.elapsed() >= time {
+                self.make_safe(at, written)?;
+                (bytes, since) = (0, Instant::now());
+            }
             progress(points);
         }
         Ok(())
+    }
+
+    /// Counts the points of a part that are written, once they would survive a power cut.
+    fn make_safe(&mut self, at: usize, written: u64) -> Result<()> {
+        if written == self.draft.state.parts[at].done {
+            return Ok(());
+        }
+        for file in &self.draft.parts[at].files {
+            let path = partial(&self.draft.folder.join(&file.name));
+            self.disk.sync(&path).with_context(|| cannot_write(&path))?;
+        }
+        self.draft.state.parts[at].done = written;
+        self.draft.state.write(&self.disk, &self.draft.folder)
+    }
+
+    /// The same run, with every chunk made safe on its own.
+    #[cfg(test)]
+    pub fn with_every_chunk_safe(mut self) -> Self {
+        self.unsafe_at_most = Limits { bytes: 0, time: Duration::ZERO };
+        self
+    }
+
+    /// Notes the names of files that will be made from those of the parts, before they are: whatever happens then, a later
+    /// run knows them as this one's.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn announce(&mut self, names: impl IntoIterator<Item = String>) -> Result<()> {
+        let before = self.draft.state.made.len();
+        for name in names {
+            if !self.draft.state.made.contains(&name) {
+                self.draft.state.made.push(name);
+            }
+        }
+        if self.draft.state.made.len() == before {
+            return Ok(());
+        }
+        self.draft.state.write(&self.disk, &self.draft.folder)
     }
 
     /// Gives all files their final names.
@@ -171,22 +236,20 @@ impl<D: Disk> Run<D> {
         self.draft.state.write(&self.disk, &self.draft.folder)
     }
 
-    /// Ends the run with the names of what was made from its files, and removes what a run left that it replaces: old
-    /// results beside new ones would be taken for theirs.
+    /// Ends the run, and removes what a run left that it replaces: old results beside new ones would be taken for theirs.
+    /// What was being made when a run was killed goes too.
     ///
     /// # Errors
     /// A file cannot be removed.
-    pub fn conclude(mut self, made: impl IntoIterator<Item = String>) -> Result<()> {
-        for name in made {
-            if !self.draft.state.made.contains(&name) {
-                self.draft.state.made.push(name);
-            }
-        }
+    pub fn conclude(mut self) -> Result<()> {
         let replaced = std::mem::take(&mut self.draft.state.replaced);
         let kept = self.draft.state.clone().into_names();
-        for name in replaced.into_iter().filter(|name| is_plain(name) && !kept.contains(name)) {
-            let path = self.draft.folder.join(name);
-            if path.exists() {
+        let own = |name: &&String| is_plain(name);
+        let path = |name: &String| self.draft.folder.join(name);
+        let old = replaced.iter().filter(own).filter(|name| !kept.contains(name)).map(path);
+        let halves = replaced.iter().chain(&kept).filter(own).map(|name| partial(&path(name)));
+        for path in old.chain(halves) {
+            if metadata(&path)?.is_some() {
                 self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
@@ -264,9 +327,12 @@ impl Draft {
                 },
             };
             let (name, expected) = (path.display(), file.len());
-            match found.map(|found| found.len()) {
-                Some(length) if length == expected => {}
-                Some(length) => bail!("{name} is damaged: {length} bytes of {expected}; --overwrite begins again"),
+            match found.map(|found| (found.is_file(), found.len())) {
+                Some((true, length)) if length == expected => {}
+                Some((false, _)) => bail!("{name} is damaged: it is no regular file; --overwrite begins again"),
+                Some((true, length)) => {
+                    bail!("{name} is damaged: {length} bytes of {expected}; --overwrite begins again")
+                }
                 None => bail!("{name} is missing; --overwrite begins again"),
             }
         }

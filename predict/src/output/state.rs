@@ -6,10 +6,13 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::disk::{Disk, write_whole};
+use super::disk::{Disk, metadata, write_whole};
 
 /// The name of the file in the folder of the run.
 pub const STATE_FILE: &str = "run.json";
+
+/// Bytes of the file at most.
+const LONGEST_STATE: u64 = 16 << 20;
 
 /// Version of what the file means.
 const VERSION: u32 = 2;
@@ -76,16 +79,21 @@ impl State {
     /// Reads the state of a folder, if there is one.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(STATE_FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
+        let Some(found) = metadata(&path)? else { return Ok(None) };
+        let regular = found.is_file() && found.len() <= LONGEST_STATE;
+        ensure!(regular, "{} is damaged: it is no file of a run; --overwrite begins again", path.display());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let state: Self = serde_json::from_str(&text)
             .with_context(|| format!("{} is damaged; --overwrite begins again", path.display()))?;
         let found = state.version;
         ensure!(found == VERSION, "{}: version {found}, this program reads {VERSION}", path.display());
         Ok(Some(state))
+    }
+
+    /// Points that are safe, of how many.
+    pub fn progress(&self) -> (u64, u64) {
+        let sum = |count: fn(&PartState) -> u64| self.parts.iter().map(count).fold(0, u64::saturating_add);
+        (sum(|part| part.done), sum(|part| part.points))
     }
 
     /// Names of all files that the run writes or replaces.

@@ -70,18 +70,24 @@ pub fn vtp_layout(name: &str, points: u64, fields: &[FieldSpec], mesh: Option<&M
     let corners = writer.array("Int64", "connectivity", 1, corners);
     let ends = Data::Fixed(ends.iter().flat_map(|&end| (end as i64).to_le_bytes()).collect());
     let ends = writer.array("Int64", "offsets", 1, ends);
+    let groups = faces.filter(|mesh| !mesh.groups().is_empty());
+    let (names, groups) = groups.map_or_else(Default::default, |mesh| {
+        let numbers = mesh.face_groups().iter().flat_map(|group| group.to_le_bytes()).collect();
+        let array = writer.array("UInt32", "solid", 1, Data::Fixed(numbers));
+        (solid_names(mesh), format!("\n      <CellData>\n        {array}\n      </CellData>"))
+    });
 
     let opening = format!(
         r#"<?xml version="1.0"?>
 <VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64">
-  <PolyData>
+  <PolyData>{names}
     <Piece NumberOfPoints="{points}" NumberOfVerts="{verts}" NumberOfLines="0" NumberOfStrips="0" NumberOfPolys="{polys}">
       <Points>
         {positions}
       </Points>
       <PointData{active}>
         {values}
-      </PointData>
+      </PointData>{groups}
       <{tag}>
         {corners}
         {ends}
@@ -100,6 +106,19 @@ pub fn vtp_layout(name: &str, points: u64, fields: &[FieldSpec], mesh: Option<&M
         };
     }
     file.fixed(b"\n  </AppendedData>\n</VTKFile>\n".to_vec())
+}
+
+/// The names of the solids of a mesh, by the numbers of the array `solid`. A text of VTK is a list of bytes that ends with 0.
+fn solid_names(mesh: &Mesh) -> String {
+    let bytes = mesh.groups().iter().flat_map(|name| name.bytes().chain([0]));
+    let text: Vec<_> = bytes.map(|byte| byte.to_string()).collect();
+    let (count, text) = (mesh.groups().len(), text.join(" "));
+    format!(
+        r#"
+    <FieldData>
+      <Array type="String" Name="solid names" NumberOfTuples="{count}" format="ascii">{text}</Array>
+    </FieldData>"#
+    )
 }
 
 fn escape(name: &str) -> String {

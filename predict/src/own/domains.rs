@@ -53,11 +53,73 @@ pub fn check_known(option: &str, domain: &str, config: &AbUptConfig) -> Result<(
     Ok(())
 }
 
-/// Domains give files their names.
+/// Bytes of a name at most: a file system takes 255, of which endings and other names take some.
+const LONGEST_NAME: usize = 100;
+
+/// Domains and fields give files, arrays and members of archives their names.
 pub fn check_file_names(config: &AbUptConfig) -> Result<()> {
-    for domain in config.domain_names() {
-        let plain = domain.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-' | ' '));
-        ensure!(plain, "--config: domain '{domain}' cannot be the name of a file; letters, digits, _ and - can");
+    for domain in &config.domains {
+        let name = &domain.name;
+        let plain = name.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-' | ' '));
+        ensure!(plain, "--config: domain {name:?} cannot be the name of a file; letters, digits, _ and - can");
+        check_length(&format!("domain {name:?}"), name)?;
+        for field in &domain.fields {
+            check_field_name(&format!("field {:?} of domain '{name}'", field.name), &field.name)?;
+        }
     }
     Ok(())
+}
+
+fn check_field_name(what: &str, name: &str) -> Result<()> {
+    check_length(what, name)?;
+    // The header of a safetensors file keeps what is no tensor under this name.
+    ensure!(name != "__metadata__", "--config: {what} cannot be the name of a tensor");
+    ensure!(
+        !name.contains(['/', '\\']) && !name.contains(".."),
+        "--config: {what} reads as a path, which no file can have"
+    );
+    // Neither has a place in XML.
+    let unprintable = |letter: char| letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}');
+    ensure!(!name.contains(unprintable), "--config: {what} holds a control character");
+    Ok(())
+}
+
+fn check_length(what: &str, name: &str) -> Result<()> {
+    let length = name.len();
+    ensure!(
+        (1..=LONGEST_NAME).contains(&length),
+        "--config: {what} has {length} bytes; 1 to {LONGEST_NAME} can be a name"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_cannot_be_written_are_refused() {
+        let long = "x".repeat(101);
+        let table = [
+            ("pressure", ""),
+            ("wall shear <τ> & \"p\"", ""),
+            (&long[1..], ""),
+            (&long[..], "has 101 bytes"),
+            ("", "has 0 bytes"),
+            ("__metadata__", "name of a tensor"),
+            ("a/b", "reads as a path"),
+            ("a\\b", "reads as a path"),
+            ("..", "reads as a path"),
+            ("a\0b", "control character"),
+            ("a\nb", "control character"),
+            ("a\u{7f}", "control character"),
+            ("a\u{85}", "control character"),
+            ("a\u{ffff}", "control character"),
+        ];
+        for (name, expected) in table {
+            let message = check_field_name("field", name).err().map(|error| error.to_string()).unwrap_or_default();
+            assert_eq!(message.is_empty(), expected.is_empty(), "{name:?}: {message}");
+            assert!(message.contains(expected), "{name:?}: {message}");
+        }
+    }
 }

@@ -13,6 +13,8 @@ mod tests;
 
 use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::Predictor;
+#[cfg(any(test, fuzzing))]
+pub use statistics::flat_keys;
 
 use crate::args::Arguments;
 use crate::job::Job;

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, Predictor, PredictorInput};
@@ -17,7 +16,7 @@ use super::grid::Grid;
 use super::pictures::FieldPictures;
 use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
 use crate::forces::Reference;
-use crate::input::Input;
+use crate::input::{Input, Location};
 use crate::job::{Body, Job, Line, Named, Place, Source, Truth};
 use crate::mesh::Mesh;
 use crate::picture::CutPlane;
@@ -67,10 +66,12 @@ impl Setup {
         for warning in description.warnings(&conditions) {
             remark(format_args!("warning: {warning}; expect larger errors"));
         }
-        let open = |named: &Named| Source::open(named, &statistics.position, chunk);
-        let geometry = open_geometry(model, &config, open)?;
+        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, chunk);
+        let open = |named: &Named| open_at(named, model.at);
+        // Points of a body are drawn from its faces, whatever is predicted on it.
+        let geometry = open_geometry(model, &config, |named| open_at(named, Some(Location::Points)))?;
         geometry.as_ref().map(|geometry| supernodes(model, &description, geometry)).transpose()?;
-        let body = geometry.as_ref().and_then(|geometry| geometry.input.mesh());
+        let body = geometry.as_ref().and_then(|geometry| geometry.input.surface());
         if let Some(warning) = body.and_then(|body| Defects::of(body).warning()) {
             remark(format_args!("warning: --geometry: {warning}"));
         }
@@ -114,6 +115,9 @@ impl Setup {
                     continue;
                 }
             };
+            if let (Some(named), Some(said)) = (points.get(name), source.input.remark()) {
+                remark(format_args!("note: {}: {said}", named.option));
+            }
             let truth = truth.map(|named| Truth::open(named, domain, source.input.len(), chunk)).transpose()?;
             for field in truth.iter().flat_map(Truth::missing) {
                 remark(format_args!(
@@ -143,7 +147,7 @@ impl Setup {
         let pictures = FieldPictures {
             planes: self.planes,
             points_across: arguments.model.slice_points.get(),
-            body: self.geometry.as_ref().and_then(|geometry| geometry.input.mesh()).cloned(),
+            body: self.geometry.as_ref().and_then(|geometry| geometry.input.surface()).cloned(),
             remarks: self.description.remarks,
         };
         let reference = arguments.forces.reference(Reference::default())?;
@@ -154,13 +158,12 @@ impl Setup {
     /// All that the result depends on.
     fn identity(&self, arguments: &Arguments) -> Result<Map<String, Value>> {
         let (model, compute) = (&arguments.model, &arguments.compute);
-        let weights = model.weights.as_deref().context("--weights is missing")?;
         let named = |sources: &mut dyn Iterator<Item = (&String, &Source)>| -> Map<String, Value> {
             sources.map(|(domain, source)| (domain.clone(), source.identity())).collect()
         };
         let identity = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "weights": checksum(weights)?,
+            "weights": checksum(&self.checkpoint)?,
             "config": self.config,
             "statistics": self.statistics,
             "conditions": self.conditions,
@@ -209,7 +212,7 @@ impl Setup {
     /// Adds anchors as in training, or from files: draw after draw by other seeds.
     fn draw_anchors(&mut self, arguments: &Arguments, mut input: PredictorInput, draw: u64) -> Result<PredictorInput> {
         let compute = &arguments.compute;
-        let body = self.geometry.as_ref().and_then(|geometry| geometry.input.mesh()).cloned();
+        let body = self.geometry.as_ref().and_then(|geometry| geometry.input.surface()).cloned();
         let around = body.as_ref().map(|body| Surroundings::new(body, bounds_of(&self.statistics.position)));
         let around = around.transpose().context("--geometry")?;
         for (at, domain) in self.config.domain_names().into_iter().enumerate() {
@@ -290,7 +293,11 @@ fn open_geometry(
 ) -> Result<Option<Source>> {
     let named = |file: &String| Named { option: "--geometry".to_string(), file: file.clone() };
     match (&model.geometry, config.uses_geometry()) {
-        (Some(file), true) => open(&named(file)).map(Some),
+        (Some(file), true) => {
+            let geometry = open(&named(file))?;
+            ensure!(!geometry.input.is_volume(), "--geometry: {file} has cells with a volume; a body is a surface");
+            Ok(Some(geometry))
+        }
         (None, true) => anyhow::bail!("--geometry is missing: the network has perceiver blocks, which read one"),
         (None, false) => Ok(None),
         (Some(_), false) => {
@@ -310,7 +317,7 @@ fn geometry_points(model: &ModelArguments, description: &Description) -> usize {
 /// The number of supernodes: as many as were asked for, or as in training, or an eighth of the points of the geometry.
 fn supernodes(model: &ModelArguments, description: &Description, geometry: &Source) -> Result<u32> {
     let wanted = geometry_points(model, description) as u64;
-    let points = if geometry.input.mesh().is_some() { wanted } else { wanted.min(geometry.input.len()) };
+    let points = if geometry.input.surface().is_some() { wanted } else { wanted.min(geometry.input.len()) };
     let trained = description.geometry.map(|geometry| (middle(geometry.supernodes) as u64).min(points));
     let supernodes = model.supernodes.map(|count| count.get() as u64).or(trained).unwrap_or((points / 8).max(1));
     ensure!(
@@ -343,7 +350,7 @@ fn unlike_training(
     }
     match around {
         Some(around) if !as_trained => warnings.extend(around.difference(domain, anchors, trained, !seed)?),
-        None if !given && trained.sampling != Sampling::Mesh => warnings.push(format!(
+        None if !given && !matches!(trained.sampling, Sampling::Mesh | Sampling::Area) => warnings.push(format!(
             "anchors of '{domain}' are drawn from where it is predicted, not as in training, which takes a mesh as \
              --geometry; expect larger errors unless those points lie alike"
         )),
@@ -452,21 +459,12 @@ fn check_slices(given: &[DomainSlice], places: &[Place], config: &AbUptConfig) -
     Ok(())
 }
 
-/// Bytes and checksum of the weights; of an index, those of the files that it lists too.
-fn checksum(weights: &Path) -> Result<Value> {
-    let mut files = vec![weights.to_path_buf()];
-    if weights.extension().is_some_and(|extension| extension == "json") {
-        let index: Value = serde_json::from_slice(&std::fs::read(weights)?)?;
-        let listed = index["weight_map"].as_object().into_iter().flatten();
-        let mut listed: Vec<_> = listed.filter_map(|(_, file)| Some(weights.with_file_name(file.as_str()?))).collect();
-        listed.sort();
-        listed.dedup();
-        files.extend(listed);
-    }
+/// Bytes and checksum of all files that the weights were read from.
+fn checksum(checkpoint: &Checkpoint) -> Result<Value> {
     let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
     let mut buffer = vec![0; 1 << 20];
-    for path in files {
-        let mut file = File::open(&path).with_context(|| path.display().to_string())?;
+    for path in checkpoint.files() {
+        let mut file = File::open(path).with_context(|| path.display().to_string())?;
         loop {
             let read = file.read(&mut buffer).with_context(|| path.display().to_string())?;
             if read == 0 {

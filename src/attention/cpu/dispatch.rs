@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(target_arch = "x86_64")]
 use candle_core::DType;
 
-use super::element::Element;
 use super::item;
 use super::kernel::{Blocked, StripKernel};
 use super::operands::Operands;
-use super::output::{OutputShape, PartialSink, Target, WholeSink, combine};
+use super::output::{PartialSink, Results, Target, WholeSink, combine};
 use super::scratch::{self, Buffer, Purpose};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
@@ -20,6 +19,7 @@ use super::simd::{Avx2, Avx512, Avx512Bf16};
 #[cfg(target_arch = "x86_64")]
 use super::words::Bf16Pairs;
 use super::words::Floats;
+use crate::element::Element;
 use crate::plan::WorkItem;
 
 /// Below this many multiply-adds a launch runs on the calling thread: waking another one takes longer.
@@ -31,18 +31,17 @@ pub(super) fn threads(pairs: u64, head_dim: usize) -> usize {
     if multiply_adds < SEQUENTIAL_BELOW { 1 } else { rayon::current_num_threads() }
 }
 
-/// Runs the whole schedule and returns rows `[batch, tokens, heads, head_dim]`.
+/// Runs the whole schedule.
 pub(super) fn run<T: Element>(
     operands: &Operands<'_, T>,
     level: SimdLevel,
-    shape: OutputShape,
+    mut results: Results<T>,
     threads: usize,
-) -> Vec<T> {
-    let mut output = vec![T::ZERO; shape.len()];
-    let slot_len = operands.schedule.tile().queries * (shape.head_dim + 2);
+) -> Results<T> {
+    let slot_len = operands.schedule.tile().queries * (operands.head_dim + 2);
     let mut partial = vec![0f32; operands.schedule.partial_slots() * slot_len];
     {
-        let target = Target::new(&mut output, shape, &mut partial, slot_len);
+        let target = Target::new(&mut results, operands.exponent, &mut partial, slot_len);
         let next = AtomicUsize::new(0);
         let work = || work_on(operands, level, &next, &target);
         let threads = threads.min(operands.schedule.items().len());
@@ -56,9 +55,9 @@ pub(super) fn run<T: Element>(
         }
     }
     for reduction in operands.schedule.reductions() {
-        combine(reduction, &partial, slot_len, shape, &mut output);
+        combine(reduction, operands.exponent, &partial, slot_len, &mut results);
     }
-    output
+    results
 }
 
 /// Takes items off the list, longest first, until none is left.

@@ -5,17 +5,19 @@
 //! padding costs nothing and whatever it holds has no influence), strides that would collide in the cache are gone. A
 //! tile is then used by every strip of the item.
 
-use super::element::Element;
 use super::kernel::StripKernel;
 use super::operands::{Keys, Operands, Source};
 use super::rotate::rotate_row;
 use super::scratch::Buffer;
-use super::simd::Simd;
+use super::simd::{Exponent, Simd};
 use super::strip::{StagedKeys, Strip};
+use super::total::{self, Compensated, Total};
 use super::words::Words;
+use crate::element::Element;
 use crate::plan::{KeySource, PaddingBits, TileClass, WorkItem};
 
-/// Receives the result of an item row by row: the row, the sums of its channels, and maximum and sum of its softmax. The
+/// Receives the result of an item row by row: the row, the sums of its channels, and the maximum of its scores (before the
+/// scale) and the sum of its weights. The
 /// result is `channels / sum`, or 0 where the sum is 0: no key was visible.
 pub(super) trait Sink {
     fn write(&mut self, row: usize, channels: &[f32], maximum: f32, sum: f32);
@@ -29,6 +31,8 @@ struct Tiles<'b> {
     output: &'b mut [f32],
     maximum: &'b mut [f32],
     sum: &'b mut [f32],
+    /// Totals of very many keys, of the sizes of what they sum up; empty otherwise.
+    total: TotalParts<'b>,
     scores: &'b mut [f32],
     /// In words of channels.
     keys: &'b mut [f32],
@@ -38,6 +42,13 @@ struct Tiles<'b> {
     rows: &'b mut [f32],
     /// A query that is rotated.
     rotated: &'b mut [f32],
+}
+
+/// The totals of [`total`].
+struct TotalParts<'b> {
+    maximum: &'b mut [f32],
+    sum: [&'b mut [f32]; 2],
+    output: [&'b mut [f32]; 2],
 }
 
 /// Sizes of the parts, in numbers.
@@ -54,6 +65,8 @@ struct Shape {
     channels: usize,
     /// Queries of an item, up to a multiple of the lanes.
     queries: usize,
+    /// Whether the item has so many keys that they need a [`total`].
+    many_keys: bool,
 }
 
 type WordsOf<K> = <K as StripKernel>::Words;
@@ -64,24 +77,33 @@ const fn lanes<K: StripKernel>() -> usize {
 }
 
 impl Shape {
-    fn new<K: StripKernel>(head_dim: usize, queries: usize) -> Self {
+    fn new<K: StripKernel>(head_dim: usize, queries: usize, keys: usize) -> Self {
         let key_words = head_dim.div_ceil(WordsOf::<K>::NUMBERS);
         let query_words = key_words.next_multiple_of(lanes::<K>());
         let stride = head_dim.next_multiple_of(K::ROWS);
         let channels = stride.next_multiple_of(lanes::<K>());
         let queries = queries.next_multiple_of(lanes::<K>());
-        Self { head_dim, key_words, query_words, stride, channels, queries }
+        let many_keys = keys > total::TILES * K::KEYS;
+        Self { head_dim, key_words, query_words, stride, channels, queries, many_keys }
     }
 
     fn split<K: StripKernel>(self, buffer: &mut Buffer) -> Tiles<'_> {
         let width = K::VECTORS * lanes::<K>();
         // Parts start on cache lines of 16 numbers.
         let line = |len: usize| len.next_multiple_of(16);
+        let output = line(self.queries * self.channels);
+        let row = line(self.queries);
+        let (total_output, total_row) = if self.many_keys { (output, row) } else { (0, 0) };
         let sizes = [
             line(self.queries * self.query_words),
-            line(self.queries * self.channels),
-            line(self.queries),
-            line(self.queries),
+            output,
+            row,
+            row,
+            total_row,
+            total_row,
+            total_row,
+            total_output,
+            total_output,
             line(K::KEYS * width),
             line(K::KEYS * self.key_words),
             line(K::KEYS / WordsOf::<K>::NUMBERS * self.stride),
@@ -94,8 +116,10 @@ impl Shape {
             rest = after;
             part
         };
-        let [queries, output, maximum, sum, scores, keys, values, rows, rotated] = sizes.map(&mut take);
-        Tiles { queries, output, maximum, sum, scores, keys, values, rows, rotated }
+        let [queries, output, maximum, sum, t0, t1, t2, t3, t4, scores, keys, values, rows, rotated] =
+            sizes.map(&mut take);
+        let total = TotalParts { maximum: t0, sum: [t1, t2], output: [t3, t4] };
+        Tiles { queries, output, maximum, sum, total, scores, keys, values, rows, rotated }
     }
 }
 
@@ -120,13 +144,15 @@ pub(super) fn run<K: StripKernel, T: Element>(
     sink: &mut impl Sink,
 ) {
     let queries = item.query_len as usize;
-    let shape = Shape::new::<K>(operands.head_dim, queries);
+    let key_tiles = &operands.schedule.key_tiles()[item.key_tiles()];
+    let shape = Shape::new::<K>(operands.head_dim, queries, key_tiles.iter().map(|tile| tile.len as usize).sum());
     let mut tiles = shape.split::<K>(buffer);
     stage_queries(kernel, operands, item, shape, &mut tiles);
+    tiles.total.clear();
 
     let mut staged = 0;
-    let mut first = true;
-    for tile in &operands.schedule.key_tiles()[item.key_tiles()] {
+    let mut tiles_taken = 0usize;
+    for tile in key_tiles {
         let source = match tile.source {
             KeySource::Input => operands.input.as_ref(),
             KeySource::Cache => operands.cache.as_ref(),
@@ -151,16 +177,22 @@ pub(super) fn run<K: StripKernel, T: Element>(
             stage_key(kernel, shape, source, item, (token, first_rotated + offset), staged, &mut tiles);
             staged += 1;
             if staged == K::KEYS {
-                attend(kernel, operands.scale, shape, &mut tiles, queries, staged, first);
-                (staged, first) = (0, false);
+                attend(kernel, operands.exponent, shape, &mut tiles, queries, staged, tiles_taken == 0);
+                (staged, tiles_taken) = (0, tiles_taken + 1);
+                if shape.many_keys && tiles_taken.is_multiple_of(total::TILES) {
+                    add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, false);
+                }
             }
         }
     }
     if staged > 0 {
-        attend(kernel, operands.scale, shape, &mut tiles, queries, staged, first);
-        first = false;
+        attend(kernel, operands.exponent, shape, &mut tiles, queries, staged, tiles_taken == 0);
+        tiles_taken += 1;
     }
-    finish(kernel, item, shape, &mut tiles, first, sink);
+    if shape.many_keys && tiles_taken > 0 {
+        add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, true);
+    }
+    finish(kernel, item, shape, &mut tiles, tiles_taken == 0, sink);
 }
 
 /// Writes one key and value to place `staged` of the tile. `rotated` is the row of the key among the rotated ones.
@@ -190,7 +222,7 @@ fn stage_key<K: StripKernel, T: Element>(
     padding.fill(0.0);
 }
 
-/// Reads the queries of an item, rotates and scales them, and lays them across the lanes.
+/// Reads the queries of an item, rotates them, and lays them across the lanes.
 #[inline(always)]
 fn stage_queries<K: StripKernel, T: Element>(
     kernel: K,
@@ -213,12 +245,12 @@ fn stage_queries<K: StripKernel, T: Element>(
             let token = item.query_start as usize + first + row;
             let channels = operands.queries.row(batch, head, token);
             match &operands.rope {
-                None => words.pack_query(channels, operands.scale, target),
+                None => words.pack_row(channels, target),
                 Some(rope) => {
                     let rotated = &mut tiles.rotated[..shape.head_dim];
                     T::widen(channels, rotated);
                     rotate_row(rotated, rope.row(batch, token));
-                    words.pack_query(rotated, operands.scale, target);
+                    words.pack_row(rotated, target);
                 }
             }
         }
@@ -240,7 +272,7 @@ fn stage_queries<K: StripKernel, T: Element>(
 #[inline(always)]
 fn attend<K: StripKernel>(
     kernel: K,
-    scale: f32,
+    exponent: Exponent,
     shape: Shape,
     tiles: &mut Tiles<'_>,
     queries: usize,
@@ -264,7 +296,7 @@ fn attend<K: StripKernel>(
         let width = vectors * lanes::<K>();
         let strip = Strip {
             queries: tiles.queries[start * shape.query_words..][..width * shape.query_words].as_ptr(),
-            scale,
+            exponent,
             output: tiles.output[start * shape.channels..][..width * shape.channels].as_mut_ptr(),
             maximum: tiles.maximum[start..start + width].as_mut_ptr(),
             sum: tiles.sum[start..start + width].as_mut_ptr(),
@@ -277,6 +309,57 @@ fn attend<K: StripKernel>(
                 1 => kernel.attend::<1>(&keys, &strip, first),
                 2 => kernel.attend::<2>(&keys, &strip, first),
                 _ => kernel.attend::<3>(&keys, &strip, first),
+            }
+        }
+    }
+}
+
+impl TotalParts<'_> {
+    fn clear(&mut self) {
+        self.maximum.fill(f32::MIN);
+        self.sum.iter_mut().chain(&mut self.output).for_each(|part| part.fill(0.0));
+    }
+}
+
+/// Moves what every strip has accumulated into its total; at the end, puts the total in its place.
+#[inline(always)]
+fn add_to_total<K: StripKernel>(
+    kernel: K,
+    exponent: Exponent,
+    shape: Shape,
+    tiles: &mut Tiles<'_>,
+    queries: usize,
+    at_the_end: bool,
+) {
+    let simd = kernel.words().simd();
+    let [sum_high, sum_low] = &mut tiles.total.sum;
+    let [output_high, output_low] = &mut tiles.total.output;
+    for (start, vectors) in strips::<K>(queries) {
+        let width = vectors * lanes::<K>();
+        let row = start..start + width;
+        let block = start * shape.channels..(start + width) * shape.channels;
+        let total = Total {
+            maximum: tiles.maximum[row.clone()].as_ptr(),
+            total_maximum: tiles.total.maximum[row.clone()].as_mut_ptr(),
+            sum: Compensated {
+                running: tiles.sum[row.clone()].as_mut_ptr(),
+                high: sum_high[row.clone()].as_mut_ptr(),
+                low: sum_low[row].as_mut_ptr(),
+            },
+            output: Compensated {
+                running: tiles.output[block.clone()].as_mut_ptr(),
+                high: output_high[block.clone()].as_mut_ptr(),
+                low: output_low[block].as_mut_ptr(),
+            },
+            vectors,
+            channels: shape.stride,
+        };
+        // SAFETY: the slices above have rows of `width` queries, those of the output `channels ≥ stride` of them; all are
+        // parts of one exclusively borrowed buffer.
+        unsafe {
+            total.add(simd, exponent);
+            if at_the_end {
+                total.finish(simd);
             }
         }
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`simd`] | vector operations per instruction set, chosen at run time |
 //! | [`strip`] | the algorithm: online softmax for a strip of queries and a tile of keys |
+//! | [`total`] | sums over very many keys |
 //! | [`words`] | what differs between f32 and bf16 dot products |
 //! | [`kernel`] | block sizes |
 //! | [`operands`] | what the work items of a launch read |
@@ -12,34 +13,33 @@
 //! | [`dispatch`] | all work items on the thread pool |
 //! | [`output`] | where rows are written; combining the parts of split items |
 //! | [`rotate`] | RoPE of queries and keys |
-//! | [`view`], [`element`], [`scratch`] | strided access, dtypes, memory that threads keep |
+//! | [`view`], [`scratch`] | strided access, memory that threads keep |
 
 mod dispatch;
-mod element;
 mod item;
 mod kernel;
 mod operands;
 mod output;
 mod rotate;
 mod scratch;
-mod simd;
+pub(crate) mod simd;
 mod strip;
+mod total;
 mod view;
 mod words;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
 use half::{bf16, f16};
 
-pub use simd::{SimdLevel, UnknownSimdLevel};
-
-use self::element::Element;
 use self::operands::{Keys, Operands, Source};
-use self::output::OutputShape;
+use self::output::{OutputShape, Results};
 use self::scratch::Purpose;
+use self::simd::{Exponent, SimdLevel};
 use self::view::{RopeView, View};
-use crate::AttentionError;
 use crate::attention::call::Arguments;
-use crate::plan::{KeyRows, TileShape};
+use crate::element::Element;
+use crate::error::AttentionError;
+use crate::plan::{KeyRows, TileSchedule, TileShape};
 
 /// Queries of a work item: enough that staging its keys stays small against using them. Large items gain up to 3 % with
 /// f32 and 6 % with bf16 (AVX-512, head_dim 64), but leave threads idle at the end unless there are many to each.
@@ -54,21 +54,23 @@ const KEYS_PER_TILE: usize = 128;
 /// One operand of the launch.
 pub(super) type Operand<'a> = (&'a CpuStorage, &'a Layout);
 
-/// Runs the plan and returns rows `[batch, tokens, heads, head_dim]`.
+/// Runs the plan and returns rows `[batch, tokens, heads, head_dim]` and, if wanted, the log-sum-exp of each row's
+/// scores, `[batch, tokens, heads]`.
 pub(super) fn forward(
     arguments: &Arguments,
     queries: Operand<'_>,
     keys: Operand<'_>,
     values: Operand<'_>,
-) -> Result<(CpuStorage, Shape)> {
-    let storage = match queries.0 {
-        CpuStorage::F32(_) => typed::<f32>(arguments, queries, keys, values)?,
-        CpuStorage::F16(_) => typed::<f16>(arguments, queries, keys, values)?,
-        CpuStorage::BF16(_) => typed::<bf16>(arguments, queries, keys, values)?,
+    with_log_sum_exp: bool,
+) -> Result<(CpuStorage, Shape, Option<Vec<f32>>)> {
+    let (storage, log_sum_exp) = match queries.0 {
+        CpuStorage::F32(_) => typed::<f32>(arguments, queries, keys, values, with_log_sum_exp)?,
+        CpuStorage::F16(_) => typed::<f16>(arguments, queries, keys, values, with_log_sum_exp)?,
+        CpuStorage::BF16(_) => typed::<bf16>(arguments, queries, keys, values, with_log_sum_exp)?,
         other => bail!("the fused CPU kernel takes f32, f16 and bf16, got {:?}", other_dtype(other)),
     };
     let shape = (arguments.batch, arguments.tokens(), arguments.heads, arguments.head_dim);
-    Ok((storage, Shape::from(shape)))
+    Ok((storage, Shape::from(shape), log_sum_exp))
 }
 
 fn other_dtype(storage: &CpuStorage) -> candle_core::DType {
@@ -81,7 +83,8 @@ fn typed<T: Element>(
     queries: Operand<'_>,
     keys: Operand<'_>,
     values: Operand<'_>,
-) -> Result<CpuStorage> {
+    with_log_sum_exp: bool,
+) -> Result<(CpuStorage, Option<Vec<f32>>)> {
     let ranges = arguments.resolved.ranges();
     let (heads, head_dim) = (arguments.heads, arguments.head_dim);
 
@@ -106,7 +109,9 @@ fn typed<T: Element>(
     let rows = (arguments.batch as u64).saturating_mul(heads as u64);
     let threads = dispatch::threads(ranges.visible_pairs().saturating_mul(rows), head_dim);
     let tile = TileShape { queries: queries_per_item(arguments, threads), keys: KEYS_PER_TILE };
-    let schedule = arguments.resolved.schedule(arguments.batch, heads, tile, threads);
+    // One worker: no item is split.
+    let workers = if arguments.invariant { 1 } else { threads };
+    let schedule = arguments.resolved.schedule(arguments.batch, heads, tile, workers);
     let given_keys = view::<T>(keys.0, keys.1)?;
     let values = view::<T>(values.0, values.1)?;
     let run = |input: Option<Keys<'_, T>>| {
@@ -117,11 +122,12 @@ fn typed<T: Element>(
             input,
             cache,
             rope,
-            scale: arguments.scale * std::f32::consts::LOG2_E,
+            exponent: exponent(arguments.scale, &schedule),
             head_dim,
         };
         let shape = OutputShape { batch: arguments.batch, tokens: arguments.tokens(), heads, head_dim };
-        Ok(T::storage(dispatch::run(&operands, level, shape, threads)))
+        let results = dispatch::run(&operands, level, Results::new(shape, with_log_sum_exp), threads);
+        Ok((T::storage(results.output), results.log_sum_exp))
     };
     match (ranges.has_input_keys(), rope) {
         (false, _) => run(None),
@@ -134,6 +140,17 @@ fn typed<T: Element>(
         }),
     }
 }
+
+/// How differences of scores become weights.
+fn exponent(scale: f32, schedule: &TileSchedule) -> Exponent {
+    // At least the number of keys that a query sees; from the plan alone, so that all parts of an item agree.
+    let most_keys = (schedule.key_tiles().len() as u64).saturating_mul(KEYS_PER_TILE as u64);
+    let shift = most_keys.next_power_of_two().ilog2().min(MOST_SHIFT);
+    Exponent::new((f64::from(scale) * std::f64::consts::LOG2_E) as f32, shift)
+}
+
+/// Weights may not shrink further: tiny values would be lost beside them.
+const MOST_SHIFT: u32 = 40;
 
 /// The instruction set of a launch.
 fn level(asked: Option<SimdLevel>) -> std::result::Result<SimdLevel, AttentionError> {

@@ -1,5 +1,6 @@
 //! What the work items of a launch read: queries, keys and values of the input and of the cache, rotation and scale.
 
+use super::simd::Exponent;
 use super::view::{RopeView, View};
 use crate::plan::{KeyRows, PaddingBits, TileSchedule};
 
@@ -13,8 +14,8 @@ pub(super) struct Operands<'a, T> {
     pub cache: Option<Source<'a, T>>,
     /// Rotation of the queries.
     pub rope: Option<RopeView<'a>>,
-    /// Factor of the scores times log₂e.
-    pub scale: f32,
+    /// How differences of scores become weights.
+    pub exponent: Exponent,
     pub head_dim: usize,
 }
 

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::element::Element;
 use super::view::{RopeView, View};
+use crate::element::Element;
 use crate::plan::KeyRows;
 
 /// Rotates a row in place: `(x0, x1) → (x0 cos − x1 sin, x0 sin + x1 cos)`; `table` holds (cos, sin) per pair.

@@ -7,19 +7,25 @@
 //!
 //! ```text
 //! Sᵀ[key, query]  =  Σ_c  K[key, c] · Qᵀ[c, query]
-//! m' = max(m, s · max_key Sᵀ);   P = 2^(s · Sᵀ − m');   l = l · 2^(m − m') + Σ_key P        (s = scale · log₂e)
-//! Oᵀ[c, query]    =  Oᵀ · 2^(m − m')  +  Σ_key V[key, c] · P[key, query]
+//! m' = max(m, max_key Sᵀ);   P = 2^(s · (Sᵀ − m') − shift);   l = l · 2^(s · (m − m')) + Σ_key P      (s = scale · log₂e)
+//! Oᵀ[c, query]    =  Oᵀ · 2^(s · (m − m'))  +  Σ_key V[key, c] · P[key, query]
 //! ```
 //!
 //! Channels (first product) and keys (second) come in [`words`](super::words) of one f32 or two bf16; sums, scores and
-//! the softmax are f32. f32 queries carry the factor s.
+//! the softmax are f32. Queries are as they came: s is the factor of differences of scores, so that its rounding counts
+//! as little as can be and nothing overflows. `2^shift` is at least the number of keys: sums of values stay below the
+//! largest one.
+//!
+//! The sums of a tile start from zero and join the older ones in the multiply-add that rescales those: rounding errors
+//! then grow with the keys of a tile and with the number of tiles, not with their product. [`total`](super::total) does
+//! the rest for very many tiles.
 //!
 //! Both products keep `ROWS × VECTORS` accumulators in registers and load `ROWS` broadcasts and `VECTORS` vectors per
 //! step: 11 loads for 24 multiply-adds with AVX-512 (8 × 3), 6 + 2 for 12 with AVX2 (6 × 2). The loads therefore hide
 //! behind the multiply-adds, which bound the kernel together with the exponentials (about 16 vector instructions per
 //! vector of scores, against `4 · head_dim` multiply-adds per two).
 
-use super::simd::Simd;
+use super::simd::{Exponent, Simd};
 use super::words::{Vector, Words};
 
 /// A tile of keys and values, staged as rows of words.
@@ -40,10 +46,10 @@ pub(super) struct StagedKeys {
 /// The state of one strip of `VECTORS · LANES` queries.
 #[derive(Clone, Copy)]
 pub(super) struct Strip {
-    /// Qᵀ `[key_words, queries]`, words of channels; times `scale` where [`Words::SCALED_QUERIES`] says so.
+    /// Qᵀ `[key_words, queries]`, words of channels.
     pub queries: *const f32,
-    /// The factor of the scores: scale · log₂e.
-    pub scale: f32,
+    /// How differences of scores become weights.
+    pub exponent: Exponent,
     /// Oᵀ `[stride, queries]`.
     pub output: *mut f32,
     /// Running maximum m `[queries]`.
@@ -92,9 +98,8 @@ unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
         // SAFETY: `keys` has rows up to a multiple of ROWS, `queries` has `key_words` rows of `width` words.
         let block = unsafe {
             let rows = keys.keys.add(key * keys.key_words);
-            let zeros = [[simd.splat(0.0); VECTORS]; ROWS];
             let left = |word, row| *rows.add(row * keys.key_words + word);
-            product_onto::<W, ROWS, VECTORS>(words, zeros, keys.key_words, left, strip.queries)
+            product::<W, ROWS, VECTORS>(words, keys.key_words, left, strip.queries)
         };
         let present = (keys.len - key).min(ROWS);
         // A loop over the rows in use would index the block by a variable and move it to memory.
@@ -115,19 +120,19 @@ unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
     maximum
 }
 
-/// `sums[row, :] + Σ_i left(i, row) · right[i, :]` over `count` words: broadcasts of the left times vectors of the right.
+/// `Σ_i left(i, row) · right[i, :]` over `count` words: broadcasts of the left times vectors of the right.
 ///
 /// # Safety
 /// `left` may be called for every `i < count` and `row < ROWS`; `right` has `count` rows of `VECTORS · LANES` words.
 #[inline(always)]
-unsafe fn product_onto<W: Words, const ROWS: usize, const VECTORS: usize>(
+unsafe fn product<W: Words, const ROWS: usize, const VECTORS: usize>(
     words: W,
-    mut sums: [[Vector<W>; VECTORS]; ROWS],
     count: usize,
     left: impl Fn(usize, usize) -> f32,
     right: *const f32,
 ) -> [[Vector<W>; VECTORS]; ROWS] {
     let simd = words.simd();
+    let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
     for i in 0..count {
         let vectors: [Vector<W>; VECTORS] = std::array::from_fn(|vector| {
             // SAFETY: row `i` of `right` has VECTORS vectors.
@@ -143,8 +148,8 @@ unsafe fn product_onto<W: Words, const ROWS: usize, const VECTORS: usize>(
     sums
 }
 
-/// P = 2^(s · Sᵀ − m') over the scores, in words of keys; updates maximum and sum and returns the factor `2^(m − m')` for
-/// what was accumulated.
+/// P = 2^(s · (Sᵀ − m') − shift) over the scores, in words of keys; updates maximum and sum and returns the factor
+/// `2^(s · (m − m'))` for what was accumulated.
 #[inline(always)]
 unsafe fn softmax<W: Words, const VECTORS: usize>(
     words: W,
@@ -155,7 +160,7 @@ unsafe fn softmax<W: Words, const VECTORS: usize>(
 ) -> [Vector<W>; VECTORS] {
     let simd = words.simd();
     let lanes = <W::Simd as Simd>::LANES;
-    let scale = simd.splat(strip.scale);
+    let exponent = strip.exponent;
     let mut correction = [simd.splat(1.0); VECTORS];
     let mut sum = [simd.splat(0.0); VECTORS];
     // SAFETY: `maximum` and `sum` hold VECTORS vectors, `scores` that many for each key, rounded up to NUMBERS. Words are
@@ -163,44 +168,35 @@ unsafe fn softmax<W: Words, const VECTORS: usize>(
     unsafe {
         for vector in 0..VECTORS {
             let offset = vector * lanes;
-            if !W::SCALED_QUERIES {
-                maximum[vector] = simd.mul(maximum[vector], scale);
-            }
             if !first {
                 let before = simd.load(strip.maximum.add(offset));
                 maximum[vector] = simd.max(before, maximum[vector]);
-                correction[vector] = simd.exp2(simd.sub(before, maximum[vector]));
-                sum[vector] = simd.mul(simd.load(strip.sum.add(offset)), correction[vector]);
+                correction[vector] = simd.exp2(simd.sub(before, maximum[vector]), exponent.unshifted());
             }
             simd.store(strip.maximum.add(offset), maximum[vector]);
         }
         for word in 0..keys.div_ceil(W::NUMBERS) {
             for vector in 0..VECTORS {
                 let scores = strip.scores.add((word * W::NUMBERS * VECTORS + vector) * lanes);
-                let first = probability(words, scores, scale, maximum[vector]);
+                let first = simd.exp2(simd.sub(simd.load(scores), maximum[vector]), exponent);
                 sum[vector] = simd.add(sum[vector], first);
                 let mut second = first;
                 if W::NUMBERS == 2 {
-                    second = probability(words, scores.add(VECTORS * lanes), scale, maximum[vector]);
+                    second = simd.exp2(simd.sub(simd.load(scores.add(VECTORS * lanes)), maximum[vector]), exponent);
                     sum[vector] = simd.add(sum[vector], second);
                 }
                 simd.store(strip.scores.add((word * VECTORS + vector) * lanes), words.pack(first, second));
             }
         }
-        for (vector, sum) in sum.into_iter().enumerate() {
-            simd.store(strip.sum.add(vector * lanes), sum);
+        for (vector, mut sum) in sum.into_iter().enumerate() {
+            let total = strip.sum.add(vector * lanes);
+            if !first {
+                sum = simd.mul_add(simd.load(total), correction[vector], sum);
+            }
+            simd.store(total, sum);
         }
     }
     correction
-}
-
-/// 2^(s · Sᵀ − m') for a vector of scores.
-#[inline(always)]
-unsafe fn probability<W: Words>(words: W, scores: *const f32, scale: Vector<W>, maximum: Vector<W>) -> Vector<W> {
-    let simd = words.simd();
-    // SAFETY: the caller vouches for the vector.
-    let scores = unsafe { simd.load(scores) };
-    simd.exp2(if W::SCALED_QUERIES { simd.sub(scores, maximum) } else { simd.mul_sub(scores, scale, maximum) })
 }
 
 /// Oᵀ = Oᵀ · correction + Vᵀ P.
@@ -221,19 +217,18 @@ unsafe fn accumulate<W: Words, const ROWS: usize, const VECTORS: usize>(
         // probabilities.
         unsafe {
             let output = strip.output.add(channel * width);
-            let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
+            let values = keys.values.add(channel);
+            let left = |word: usize, row: usize| *values.add(word * keys.stride + row);
+            let count = keys.len.div_ceil(W::NUMBERS);
+            let mut sums = product::<W, ROWS, VECTORS>(words, count, left, strip.scores);
             if !first {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     for (vector, sum) in sums.iter_mut().enumerate() {
                         let before = simd.load(output.add(row * width + vector * lanes));
-                        *sum = simd.mul(before, correction[vector]);
+                        *sum = simd.mul_add(before, correction[vector], *sum);
                     }
                 }
             }
-            let values = keys.values.add(channel);
-            let left = |word: usize, row: usize| *values.add(word * keys.stride + row);
-            let count = keys.len.div_ceil(W::NUMBERS);
-            let sums = product_onto::<W, ROWS, VECTORS>(words, sums, count, left, strip.scores);
             for (row, sums) in sums.iter().enumerate() {
                 for (vector, sum) in sums.iter().enumerate() {
                     simd.store(output.add(row * width + vector * lanes), *sum);

@@ -5,10 +5,10 @@
 //! the algorithm in [`strip`](super::strip) reads the same for both. Words travel as f32; only the methods below look
 //! into them.
 
-use super::element::Element;
 use super::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx512, Avx512Bf16};
+use crate::element::Element;
 
 /// What a word holds and how words are multiplied.
 pub(super) trait Words: Copy + Send + Sync {
@@ -17,10 +17,6 @@ pub(super) trait Words: Copy + Send + Sync {
 
     /// Numbers in a word, 1 or 2.
     const NUMBERS: usize;
-
-    /// Whether queries carry the factor of the scores: one multiplication per query channel instead of one per score, but
-    /// it would round bf16 queries once more.
-    const SCALED_QUERIES: bool;
 
     /// Vector operations.
     fn simd(self) -> Self::Simd;
@@ -33,9 +29,6 @@ pub(super) trait Words: Copy + Send + Sync {
 
     /// A row whose channels are neighbours: `⌈channels / NUMBERS⌉` words. A missing number is 0.
     fn pack_row<T: Element>(self, row: &[T], words: &mut [f32]);
-
-    /// As [`pack_row`](Self::pack_row), times `scale` where [`SCALED_QUERIES`](Self::SCALED_QUERIES) says so.
-    fn pack_query<T: Element>(self, row: &[T], scale: f32, words: &mut [f32]);
 
     /// A row whose neighbours are in other rows: number `nth` of as many words as it has channels. Number 0 comes first
     /// and sets the others to 0.
@@ -52,7 +45,6 @@ pub(super) struct Floats<S>(pub S);
 impl<S: Simd> Words for Floats<S> {
     type Simd = S;
     const NUMBERS: usize = 1;
-    const SCALED_QUERIES: bool = true;
 
     #[inline(always)]
     fn simd(self) -> S {
@@ -75,11 +67,6 @@ impl<S: Simd> Words for Floats<S> {
     }
 
     #[inline(always)]
-    fn pack_query<T: Element>(self, row: &[T], scale: f32, words: &mut [f32]) {
-        T::widen_times(row, scale, words);
-    }
-
-    #[inline(always)]
     fn pack_across<T: Element>(self, _: usize, row: &[T], words: &mut [f32]) {
         T::widen(row, words);
     }
@@ -94,7 +81,6 @@ pub(super) struct Bf16Pairs(pub Avx512Bf16);
 impl Words for Bf16Pairs {
     type Simd = Avx512;
     const NUMBERS: usize = 2;
-    const SCALED_QUERIES: bool = false;
 
     #[inline(always)]
     fn simd(self) -> Avx512 {
@@ -117,11 +103,6 @@ impl Words for Bf16Pairs {
         let (channels, padding) = halves.split_at_mut(row.len());
         channels.iter_mut().zip(row).for_each(|(half, number)| *half = number.bf16_bits());
         padding.fill(0);
-    }
-
-    #[inline(always)]
-    fn pack_query<T: Element>(self, row: &[T], _: f32, words: &mut [f32]) {
-        self.pack_row(row, words);
     }
 
     #[inline(always)]

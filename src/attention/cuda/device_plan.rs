@@ -4,16 +4,19 @@
 //! stream writes another must not read without being told.
 
 use std::fmt;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use candle_core::Result;
 use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 
-use super::scratch::{Buffers, Need, StreamId, StreamScratch};
-use super::tuning::Row;
-use crate::attention::gpu::{PlanKey as GpuPlanKey, Remembered};
-use crate::plan::{KeySpan, KeyStep, ResolvedPlan, SlotReduction, StepItem, TileShape};
+use super::scratch::{StreamId, StreamScratch, check_no_capture};
+use super::tensor_map;
+use crate::kernels::cuda::arguments::TensorMap;
+use crate::kernels::cuda::tensor_map::TensorMapDescription;
+use crate::kernels::schedule::{GpuSchedule, ScheduleInputs, ScheduleSizes};
+use crate::plan::{KeySpan, KeyStep, ResolvedPlan, SlotReduction, StepItem};
+use crate::recent::Recent;
 
 // SAFETY: plain numbers in C layout without padding, as `kernels/cuda/arguments.cuh` declares them.
 unsafe impl DeviceRepr for StepItem {}
@@ -24,84 +27,71 @@ unsafe impl DeviceRepr for SlotReduction {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for KeySpan {}
 
-/// What an uploaded schedule depends on besides the plan.
-pub(super) type PlanKey = GpuPlanKey<StreamId, Row>;
-
 /// The uploaded schedules of one plan.
-pub(crate) type DevicePlans = Remembered<DevicePlan>;
+pub type DevicePlans = Recent<(StreamId, ScheduleInputs), Arc<DevicePlan>, RECENT_UPLOADS>;
 
-/// A schedule on a device.
-pub(crate) struct DevicePlan {
-    key: PlanKey,
+/// How many uploads a plan keeps: streams times a few batch sizes or masks.
+const RECENT_UPLOADS: usize = 16;
+
+/// What the maps of a launch describe.
+type Descriptions = [Option<TensorMapDescription>; 4];
+
+/// How many launches' maps an upload keeps: layers of a model, whose caches lie at addresses of their own.
+const RECENT_MAPS: usize = 64;
+
+/// A schedule on a device; a buffer is `None` where there is nothing to upload.
+pub struct DevicePlan {
+    id: StreamId,
     stream: Arc<CudaStream>,
-    /// Number of work items.
-    pub item_count: usize,
-    /// `None` where there is nothing to upload.
+    pub sizes: ScheduleSizes,
     pub items: Option<CudaSlice<StepItem>>,
     pub steps: Option<CudaSlice<KeyStep>>,
     pub reduction_of_slot: Option<CudaSlice<SlotReduction>>,
     /// Which keys are rotated to where.
-    pub rotation: Option<Rotation>,
-    scratch: Arc<StreamScratch>,
-    need: Need,
-}
-
-/// The keys that are rotated once per launch.
-pub(crate) struct Rotation {
-    pub spans: CudaSlice<KeySpan>,
-    pub span_count: usize,
-    /// Rows per batch row.
-    pub rows: usize,
+    pub key_spans: Option<CudaSlice<KeySpan>>,
+    /// Encoded tensor maps, by what they describe: addresses and shapes.
+    maps: Recent<Descriptions, [TensorMap; 4], RECENT_MAPS>,
+    /// The memory that launches on the stream write.
+    pub scratch: Arc<StreamScratch>,
 }
 
 impl DevicePlan {
-    pub(super) fn new(resolved: &ResolvedPlan, stream: &Arc<CudaStream>, key: PlanKey) -> Result<Self> {
-        let schedule = key.schedule(resolved, TileShape { queries: key.tile.queries(), keys: key.tile.keys() });
-        let (steps, key_rows) = (&schedule.steps, &schedule.key_rows);
-        let slot_len = key.tile.queries() * (key.tile.head_dim() + 2);
-        let row_bytes = key.heads * key.head_dim * key.element_bytes;
-        let need = Need {
-            partials: schedule.partial_slots * slot_len,
-            arrivals: steps.reductions(),
-            rotated: key_rows.as_ref().map_or(0, |rows| key.batch * rows.rows() * row_bytes),
-        };
-        let rotation = match key_rows {
-            Some(rows) => {
-                let (span_count, rows_per_batch) = (rows.spans().len(), rows.rows());
-                upload(stream, rows.spans())?.map(|spans| Rotation { spans, span_count, rows: rows_per_batch })
-            }
-            None => None,
-        };
+    pub fn new(
+        resolved: &ResolvedPlan,
+        stream: &Arc<CudaStream>,
+        (id, inputs): &(StreamId, ScheduleInputs),
+    ) -> Result<Self> {
+        check_no_capture(stream)?;
+        let GpuSchedule { steps, key_rows, sizes } = GpuSchedule::new(resolved, inputs);
+        tracing::debug!(items = sizes.items, "schedule uploaded");
         Ok(Self {
-            item_count: steps.items().len(),
+            id: *id,
+            sizes,
             items: upload(stream, steps.items())?,
             steps: upload(stream, steps.steps())?,
             reduction_of_slot: upload(stream, steps.reduction_of_slot())?,
-            rotation,
+            key_spans: upload(stream, key_rows.as_ref().map_or(&[], |rows| rows.spans()))?,
+            maps: Recent::default(),
             scratch: StreamScratch::of(stream),
-            need,
             stream: stream.clone(),
-            key,
         })
     }
 
-    /// Whether it is the upload for this key.
-    pub(super) fn is(&self, key: &PlanKey) -> bool {
-        self.key == *key
-    }
-
-    /// The scratch memory, for one launch.
+    /// Maps as the driver encodes them; layers whose tensors come to lie where those of an earlier call lay find them.
     ///
     /// # Errors
-    /// There is not enough.
-    pub(super) fn scratch(&self) -> Result<MutexGuard<'_, Buffers>> {
-        self.scratch.lock(self.need)
+    /// The driver refuses a description.
+    pub fn tensor_maps(&self, descriptions: &Descriptions) -> Result<[TensorMap; 4]> {
+        self.maps.get(descriptions, || {
+            let [input_keys, input_values, cache_keys, cache_values] = descriptions.map(tensor_map::encode);
+            Ok([input_keys?, input_values?, cache_keys?, cache_values?])
+        })
     }
 }
 
 impl Drop for DevicePlan {
     fn drop(&mut self) {
-        self.key.device.before_freeing(&self.stream);
+        self.id.before_freeing(&self.stream);
     }
 }
 
@@ -112,6 +102,6 @@ fn upload<T: DeviceRepr>(stream: &Arc<CudaStream>, numbers: &[T]) -> Result<Opti
 
 impl fmt::Debug for DevicePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DevicePlan").finish_non_exhaustive()
+        f.debug_struct("DevicePlan").field("sizes", &self.sizes).finish_non_exhaustive()
     }
 }

@@ -1,14 +1,16 @@
-//! The embedded kernels: found by name, loaded once per GPU.
+//! The embedded kernels: found by name, loaded once per GPU; and what a GPU is asked once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use candle_core::Result;
 use candle_core::cuda::WrapErr;
-use candle_core::cuda::cudarc::driver::{CudaContext, CudaFunction, DriverError, sys};
+use candle_core::cuda::cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, sys};
 use candle_core::cuda::cudarc::nvrtc::Ptx;
 
-use crate::{AttentionError, Unsupported};
+use super::scratch::check_no_capture;
+use crate::error::{AttentionError, Unsupported};
+use crate::lock::lock;
 
 /// A compiled kernel, as `build.rs` embeds it.
 struct Image {
@@ -32,12 +34,38 @@ static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/cuda_images.rs"));
 /// Oldest compute capability that the kernels run on.
 const OLDEST: (i32, i32) = (8, 0);
 
-/// The loaded kernels of one GPU, by name.
-type Loaded = Mutex<HashMap<&'static str, CudaFunction>>;
+/// A GPU: what it said of itself, and the kernels that were loaded onto it.
+pub(super) struct Gpu {
+    pub capability: (i32, i32),
+    pub multiprocessors: usize,
+    /// By name.
+    functions: Mutex<HashMap<&'static str, CudaFunction>>,
+}
 
-/// Loaded kernels by context. A primary context is the same for every candle device of a GPU, and loaded code stays with
-/// it.
-static LOADED: Mutex<Option<HashMap<usize, Arc<Loaded>>>> = Mutex::new(None);
+/// GPUs by context. A primary context is the same for every candle device of a GPU, and loaded code stays with it.
+static GPUS: Mutex<Option<HashMap<usize, Arc<Gpu>>>> = Mutex::new(None);
+
+impl Gpu {
+    /// That of a context.
+    ///
+    /// # Errors
+    /// The driver does not say what it is.
+    pub fn of(context: &CudaContext) -> std::result::Result<Arc<Self>, DriverError> {
+        let key = context.cu_ctx() as usize;
+        if let Some(known) = lock(&GPUS).get_or_insert_default().get(&key) {
+            return Ok(known.clone());
+        }
+        let gpu = Self {
+            capability: context.compute_capability()?,
+            multiprocessors: context
+                .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?
+                .unsigned_abs() as usize,
+            functions: Mutex::default(),
+        };
+        // Another thread may have been faster, and have loaded kernels.
+        Ok(lock(&GPUS).get_or_insert_default().entry(key).or_insert_with(|| Arc::new(gpu)).clone())
+    }
+}
 
 /// What the driver says to PTX of a later toolkit than its own.
 const LATER_PTX: DriverError = DriverError(sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
@@ -49,7 +77,7 @@ pub(super) fn check_device(context: &CudaContext) -> std::result::Result<(), Uns
     if IMAGES.is_empty() {
         return Err(unsupported("this build has no CUDA kernels".to_string()));
     }
-    match context.compute_capability() {
+    match Gpu::of(context).map(|gpu| gpu.capability) {
         Ok(capability) if capability >= OLDEST => Ok(()),
         Ok((major, minor)) => Err(unsupported(format!(
             "the GPU has compute capability {major}.{minor}; the kernels need {}.{} (Ampere) or later",
@@ -62,21 +90,22 @@ pub(super) fn check_device(context: &CudaContext) -> std::result::Result<(), Uns
 /// The kernel of this name on this GPU, allowed to use the shared memory that it needs.
 ///
 /// The first call loads it, which takes the driver as long as compiling it; later calls look it up.
-pub(super) fn load(context: &Arc<CudaContext>, name: &str) -> Result<CudaFunction> {
+///
+/// # Errors
+/// There is none, the driver cannot load it, or the stream is being captured when it is called for the first time.
+pub(super) fn load(stream: &CudaStream, name: &str) -> Result<CudaFunction> {
+    let context = stream.context();
+    let gpu = Gpu::of(context).w()?;
+    // Held while the driver compiles: a second thread would only compile the same; other GPUs do not wait.
+    let mut functions = lock(&gpu.functions);
+    if let Some(function) = functions.get(name) {
+        return Ok(function.clone());
+    }
+    check_no_capture(stream)?;
     let image = IMAGES.iter().find(|image| image.name == name).ok_or_else(|| {
         let device = candle_core::DeviceLocation::Cuda { gpu_id: context.ordinal() };
         AttentionError::from(Unsupported::Device { device, reason: format!("this build has no kernel '{name}'") })
     })?;
-    // A poisoned lock only means that another thread panicked between two complete states of a map.
-    let of_gpu = {
-        let mut of_gpus = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        of_gpus.get_or_insert_default().entry(context.cu_ctx() as usize).or_default().clone()
-    };
-    // Held while the driver compiles: a second thread would only compile the same; other GPUs do not wait.
-    let mut loaded = of_gpu.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(function) = loaded.get(image.name) {
-        return Ok(function.clone());
-    }
     let code = match image.code {
         Code::Ptx(text) => Ptx::from_src(text),
         Code::Machine(bytes) => Ptx::from_binary(bytes.to_vec()),
@@ -88,7 +117,7 @@ pub(super) fn load(context: &Arc<CudaContext>, name: &str) -> Result<CudaFunctio
     let function = module.load_function(image.name).w()?;
     let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     function.set_attribute(attribute, image.shared_bytes as i32).w()?;
-    loaded.insert(image.name, function.clone());
+    functions.insert(image.name, function.clone());
     Ok(function)
 }
 

@@ -1,70 +1,141 @@
-//! Launches: tensors to kernel arguments, and the one place where kernels are started.
+//! A call on its way to the device: from tensors to launches, and the one place where kernels are started.
 
-use candle_core::Result;
-use candle_core::cuda::WrapErr;
-use candle_core::cuda::cudarc::driver::{CudaFunction, CudaStream, DeviceRepr, LaunchConfig};
+use std::sync::Arc;
 
-use super::arguments::{AttentionArguments, RotationArguments, RotationTable, RowView};
-use crate::AttentionError;
-use crate::attention::gpu::{AngleRows, Rows};
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, LaunchConfig, PushKernelArg};
+use candle_core::cuda::{CudaDType, WrapErr};
+use candle_core::{CudaStorage, Layout, Result, Tensor};
+
+use super::addresses::Address;
+use super::device_plan::{DevicePlan, DevicePlans};
+use super::kernels;
+use super::scratch::{Buffers as ScratchBuffers, StreamId};
+use crate::attention::call::Arguments;
+use crate::attention::gpu::Operands;
+use crate::kernels::cuda::arguments::{
+    AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView, Sm90Arguments,
+};
+use crate::kernels::cuda::launch::{Buffers, Call, Launch, Tensors};
+use crate::kernels::rows::{AngleRows, TensorRows};
 
 // SAFETY: plain numbers in C layout, the same struct as in `kernels/cuda/arguments.cuh`.
 unsafe impl DeviceRepr for AttentionArguments {}
 // SAFETY: as above.
+unsafe impl DeviceRepr for Sm90Arguments {}
+// SAFETY: as above.
 unsafe impl DeviceRepr for RotationArguments {}
 
-/// The view of a tensor whose storage starts at `address`.
-pub(super) fn row_view(address: u64, rows: Rows) -> RowView {
-    RowView {
-        data: address + rows.offset as u64,
-        batch_stride: rows.batch,
-        head_stride: rows.head,
-        token_stride: rows.token,
+/// Launches everything. All addresses keep their guards until after the launches.
+pub fn run<T: CudaDType + DeviceRepr>(
+    call: &Call,
+    arguments: &Arguments,
+    operands: &Operands<'_, CudaStorage>,
+    stream: &Arc<CudaStream>,
+    output: &mut CudaSlice<T>,
+) -> Result<()> {
+    let bytes = call.element.bytes();
+    let plan = uploaded(call, arguments, stream)?;
+    let sizes = &plan.sizes;
+    let mut scratch = plan.scratch.lock(call.scratch(sizes))?;
+    let ScratchBuffers { partials, arrivals, rotated } = &mut *scratch;
+
+    let queries = Address::of_storage::<T>(operands.queries.0, stream)?;
+    let keys = Address::of_storage::<T>(operands.keys.0, stream)?;
+    let values = Address::of_storage::<T>(operands.values.0, stream)?;
+    let view = |address: &Address<'_>, layout: &Layout, broadcast: bool| {
+        TensorRows::of(layout, bytes, broadcast).map(|rows| RowView::new(address.value, rows))
+    };
+    let mut input =
+        KeyValueViews { keys: view(&keys, operands.keys.1, false)?, values: view(&values, operands.values.1, false)? };
+
+    let rope = arguments.rope.as_ref().map(Tensor::storage_and_layout);
+    let rope = rope.as_ref().map(|rope| Address::of_tensor::<f32>(rope, stream)).transpose()?;
+    let angles = match &rope {
+        Some((address, layout)) => RotationTable::new(address.value, AngleRows::of(layout)?),
+        None => RotationTable::default(),
+    };
+
+    let cache = arguments.cache.as_ref();
+    let broadcast = cache.is_some_and(|cache| cache.broadcast);
+    let cache = cache.map(|cache| (cache.keys.storage_and_layout(), cache.values.storage_and_layout()));
+    let cache = match &cache {
+        Some((keys, values)) => {
+            Some((Address::of_tensor::<T>(keys, stream)?, Address::of_tensor::<T>(values, stream)?))
+        }
+        None => None,
+    };
+    let cache_views = match &cache {
+        Some(((keys, key_layout), (values, value_layout))) => {
+            KeyValueViews { keys: view(keys, key_layout, broadcast)?, values: view(values, value_layout, broadcast)? }
+        }
+        None => KeyValueViews::default(),
+    };
+
+    let rotated = Address::of_mut(rotated.as_mut(), stream);
+    if plan.key_spans.is_some() {
+        let spans = Address::of(plan.key_spans.as_ref(), stream);
+        let rotated = call.rotated_keys(sizes, rotated.value);
+        let launch = call.rotate(sizes, input.keys, angles, spans.value, rotated);
+        // SAFETY: keys and angles were checked against the plan, spans lie inside the input, and the scratch memory was
+        // made for exactly these rows. All guards are alive.
+        unsafe { start(stream, &launch) }?;
+        input.keys = rotated;
+    }
+
+    let items = Address::of(plan.items.as_ref(), stream);
+    let steps = Address::of(plan.steps.as_ref(), stream);
+    let reduction_of_slot = Address::of(plan.reduction_of_slot.as_ref(), stream);
+    let partials = Address::of_mut(partials.as_mut(), stream);
+    let arrivals = Address::of_mut(arrivals.as_mut(), stream);
+    let output = Address::of_mut(Some(output), stream);
+    let tensors = Tensors {
+        queries: view(&queries, operands.queries.1, false)?,
+        input,
+        cache: cache_views,
+        angles,
+        output: call.output(output.value),
+    };
+    let buffers = Buffers {
+        items: items.value,
+        steps: steps.value,
+        reduction_of_slot: reduction_of_slot.value,
+        partials: partials.value,
+        arrivals: arrivals.value,
+    };
+    let launch = call.attend(sizes, &tensors, &buffers)?;
+    match call.tensor_maps(sizes, &tensors) {
+        // SAFETY: the views describe tensors that were checked against the plan, the schedule names rows inside them, the
+        // buffers have the sizes that the schedule needs, and all guards are alive.
+        None => unsafe { start(stream, &launch) },
+        Some(maps) => {
+            let launch = launch.with_maps(plan.tensor_maps(&maps)?);
+            // SAFETY: as above; the tensor maps describe the same views.
+            unsafe { start(stream, &launch) }
+        }
     }
 }
 
-/// The angles whose storage starts at `address`.
-pub(super) fn rotation_table(address: u64, rows: AngleRows) -> RotationTable {
-    RotationTable { data: address + rows.offset as u64, batch_stride: rows.batch, token_stride: rows.token }
+/// The schedule of a call on the device.
+fn uploaded(call: &Call, arguments: &Arguments, stream: &Arc<CudaStream>) -> Result<Arc<DevicePlan>> {
+    let key = (StreamId::of(stream), arguments.schedule_inputs(call.tile(), call.workers));
+    let make = || DevicePlan::new(&arguments.resolved, stream, &key).map(Arc::new);
+    arguments.resolved.kept::<DevicePlans>().get(&key, make)
 }
 
-/// The most blocks of a grid along its first axis.
-const MOST_BLOCKS: u32 = i32::MAX as u32;
-
-/// The extents of a launch.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Extent {
-    pub blocks: usize,
-    pub threads: usize,
-    /// Dynamic shared memory of a block.
-    pub shared_bytes: usize,
-}
-
-/// Starts a kernel whose one parameter is `arguments`.
+/// Starts a kernel.
 ///
 /// # Safety
-/// `function` takes a struct like `A`. Every address in `arguments` points to live memory of the extent that the kernel
+/// The kernel takes a struct like `A`. Every address in the arguments points to live memory of the extent that the kernel
 /// documents, ordered before this point of the stream, and stays alive until the launch has run.
-pub(super) unsafe fn launch<A: DeviceRepr>(
-    stream: &CudaStream,
-    function: &CudaFunction,
-    extent: Extent,
-    arguments: &A,
-) -> Result<()> {
-    let blocks = match u32::try_from(extent.blocks) {
-        Ok(blocks) if blocks <= MOST_BLOCKS => blocks,
-        _ => {
-            let expected = "at most 2147483647 work items in one launch";
-            return Err(AttentionError::value("plan", expected, extent.blocks).into());
-        }
-    };
+unsafe fn start<A: DeviceRepr>(stream: &CudaStream, launch: &Launch<A>) -> Result<()> {
+    let function = kernels::load(stream, &launch.kernel)?;
     let config = LaunchConfig {
-        grid_dim: (blocks, 1, 1),
-        block_dim: (extent.threads as u32, 1, 1),
-        shared_mem_bytes: extent.shared_bytes as u32,
+        grid_dim: (launch.blocks, 1, 1),
+        block_dim: (launch.threads, 1, 1),
+        shared_mem_bytes: launch.shared_bytes,
     };
-    let mut builder = stream.launch_builder(function);
-    candle_core::cuda::cudarc::driver::PushKernelArg::arg(&mut builder, arguments);
+    let mut builder = stream.launch_builder(&function);
+    builder.arg(&launch.arguments);
     // SAFETY: the caller vouches for the arguments; the extents are those that the kernel was compiled for.
     unsafe { builder.launch(config) }.w()?;
     Ok(())

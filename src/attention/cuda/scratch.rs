@@ -8,7 +8,11 @@ use std::thread::{self, ThreadId};
 
 use candle_core::Result;
 use candle_core::cuda::WrapErr;
-use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, sys};
+
+use crate::AttentionError;
+use crate::kernels::cuda::launch::Scratch;
+use crate::lock::lock;
 
 /// The handle of the per-thread stream, which candle's devices use unless they are made with a stream of their own. It
 /// stands for another stream in every thread.
@@ -48,6 +52,22 @@ impl StreamId {
     }
 }
 
+/// Refuses what must not happen while a stream is captured into a graph: uploads, loading code, and memory that later
+/// launches use, which a graph would not own.
+///
+/// # Errors
+/// The stream is being captured.
+pub(super) fn check_no_capture(stream: &CudaStream) -> Result<()> {
+    match stream.capture_status().w()? {
+        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE => Ok(()),
+        _ => {
+            let expected = "one that is not captured into a CUDA graph, the first time that a plan meets these sizes: run \
+                            the plan once before capturing";
+            Err(AttentionError::value("stream", expected, "one that is captured").into())
+        }
+    }
+}
+
 /// The scratch memory of one stream.
 pub(crate) struct StreamScratch {
     id: StreamId,
@@ -66,15 +86,6 @@ pub(super) struct Buffers {
     pub rotated: Option<CudaSlice<u8>>,
 }
 
-/// How much of each a launch needs, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Need {
-    pub partials: usize,
-    pub arrivals: usize,
-    /// Bytes.
-    pub rotated: usize,
-}
-
 /// The scratch memory of every stream that some plan was uploaded for.
 static OF_STREAMS: Mutex<Vec<Weak<StreamScratch>>> = Mutex::new(Vec::new());
 
@@ -84,8 +95,7 @@ impl StreamScratch {
         let id = StreamId::of(stream);
         // Dropped behind the lock, because one that nobody else holds any more may wait for the device.
         let alive: Vec<Arc<Self>>;
-        // A poisoned lock only means that another thread panicked between two complete states of the list.
-        let mut known = OF_STREAMS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut known = lock(&OF_STREAMS);
         alive = known.iter().filter_map(Weak::upgrade).collect();
         known.retain(|scratch| scratch.strong_count() > 0);
         if let Some(scratch) = alive.iter().find(|scratch| scratch.id == id) {
@@ -100,9 +110,8 @@ impl StreamScratch {
     ///
     /// # Errors
     /// There is not enough.
-    pub(super) fn lock(&self, need: Need) -> Result<MutexGuard<'_, Buffers>> {
-        // A poisoned lock only means that a launch did not happen; launches leave nothing behind on the host.
-        let mut buffers = self.buffers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    pub(super) fn lock(&self, need: Scratch) -> Result<MutexGuard<'_, Buffers>> {
+        let mut buffers = lock(&self.buffers);
         let stream = &self.stream;
         // SAFETY: only kernels touch them, and they write each slot and row before they read it.
         grow(&mut buffers.partials, need.partials, stream, |len| unsafe { stream.alloc(len) }.w())?;
@@ -128,6 +137,7 @@ fn grow<T: DeviceRepr>(
     make: impl FnOnce(usize) -> Result<CudaSlice<T>>,
 ) -> Result<()> {
     if buffer.as_ref().map_or(0, CudaSlice::len) < len {
+        check_no_capture(stream)?;
         stream.context().bind_to_thread().w()?;
         *buffer = None;
         *buffer = Some(make(len)?);

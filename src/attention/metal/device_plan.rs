@@ -6,6 +6,7 @@
 //! allocates nothing but its output.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -13,83 +14,55 @@ use candle_core::metal_backend::DeviceId;
 use candle_core::{MetalDevice, Result};
 use candle_metal_kernels::metal::Buffer;
 
-use super::arguments::slot_floats;
-use super::tuning::Row;
-use crate::attention::gpu::{PlanKey as GpuPlanKey, Remembered};
-use crate::plan::{ResolvedPlan, TileShape};
-
-/// What an uploaded schedule depends on besides the plan.
-pub(super) type PlanKey = GpuPlanKey<DeviceId, &'static Row>;
+use crate::kernels::metal::dispatches::dispatches;
+use crate::kernels::schedule::{GpuSchedule, ScheduleInputs, ScheduleSizes};
+use crate::plan::{ResolvedPlan, StepItem};
+use crate::recent::Recent;
 
 /// The uploaded schedules of one plan.
-pub(crate) type DevicePlans = Remembered<DevicePlan>;
+pub(super) type DevicePlans = Recent<(DeviceId, ScheduleInputs), Arc<DevicePlan>, RECENT_UPLOADS>;
+
+/// How many uploads a plan keeps: devices times a few batch sizes or masks.
+const RECENT_UPLOADS: usize = 16;
 
 /// A schedule on a device.
-pub(crate) struct DevicePlan {
-    pub(super) key: PlanKey,
-    /// Number of work items.
-    pub(super) item_count: usize,
-    pub(super) items: Arc<Buffer>,
-    pub(super) steps: Arc<Buffer>,
-    /// Whether some steps have keys that are not visible.
-    pub(super) has_partial_steps: bool,
-    /// `None` if no keys are split.
-    pub(super) split: Option<Split>,
-    /// `None` if no keys are rotated.
-    pub(super) rotation: Option<Rotation>,
-}
-
-/// Query tiles whose keys are split.
-pub(super) struct Split {
-    pub tiles: Arc<Buffer>,
-    pub tile_count: usize,
-    /// How many numbers the partial results are.
-    pub partials: usize,
-}
-
-/// The keys that are rotated once per launch.
-pub(super) struct Rotation {
-    pub spans: Arc<Buffer>,
-    pub span_count: usize,
-    /// Rows per batch row.
-    pub rows: usize,
+pub(super) struct DevicePlan {
+    pub sizes: ScheduleSizes,
+    /// The work items, in runs of one dispatch each.
+    pub dispatches: Vec<Range<usize>>,
+    pub items: Arc<Buffer>,
+    pub steps: Arc<Buffer>,
+    /// The tiles whose keys are split, if any are.
+    pub split_tiles: Option<Arc<Buffer>>,
+    /// The keys that are rotated once per launch, if any are.
+    pub key_spans: Option<Arc<Buffer>>,
 }
 
 impl DevicePlan {
-    pub(super) fn new(resolved: &ResolvedPlan, device: &MetalDevice, key: PlanKey) -> Result<Self> {
-        let row = key.tile;
-        let schedule = key.schedule(resolved, TileShape { queries: row.queries(), keys: row.keys });
-        let steps = &schedule.steps;
-        let split_tiles = steps.split_tiles();
-        let split = match split_tiles.len() {
-            0 => None,
-            tile_count => {
-                let partials = schedule.partial_slots * slot_floats(row.queries(), key.head_dim);
-                Some(Split { tiles: upload(device, &split_tiles)?, tile_count, partials })
-            }
-        };
-        let rotation = match &schedule.key_rows {
-            None => None,
-            Some(rows) => {
-                let spans = upload(device, rows.spans())?;
-                Some(Rotation { spans, span_count: rows.spans().len(), rows: rows.rows() })
-            }
-        };
+    pub fn new(
+        resolved: &ResolvedPlan,
+        device: &MetalDevice,
+        inputs: &ScheduleInputs,
+        steps_per_dispatch: u64,
+    ) -> Result<Self> {
+        let GpuSchedule { steps, key_rows, sizes } = GpuSchedule::new(resolved, inputs);
+        tracing::debug!(items = sizes.items, "schedule uploaded");
+        let split_tiles = (sizes.split_tiles > 0).then(|| upload(device, &steps.split_tiles()));
+        let steps_of = |item: &StepItem| (item.last_step - item.first_step).into();
         Ok(Self {
-            item_count: steps.items().len(),
+            sizes,
+            dispatches: dispatches(steps.items().iter().map(steps_of), steps_per_dispatch),
             items: upload(device, steps.items())?,
             steps: upload(device, steps.steps())?,
-            has_partial_steps: steps.has_partial_steps(row.keys),
-            split,
-            rotation,
-            key,
+            split_tiles: split_tiles.transpose()?,
+            key_spans: key_rows.map(|rows| upload(device, rows.spans())).transpose()?,
         })
     }
 }
 
 impl fmt::Debug for DevicePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DevicePlan").finish_non_exhaustive()
+        f.debug_struct("DevicePlan").field("sizes", &self.sizes).finish_non_exhaustive()
     }
 }
 

@@ -1,247 +1,140 @@
-//! Launches: tensors to buffers and arguments.
+//! A call on its way to the device: from tensors to encoded launches.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
+use bytemuck::NoUninit;
 use candle_core::backend::BackendStorage;
-use candle_core::{DType, Layout, MetalDevice, Result, Storage, Tensor};
+use candle_core::{DType, Layout, MetalDevice, MetalStorage, Result, Storage, Tensor};
 use candle_metal_kernels::metal::{Buffer, ComputeCommandEncoder, ComputePipeline};
 
-use super::Operand;
-use super::arguments::{AngleStrides, AttentionArguments, CombineArguments, RotationArguments, RowStrides};
-use super::device_plan::{DevicePlan, PlanKey, Rotation, Split};
-use super::recipes::{self, Uniform};
-use super::source::Recipe;
-use super::tuning::{self, COMBINE_THREADS, Element, ROTATE_THREADS, Row};
+use super::device_plan::{DevicePlan, DevicePlans};
+use super::support;
+use crate::AttentionError;
 use crate::attention::call::Arguments;
-use crate::attention::gpu::{AngleRows, Rows};
-use crate::metal::{Binding, dispatch, extent, load};
+use crate::attention::gpu::{Operand, Operands};
+use crate::kernels::metal::dispatches::steps_per_dispatch;
+use crate::kernels::metal::launch::{Call, Launch, Rows, Schedule, Tensors};
+use crate::kernels::rows::{AngleRows, TensorRows};
+use crate::metal::{dispatch, load};
 
-/// A call on its way to the device.
-pub(super) struct Call<'a> {
-    pub arguments: &'a Arguments,
-    pub device: &'a MetalDevice,
-    pub element: Element,
-    pub row: &'static Row,
-    pub dtype: DType,
-}
+/// Encodes all launches of a call. Metal keeps the buffers until they have run.
+pub(super) fn run(
+    call: &Call,
+    arguments: &Arguments,
+    operands: &Operands<'_, MetalStorage>,
+    output: &Buffer,
+) -> Result<()> {
+    let (device, dtype) = (operands.queries.0.device(), operands.queries.0.dtype());
+    let plan = uploaded(call, arguments, device)?;
+    let bytes = dtype.size_in_bytes();
+    let cache = arguments.cache.as_ref();
+    let broadcast = cache.is_some_and(|cache| cache.broadcast);
+    let cache = cache.map(|cache| (cache.keys.storage_and_layout(), cache.values.storage_and_layout()));
+    let cache = match &cache {
+        Some((keys, values)) => Some([rows_of(keys, dtype, broadcast)?, rows_of(values, dtype, broadcast)?]),
+        None => None,
+    };
+    let angles = arguments.rope.as_ref().map(Tensor::storage_and_layout);
+    let angles = match &angles {
+        Some((angles, layout)) => Some((buffer_of(angles, DType::F32)?, AngleRows::of(layout)?)),
+        None => None,
+    };
+    let keys = operand(operands.keys, bytes)?;
 
-/// What a call reads: tensors on the device, and where their rows lie.
-struct Inputs<'a> {
-    queries: (&'a Buffer, Rows),
-    keys: (&'a Buffer, Rows),
-    values: (&'a Buffer, Rows),
-    cache: Option<[(&'a Buffer, Rows); 2]>,
-    angles: Option<(&'a Buffer, AngleRows)>,
-}
+    let sizes = &plan.sizes;
+    let scratch = call.scratch(sizes);
+    let rotated = plan.key_spans.is_some().then(|| device.new_buffer(scratch.rotated, dtype, "rotated keys"));
+    let rotated = rotated.transpose()?;
+    let partials = plan.split_tiles.is_some().then(|| device.new_buffer(scratch.partials, DType::F32, "partials"));
+    let partials = partials.transpose()?;
 
-/// The kernels of a call.
-struct Pipelines {
-    attend: ComputePipeline,
-    rotate: Option<ComputePipeline>,
-    combine: Option<ComputePipeline>,
-}
+    let rotated = rotated.as_deref().map(|buffer| call.rotated_keys(sizes, buffer));
+    let rotate = match (rotated, angles, &plan.key_spans) {
+        (Some(rotated), Some(angles), Some(spans)) => Some(call.rotate(sizes, keys, angles, spans, rotated)),
+        _ => None,
+    };
+    let tensors = Tensors {
+        queries: operand(operands.queries, bytes)?,
+        keys: rotated.unwrap_or(keys),
+        values: operand(operands.values, bytes)?,
+        cache,
+        angles,
+    };
+    let schedule = Schedule::<&Buffer> { items: &plan.items, steps: &plan.steps };
+    let attend = |items| call.attend(sizes, &tensors, schedule, items, partials.as_deref(), output);
+    let combine = match (partials.as_deref(), &plan.split_tiles) {
+        (Some(partials), Some(tiles)) => Some(call.combine(sizes, partials, tiles, output)),
+        _ => None,
+    };
 
-/// What the launches of a call write and read, `None` where they do not.
-struct Scratch {
-    /// Rotated keys `[batch, rows, heads, head_dim]`.
-    rotated: Option<Arc<Buffer>>,
-    /// Partial results of split tiles.
-    partials: Option<Arc<Buffer>>,
-}
-
-impl Call<'_> {
-    /// Encodes all launches. Metal keeps the buffers until they have run.
-    pub fn run(&self, queries: Operand<'_>, keys: Operand<'_>, values: Operand<'_>, output: &Buffer) -> Result<()> {
-        let plan = self.plan()?;
-        let rope = self.arguments.rope.as_ref().map(Tensor::storage_and_layout);
-        let cache = self.arguments.cache.as_ref();
-        let broadcast = cache.is_some_and(|cache| cache.broadcast);
-        let cache = cache.map(|cache| (cache.keys.storage_and_layout(), cache.values.storage_and_layout()));
-        let inputs = Inputs {
-            queries: self.rows(queries.0.buffer(), queries.1, false)?,
-            keys: self.rows(keys.0.buffer(), keys.1, false)?,
-            values: self.rows(values.0.buffer(), values.1, false)?,
-            cache: match &cache {
-                Some(((keys, key_layout), (values, value_layout))) => Some([
-                    self.rows(buffer_of(keys, self.dtype)?, key_layout, broadcast)?,
-                    self.rows(buffer_of(values, self.dtype)?, value_layout, broadcast)?,
-                ]),
-                None => None,
-            },
-            angles: match &rope {
-                Some((angles, layout)) => Some((buffer_of(angles, DType::F32)?, AngleRows::of(layout)?)),
-                None => None,
-            },
-        };
-        let pipelines = self.pipelines(&plan, &inputs)?;
-        let scratch = self.scratch(&plan)?;
-
-        // Other threads wait from here on, so that the launches stay together.
-        let encoder = self.device.command_encoder()?;
-        let encoder: &ComputeCommandEncoder = encoder.as_ref();
-        let keys = match (&plan.rotation, &scratch.rotated, &pipelines.rotate, inputs.angles) {
-            (Some(rotation), Some(rotated), Some(pipeline), Some(angles)) => {
-                self.rotate(encoder, pipeline, rotation, rotated, inputs.keys, angles)
-            }
-            _ => inputs.keys,
-        };
-        let partials = scratch.partials.as_deref();
-        self.attend(encoder, &pipelines.attend, &plan, &Inputs { keys, ..inputs }, partials, output);
-        if let (Some(split), Some(partials), Some(pipeline)) = (&plan.split, partials, &pipelines.combine) {
-            self.combine(encoder, pipeline, split, partials, output);
+    let rotate = rotate.map(|launch| Loaded::new(device, launch)).transpose()?;
+    let attend = plan.dispatches.iter().map(|items| Loaded::new(device, attend(items))).collect::<Result<Vec<_>>>()?;
+    let combine = combine.map(|launch| Loaded::new(device, launch)).transpose()?;
+    // Other threads wait while there is an encoder, so that its launches stay together.
+    let mut encoder = device.command_encoder()?;
+    if let Some(rotate) = rotate {
+        rotate.encode(encoder.as_ref());
+    }
+    for (i, attend) in attend.iter().enumerate() {
+        if i > 0 {
+            // A long launch: what is encoded runs to its end in a command buffer of its own before more is.
+            drop(encoder);
+            device.flush_and_wait_current()?;
+            encoder = device.command_encoder()?;
         }
-        Ok(())
+        attend.encode(encoder.as_ref());
+    }
+    if let Some(combine) = combine {
+        combine.encode(encoder.as_ref());
+    }
+    Ok(())
+}
+
+/// A launch whose kernel is there.
+struct Loaded<'a, A> {
+    pipeline: ComputePipeline,
+    launch: Launch<&'a Buffer, A>,
+}
+
+impl<'a, A: NoUninit> Loaded<'a, A> {
+    fn new(device: &MetalDevice, launch: Launch<&'a Buffer, A>) -> Result<Self> {
+        let threads = launch.threads.iter().product();
+        let pipeline = load(device, launch.recipe.clone(), &launch.constants, threads)?;
+        Ok(Self { pipeline, launch })
     }
 
-    fn scratch(&self, plan: &DevicePlan) -> Result<Scratch> {
-        let arguments = self.arguments;
-        let rotated = |rotation: &Rotation| {
-            let elements = arguments.batch * rotation.rows * arguments.heads * arguments.head_dim;
-            self.device.new_buffer(elements, self.dtype, "rotated keys")
-        };
-        let partials = |split: &Split| self.device.new_buffer(split.partials, DType::F32, "partial results");
-        Ok(Scratch {
-            rotated: plan.rotation.as_ref().map(rotated).transpose()?,
-            partials: plan.split.as_ref().map(partials).transpose()?,
-        })
-    }
-
-    fn rows<'a>(&self, buffer: &'a Buffer, layout: &Layout, broadcast: bool) -> Result<(&'a Buffer, Rows)> {
-        Ok((buffer, Rows::of(layout, self.element.bytes(), broadcast)?))
-    }
-
-    fn plan(&self) -> Result<Arc<DevicePlan>> {
-        let (arguments, row) = (self.arguments, self.row);
-        let workers = tuning::cores(&self.device.metal_device().architecture_name()) * row.threadgroups_per_core();
-        let key = PlanKey::new(arguments, self.device.id(), row, workers, self.element.bytes());
-        let known = |plan: &DevicePlan| plan.key == key;
-        let make = || DevicePlan::new(&arguments.resolved, self.device, key.clone());
-        arguments.resolved.metal_plans().get(known, make)
-    }
-
-    fn pipelines(&self, plan: &DevicePlan, inputs: &Inputs<'_>) -> Result<Pipelines> {
-        let uniform = Uniform {
-            rotation: inputs.angles.is_some(),
-            cache: inputs.cache.is_some(),
-            partial_steps: plan.has_partial_steps,
-            split_keys: plan.split.is_some(),
-        };
-        let recipe = recipes::mixed_attention(self.row, self.element, self.arguments.head_dim);
-        let small = |wanted: bool, recipe: fn(Element) -> Recipe, threads: usize| {
-            wanted.then(|| load(self.device, recipe(self.element), &[], threads)).transpose()
-        };
-        Ok(Pipelines {
-            attend: load(self.device, recipe, &uniform.constants(), self.row.threads())?,
-            rotate: small(plan.rotation.is_some(), recipes::rotate_keys, ROTATE_THREADS.iter().product())?,
-            combine: small(plan.split.is_some(), recipes::combine_split_keys, COMBINE_THREADS)?,
-        })
-    }
-
-    /// Rotates the keys into scratch memory and returns where they are.
-    fn rotate<'a>(
-        &self,
-        encoder: &ComputeCommandEncoder,
-        pipeline: &ComputePipeline,
-        rotation: &Rotation,
-        rotated_keys: &'a Buffer,
-        (keys, key_rows): (&Buffer, Rows),
-        (angles, angle_rows): (&Buffer, AngleRows),
-    ) -> (&'a Buffer, Rows) {
-        let arguments = self.arguments;
-        let rotated = Rows::dense(rotation.rows, arguments.heads, arguments.head_dim);
-        let bindings = [
-            Binding::Input(keys, key_rows.offset),
-            Binding::Output(rotated_keys),
-            Binding::Input(angles, angle_rows.offset),
-            Binding::Input(&rotation.spans, 0),
-        ];
-        let kernel_arguments = RotationArguments {
-            keys: strides(key_rows),
-            rotated: strides(rotated),
-            angles: angle_strides(angle_rows),
-            rows: rotation.rows as u64,
-            span_count: rotation.span_count as u32,
-            heads: arguments.heads as u32,
-            head_dim: arguments.head_dim as u32,
-            padding: 0,
-        };
-        let [lanes, rows] = ROTATE_THREADS;
-        let grid = extent(rotation.rows.div_ceil(rows), arguments.batch);
-        dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, extent(lanes, rows));
-        (rotated_keys, rotated)
-    }
-
-    fn attend(
-        &self,
-        encoder: &ComputeCommandEncoder,
-        pipeline: &ComputePipeline,
-        plan: &DevicePlan,
-        inputs: &Inputs<'_>,
-        partials: Option<&Buffer>,
-        output: &Buffer,
-    ) {
-        let bindings = [
-            Binding::Input(inputs.queries.0, inputs.queries.1.offset),
-            Binding::Input(inputs.keys.0, inputs.keys.1.offset),
-            Binding::Input(inputs.values.0, inputs.values.1.offset),
-            inputs.cache.map_or(Binding::Absent, |[(keys, rows), _]| Binding::Input(keys, rows.offset)),
-            inputs.cache.map_or(Binding::Absent, |[_, (values, rows)]| Binding::Input(values, rows.offset)),
-            inputs.angles.map_or(Binding::Absent, |(angles, rows)| Binding::Input(angles, rows.offset)),
-            Binding::Output(output),
-            partials.map_or(Binding::Absent, Binding::Output),
-            Binding::Input(&plan.items, 0),
-            Binding::Input(&plan.steps, 0),
-        ];
-        let [cache_keys, cache_values] =
-            inputs.cache.map_or_else(Default::default, |[(_, keys), (_, values)]| [strides(keys), strides(values)]);
-        let kernel_arguments = AttentionArguments {
-            queries: strides(inputs.queries.1),
-            input_keys: strides(inputs.keys.1),
-            input_values: strides(inputs.values.1),
-            cache_keys,
-            cache_values,
-            output: strides(self.output_rows()),
-            angles: inputs.angles.map(|(_, rows)| angle_strides(rows)).unwrap_or_default(),
-            scale_log2: self.arguments.scale * std::f32::consts::LOG2_E,
-            padding: 0,
-        };
-        let (grid, group) = (extent(plan.item_count, 1), extent(self.row.threads(), 1));
-        dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, group);
-    }
-
-    fn combine(
-        &self,
-        encoder: &ComputeCommandEncoder,
-        pipeline: &ComputePipeline,
-        split: &Split,
-        partials: &Buffer,
-        output: &Buffer,
-    ) {
-        let bindings = [Binding::Input(partials, 0), Binding::Input(&split.tiles, 0), Binding::Output(output)];
-        let kernel_arguments = CombineArguments {
-            output: strides(self.output_rows()),
-            head_dim: self.arguments.head_dim as u32,
-            tile_queries: self.row.queries() as u32,
-        };
-        let (grid, group) = (extent(split.tile_count, 1), extent(COMBINE_THREADS, 1));
-        dispatch(encoder, pipeline, &bindings, &kernel_arguments, grid, group);
-    }
-
-    fn output_rows(&self) -> Rows {
-        Rows::dense(self.arguments.tokens(), self.arguments.heads, self.arguments.head_dim)
+    fn encode(&self, encoder: &ComputeCommandEncoder) {
+        let Launch { bindings, arguments, grid, threads, .. } = &self.launch;
+        dispatch(encoder, &self.pipeline, bindings, arguments, *grid, *threads);
     }
 }
 
-fn strides(rows: Rows) -> RowStrides {
-    RowStrides { batch: rows.batch, head: rows.head, token: rows.token }
+/// The schedule of a call on the device.
+fn uploaded(call: &Call, arguments: &Arguments, device: &MetalDevice) -> Result<Arc<DevicePlan>> {
+    let cores = support::cores(device);
+    let family = support::family(device).map_err(AttentionError::from)?;
+    let most = steps_per_dispatch(family, call.tiling, call.shape.head_dim, cores);
+    let inputs = arguments.schedule_inputs(call.tile(), cores * call.tiling.threadgroups_per_core());
+    let key = (device.id(), inputs);
+    let make = || DevicePlan::new(&arguments.resolved, device, &key.1, most).map(Arc::new);
+    arguments.resolved.kept::<DevicePlans>().get(&key, make)
 }
 
-fn angle_strides(rows: AngleRows) -> AngleStrides {
-    AngleStrides { batch: rows.batch, token: rows.token }
+/// An operand of the op.
+fn operand<'a>((storage, layout): Operand<'a, MetalStorage>, bytes: usize) -> Result<Rows<&'a Buffer>> {
+    Ok((storage.buffer(), TensorRows::of(layout, bytes, false)?))
 }
 
-/// The buffer of a tensor that is not an operand of the op.
+/// A tensor that is no operand of the op.
+fn rows_of<'a>(
+    (storage, layout): &'a (impl Deref<Target = Storage>, &Layout),
+    dtype: DType,
+    broadcast: bool,
+) -> Result<Rows<&'a Buffer>> {
+    Ok((buffer_of(storage, dtype)?, TensorRows::of(layout, dtype.size_in_bytes(), broadcast)?))
+}
+
 fn buffer_of(storage: &impl Deref<Target = Storage>, dtype: DType) -> Result<&Buffer> {
     match &**storage {
         Storage::Metal(storage) if storage.dtype() == dtype => Ok(storage.buffer()),

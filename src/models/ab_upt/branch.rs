@@ -8,8 +8,9 @@ use candle_nn::{Init, VarBuilder};
 
 use super::feed_forward::FeedForward;
 use super::norm::{Affine, LayerNorm, ScaleShift};
-use crate::ops::to_dtype;
-use crate::{TokenSpec, WeightSharing};
+use crate::modules::WeightSharing;
+use crate::ops::{add, to_dtype};
+use crate::plan::TokenSpec;
 
 /// What all branches of a block have in common.
 #[derive(Debug, Clone, Copy)]
@@ -79,10 +80,10 @@ impl Branch {
         self.norm.forward(x, modulation.map(|modulation| &modulation.scale_shift))
     }
 
-    /// `x` plus the output of the branch, in the dtype of `x`; computed in f32 where there is a factor.
+    /// `x` plus the output of the branch, in the dtype of `x`; computed in f32.
     pub fn end(&self, x: &Tensor, output: &Tensor, modulation: Option<&BranchModulation>) -> Result<Tensor> {
         let factor = match (modulation, &self.layer_scale) {
-            (None, None) => return x + to_dtype(output, x.dtype())?,
+            (None, None) => return add(x, output),
             (Some(BranchModulation { gate, .. }), None) => gate.clone(),
             (None, Some(layer_scale)) => layer_scale.clone(),
             (Some(BranchModulation { gate, .. }), Some(layer_scale)) => gate.broadcast_mul(layer_scale)?,

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::config::AbUptConfig;
 use super::error::AbUptError;
-use crate::KvCache;
 use crate::cache::CacheHeader;
+use crate::cache::KvCache;
 use crate::cache::file::{CacheFormat, not_a_cache};
 use crate::models::Normalisation;
+use crate::ops::is_finite;
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -159,7 +160,7 @@ impl AbUptCache {
 
     /// Reads a file, with the statistics that it was written with.
     pub(super) fn read(path: &Path, device: &Device) -> Result<(Self, Option<Normalisation>)> {
-        let (header, mut tensors) = FORMAT.read::<FileHeader>(path, device)?;
+        let (header, mut tensors) = FORMAT.read::<FileHeader>(path)?;
         let FileHeader { config, weights, batch, dtype, mut parts, statistics } = header;
         let refuse = |reason: String| candle_core::Error::from(not_a_cache(path, reason));
         let dtype: DType = dtype.parse().map_err(|_| refuse(format!("unknown dtype '{dtype}'")))?;
@@ -188,12 +189,20 @@ impl AbUptCache {
             0 => condition.is_none(),
             width => shape == [1, width] || shape == [batch, width],
         };
+        let numbers = condition.as_ref().map_or(Ok(true), |condition| match condition.dtype() {
+            DType::F32 => is_finite(condition),
+            _ => Ok(false),
+        })?;
+        if !numbers {
+            return Err(refuse("the condition must be finite numbers in f32".to_string()));
+        }
         if !fits {
             let expected = config.condition_dim();
             return Err(refuse(format!("the condition has shape {shape:?}, its configuration {expected} components")));
         }
         let fingerprint = AbUptFingerprint { version: FORMAT_VERSION, config, weights, dtype, batch };
-        Ok((Self { fingerprint, physics, decoders, condition }, statistics))
+        let cache = Self { fingerprint, physics, decoders, condition };
+        Ok((cache.to_device(device)?, statistics))
     }
 
     /// Checked here once, so that every cache has a part for every block.

@@ -11,7 +11,7 @@ use candle_nn::VarBuilder;
 
 use super::error::AbUptError;
 use crate::ops::{cos, sin, to_dtype};
-use crate::wave_numbers;
+use crate::rope::wave_numbers;
 
 /// Turns positions into vectors of sines and cosines.
 ///

@@ -125,6 +125,14 @@ pub enum AbUptError {
     /// A cached pass needs queries.
     #[error("a cached pass needs the queries of at least one domain, got none")]
     NoQueries,
+    /// Points are counted in 64 bits.
+    #[error("point {first} and the {points} that follow are more than can be counted")]
+    TooManyPoints {
+        /// Index of the first point.
+        first: u64,
+        /// Number of points.
+        points: usize,
+    },
     /// A chunk must hold a point.
     #[error("a chunk must have at least 1 point, got 0")]
     EmptyChunk,

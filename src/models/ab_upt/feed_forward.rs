@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::modules::projection::Projection;
+use crate::modules::{DomainRuns, WeightSharing};
 use crate::ops::Epilogue;
-use crate::{DomainRuns, WeightSharing};
 
 /// Two linear layers with a GELU between them; shared by all tokens, or one pair for each domain.
 #[derive(Debug, Clone)]

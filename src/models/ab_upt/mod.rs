@@ -57,6 +57,7 @@ mod model;
 mod neighbours;
 mod norm;
 mod perceiver_block;
+mod plans;
 mod pooling;
 mod predictor;
 mod tokens;

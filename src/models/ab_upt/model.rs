@@ -1,7 +1,6 @@
 //! The network.
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::{Entry, HashMap};
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
@@ -14,16 +13,18 @@ use super::geometry::Geometry;
 use super::inputs::{AbUptInput, AbUptOutput, Fields, resolve_queries};
 use super::mlp::{Activation, Mlp};
 use super::perceiver_block::{PerceiverBlock, PerceiverBlockConfig};
+use super::plans::AnchorPlans;
 use super::pooling::SupernodePooling;
 use super::tokens::{ANCHOR_SUFFIX, DomainTokens};
 use super::transformer_block::{BlockKeys, TransformerBlock, TransformerBlockConfig};
 use super::weights_hash::weights_hash;
+use crate::attention::cpu::simd::SimdLevel;
+use crate::attention::options::{AttentionOptions, Backend};
+use crate::cache::KvCache;
+use crate::modules::{AnchorKind, DotProductAttention};
 use crate::ops::to_dtype;
 use crate::ops::{Epilogue, linear};
-use crate::{
-    AnchorKind, AttentionOptions, AttentionPlan, Backend, DotProductAttention, KvCache, PlanError, Rope, RopeConfig,
-    RopeFrequencies, SimdLevel, TokenSpec, anchor_patterns,
-};
+use crate::rope::{Rope, RopeConfig, RopeFrequencies};
 
 /// Added to the variance by the layer norms of perceiver blocks, whatever the configuration says.
 const PERCEIVER_EPS: f64 = 1e-6;
@@ -49,6 +50,7 @@ pub struct AbUpt {
     domain_biases: Vec<Mlp>,
     geometry: Option<GeometryBranch>,
     physics: Vec<PhysicsLayer>,
+    physics_plans: AnchorPlans,
     decoders: Vec<DomainDecoder>,
     weights_hash: String,
 }
@@ -68,6 +70,7 @@ struct GeometryBranch {
 #[derive(Debug, Clone)]
 struct DomainDecoder {
     domain: DomainConfig,
+    plans: AnchorPlans,
     blocks: Vec<TransformerBlock>,
     /// In f32.
     projection: Linear,
@@ -126,7 +129,7 @@ impl AbUpt {
             eps: PERCEIVER_EPS,
             use_rope: true,
         };
-        let rope = RopeConfig { head_dim: config.head_dim(), position_dim, max_wavelength };
+        let rope = RopeConfig { position_dim, max_wavelength, ..RopeConfig::new(config.head_dim()) };
 
         let bias =
             |domain: &str| Mlp::new((width, width, width), 0, Activation::Gelu, vb.pp("domain_biases").pp(domain));
@@ -155,6 +158,7 @@ impl AbUpt {
             let projection = vb.pp("domain_decoder_projections").pp(name).pp("project").set_dtype(DType::F32);
             decoders.push(DomainDecoder {
                 domain: domain.clone(),
+                plans: AnchorPlans::new([name.clone()]),
                 blocks: (0..domain.decoder_blocks).map(block).collect::<Result<_>>()?,
                 projection: candle_nn::linear(width, domain.output_dim(), projection)?,
             });
@@ -170,6 +174,7 @@ impl AbUpt {
             domain_biases: config.domains.iter().map(|domain| bias(&domain.name)).collect::<Result<_>>()?,
             geometry,
             physics,
+            physics_plans: AnchorPlans::new(config.domain_names()),
             decoders,
             weights_hash,
         })
@@ -307,19 +312,15 @@ impl AbUpt {
     fn run_physics(&self, pass: &Pass<'_>, mut x: Tensor) -> Result<(Tensor, Vec<KvCache>)> {
         let groups = pass.tokens.groups();
         let options = self.attention.clone().rope(&pass.frequencies).cache_groups(pass.tokens.anchor_groups());
-        let domains = self.config.domain_names();
-        let (mut plans, mut kept) = (HashMap::new(), Vec::new());
+        let mut kept = Vec::new();
         for (index, layer) in self.physics.iter().enumerate() {
             let cached = pass.cache.and_then(|cache| cache.physics.get(index));
             match layer {
                 PhysicsLayer::Anchors(kind, block) => {
-                    let plan = match plans.entry(*kind) {
-                        Entry::Occupied(known) => known.into_mut(),
-                        Entry::Vacant(place) => place.insert(anchor_plan(*kind, &domains, groups)?),
-                    };
+                    let plan = self.physics_plans.of(*kind, groups)?;
                     let keys = cached.map_or(BlockKeys::Keep, BlockKeys::Cache);
                     let new;
-                    (x, new) = block.forward(&x, plan, keys, pass.condition, &options)?;
+                    (x, new) = block.forward(&x, &plan, keys, pass.condition, &options)?;
                     kept.extend(new);
                 }
                 PhysicsLayer::Perceiver(block) => {
@@ -340,10 +341,9 @@ impl AbUpt {
 
     /// The tokens of one domain through its decoder, to `[batch, tokens, components of all fields]`.
     fn decode(&self, pass: &Pass<'_>, index: usize, tokens: &Tensor) -> Result<(Tensor, Vec<KvCache>)> {
-        let DomainDecoder { domain, blocks, projection } = &self.decoders[index];
+        let DomainDecoder { domain, plans, blocks, projection } = &self.decoders[index];
         let (start, len) = pass.tokens.range(index);
-        let groups = pass.tokens.groups_of(index);
-        let plan = anchor_plan(AnchorKind::Own, std::slice::from_ref(&domain.name), groups)?;
+        let plan = plans.of(AnchorKind::Own, pass.tokens.groups_of(index))?;
         let anchors = [format!("{}{ANCHOR_SUFFIX}", domain.name)];
         let options = self.attention.clone().rope(&pass.frequencies.narrow(start, len)?).cache_groups(anchors);
         let (mut x, mut kept) = (tokens.clone(), Vec::new());
@@ -374,13 +374,4 @@ impl AbUpt {
         }
         Ok(())
     }
-}
-
-/// The plan of a block whose tokens attend to anchors.
-fn anchor_plan(
-    kind: AnchorKind,
-    domains: &[String],
-    groups: &[TokenSpec],
-) -> std::result::Result<AttentionPlan, PlanError> {
-    AttentionPlan::new(groups, anchor_patterns(kind, domains, groups, ANCHOR_SUFFIX)?)
 }

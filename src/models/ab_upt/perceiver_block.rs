@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::branch::{BlockShape, Branch, BranchModulation, FeedForwardBranch};
 use super::config::check_block;
 use super::norm::{LayerNorm, Modulation, ScaleShift, modulate};
+use crate::attention::options::AttentionOptions;
+use crate::cache::KvCache;
 use crate::checks::check_input;
-use crate::{
-    AttentionOptions, KvCache, PerceiverAttention, PerceiverAttentionConfig, RopeFrequencies, TokenSpec, WeightSharing,
-};
+use crate::modules::{PerceiverAttention, PerceiverAttentionConfig, WeightSharing};
+use crate::plan::TokenSpec;
+use crate::rope::RopeFrequencies;
 
 /// Configuration of a [`PerceiverBlock`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::AbUptConfig;
-use crate::TokenSpec;
+use crate::plan::TokenSpec;
 
 /// What follows the domain in the name of its anchor group.
 pub(super) const ANCHOR_SUFFIX: &str = "_anchors";

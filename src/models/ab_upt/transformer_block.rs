@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::branch::{BlockShape, Branch, BranchModulation, FeedForwardBranch};
 use super::config::check_block;
 use super::norm::{Modulation, modulate};
+use crate::attention::options::AttentionOptions;
+use crate::cache::KvCache;
 use crate::checks::check_input;
-use crate::{AttentionOptions, AttentionPlan, KvCache, MixedAttention, MixedAttentionConfig, WeightSharing};
+use crate::modules::{MixedAttention, MixedAttentionConfig, WeightSharing};
+use crate::plan::AttentionPlan;
 
 /// Configuration of a [`TransformerBlock`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

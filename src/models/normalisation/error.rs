@@ -98,7 +98,7 @@ impl NormalisationError {
     pub fn counted_from(mut self, first: u64) -> Self {
         match &mut self {
             Self::OutsideBox { point, .. } | Self::Input(InputError::NotFinite { point: Some(point), .. }) => {
-                *point += first
+                *point = point.saturating_add(first);
             }
             _ => {}
         }

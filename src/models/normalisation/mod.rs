@@ -37,6 +37,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{UniqueKeys, read_text};
+
 pub use condition::ConditionStatistics;
 pub use error::NormalisationError;
 pub use field::FieldStatistics;
@@ -109,11 +111,12 @@ impl Normalisation {
     /// Reads a JSON file that holds statistics, at the top or as the entry `normalisation` of a larger description.
     ///
     /// # Errors
-    /// A file that cannot be read or does not hold statistics; statistics that are impossible.
+    /// A file that cannot be read, names a key twice or does not hold statistics; statistics that are impossible.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, NormalisationError> {
         let path = path.as_ref();
         let refuse = |reason: String| NormalisationError::File { path: path.display().to_string(), reason };
-        let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+        let text = read_text(path).map_err(|error| refuse(error.to_string()))?;
+        serde_json::from_str::<UniqueKeys>(&text).map_err(|error| refuse(error.to_string()))?;
         let mut value: serde_json::Value = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         if let Some(statistics) = value.get_mut("normalisation") {
             value = statistics.take();

@@ -10,18 +10,19 @@ use anyhow::{Context, Result, bail, ensure};
 use half::f16;
 use libtest_mimic::Trial;
 
-use super::recipes::{self, Recipe};
-use super::tuning::{Element, Row, SM80_ROWS, SM90_ROWS};
-use super::{FOLDER, launch};
+use super::FOLDER;
+use super::launch::{self, CallKernels};
 use crate::emulated_kernels::case::{self, Problem};
 use crate::emulated_kernels::numbers::Number;
 use crate::emulated_kernels::{Operands, check};
+use candle_mixed_attention::kernels::cuda::recipes::{self, Recipe};
+use candle_mixed_attention::kernels::cuda::tiling::{Element, SM80_TILINGS, SM90_TILINGS, Tiling};
 use emulator::FindingKind::{self, *};
 use emulator::{Compiler, Finding, Kernels, Source, trial};
 
 struct Mutation {
     name: &'static str,
-    kernel: (Row, Element),
+    kernel: (Tiling, Element),
     file: &'static str,
     from: &'static str,
     to: &'static str,
@@ -40,9 +41,9 @@ enum Sign {
 const WRONG_NUMBERS: Sign = Sign::Message("off by");
 
 const HEAD_DIM: usize = 64;
-const SM80: (Row, Element) = (Row::Sm80(&SM80_ROWS[1]), Element::F16);
-const SM80_F32: (Row, Element) = (Row::Sm80(&SM80_ROWS[7]), Element::F32);
-const SM90: (Row, Element) = (Row::Sm90(&SM90_ROWS[0]), Element::F16);
+const SM80: (Tiling, Element) = (Tiling::Sm80(&SM80_TILINGS[1]), Element::F16);
+const SM80_F32: (Tiling, Element) = (Tiling::Sm80(&SM80_TILINGS[7]), Element::F32);
+const SM90: (Tiling, Element) = (Tiling::Sm90(&SM90_TILINGS[0]), Element::F16);
 
 const ATTENTION_SM80: &str = "attention_sm80.cuh";
 const ATTENTION_SM90: &str = "attention_sm90.cuh";
@@ -298,15 +299,16 @@ impl Mutation {
     }
 
     fn check<T: Number>(&self, operands: Operands, compiler: &Compiler) -> Result<()> {
-        let (row, element) = self.kernel;
+        let (tiling, element) = self.kernel;
         let folder = self.write()?;
-        let attend = compile(compiler, &folder, &recipes::attention(row, element))?;
+        let attend = compile(compiler, &folder, &recipes::attention(tiling, element))?;
         let case = case::find(self.case).context("a case of this name")?;
         let rotate = match case.rope {
             true => compile(compiler, &folder, &recipes::rotate_keys(element))?,
             false => attend.clone(),
         };
-        let run = |problem: &Problem<T>, order| launch::run(element, row, &attend, &rotate, problem, order);
+        let kernels = CallKernels { attend: &attend, rotate: &rotate };
+        let run = |problem: &Problem<T>, order| launch::run(element, tiling, kernels, problem, order);
         check(case, HEAD_DIM, operands, run)
     }
 

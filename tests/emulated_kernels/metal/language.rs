@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
-use super::table::source::{self, Recipe};
-use super::table::tuning::{Element, Family, Row};
-use super::table::{all_recipes, recipes};
+use super::kernels::all_recipes;
+use candle_mixed_attention::kernels::metal::recipes;
+use candle_mixed_attention::kernels::metal::source::{self, Recipe};
+use candle_mixed_attention::kernels::metal::tiling::{Element, Family, Tiling};
 use emulator::{Compiler, trial};
 
 /// Text that kernels must not contain, and why.
@@ -28,12 +29,14 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     trials
 }
 
-/// C++14, and pointers that name their address spaces and keep to them.
+/// By two front ends: C++14, with pointers that name their address spaces and keep to them; and OpenCL C++, which has
+/// them on `this`, too.
 fn check(compiler: &Compiler, recipe: &Recipe) -> Result<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let path = folder.path().join(format!("{}.metal", recipe.function));
     fs::write(&path, source::text(recipe))?;
-    compiler.check_language(&path, &[])
+    compiler.check_language(&path, &[])?;
+    compiler.check_opencl(&path, &[])
 }
 
 /// What is embedded is what lies in `kernels/metal/`, and needs nothing that is not public.
@@ -49,9 +52,9 @@ fn refuses_what_metal_lacks() -> Result<()> {
             ensure!(!code.contains(refused), "{}: '{refused}' ({reason})", recipe.function);
         }
     }
-    let row = Row::of(Family::Apple7, Element::F32, 64).context("a row")?;
-    let text = source::text(&recipes::mixed_attention(row, Element::F32, 64));
-    for file in ["arguments.h", "elements.h", "rotation.h", "mixed_attention.metal"] {
+    let tiling = Tiling::of(Family::Apple7, Element::F32, 64).context("a tile")?;
+    let text = source::text(&recipes::mixed_attention(tiling, Element::F32, 64));
+    for file in ["arguments.h", "elements.h", "matrices.h", "rotation.h", "mixed_attention.metal"] {
         let content = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/metal").join(file))?;
         let missing = content.lines().find(|line| !line.starts_with('#') && !text.contains(line));
         ensure!(missing.is_none(), "{file}: the embedded text lacks '{}'", missing.unwrap_or_default());

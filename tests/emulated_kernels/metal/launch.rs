@@ -1,17 +1,18 @@
-//! The launches of a call, as `src/attention/metal/` makes them on a GPU.
+//! Runs the launches of a call in the emulator: what `src/attention/metal/launch.rs` does on a GPU, from the same
+//! description.
 
 use anyhow::Result;
 use bytemuck::NoUninit;
-use candle_mixed_attention::plan::{KeyRows, StepContext, StepSchedule, TileSchedule, TileShape};
+use candle_mixed_attention::kernels::metal::dispatches::dispatches;
+use candle_mixed_attention::kernels::metal::launch::{Binding, Call, Launch, Rows, Schedule, Tensors};
+use candle_mixed_attention::kernels::metal::tiling::{Element, Tiling};
+use candle_mixed_attention::kernels::rows::{AngleRows, TensorRows};
+use candle_mixed_attention::kernels::schedule::{GpuSchedule, ScheduleSizes};
+use candle_mixed_attention::plan::{KeyRows, SlotReduction, StepItem};
+use emulator::{Device, Kernels, MetalArguments};
 
-use super::arguments::{
-    AngleStrides, AttentionArguments, CombineArguments, RotationArguments, RowStrides, slot_floats,
-};
-use super::table::recipes::Uniform;
-use super::table::tuning::{self, Row};
 use crate::emulated_kernels::case::Problem;
 use crate::emulated_kernels::numbers::Number;
-use emulator::{Buffer, Device, Kernels, Launch, MetalArguments};
 
 /// The kernels of a call.
 #[derive(Clone, Copy)]
@@ -22,24 +23,23 @@ pub struct CallKernels<'a> {
 }
 
 /// Rotates keys where there is RoPE, runs the attention kernel, and combines the parts of split tiles. Returns
-/// `[batch, tokens, heads, head_dim]`.
-pub fn run<T: Number>(row: &Row, kernels: CallKernels<'_>, problem: &Problem<T>, order: u64) -> Result<Vec<T>> {
-    let (batch, heads, head_dim, tokens) = (problem.batch, problem.heads, problem.head_dim, problem.tokens);
-    let ranges = problem.resolved.ranges();
-    let tile = TileShape { queries: row.queries(), keys: row.keys };
-    let schedule = TileSchedule::new(ranges, batch, heads, tile, problem.workers);
-    let key_rows = problem.rope.is_some().then(|| KeyRows::new(ranges));
-    let context = StepContext {
-        input_padding: problem.padding.as_ref(),
-        cache_padding: problem.cache_padding.as_ref(),
-        key_rows: key_rows.as_ref(),
-    };
-    let steps = StepSchedule::new(&schedule, batch, context);
-    if steps.items().is_empty() {
+/// `[batch, tokens, heads, head_dim]`. A dispatch takes at most so many steps.
+pub fn run<T: Number>(
+    element: Element,
+    tiling: &'static Tiling,
+    kernels: CallKernels<'_>,
+    problem: &Problem<T>,
+    order: u64,
+    steps_per_dispatch: u64,
+) -> Result<Vec<T>> {
+    let call = Call { shape: problem.shape(), element, tiling };
+    let GpuSchedule { steps, key_rows, sizes } =
+        GpuSchedule::new(&problem.resolved, &problem.schedule_inputs(call.tile()));
+    if sizes.items == 0 {
         return Ok(Vec::new());
     }
     let rotated = match (&problem.rope, &key_rows) {
-        (Some(rope), Some(rows)) => rotated_keys(kernels.rotate, problem, rope, rows, order)?,
+        (Some(rope), Some(rows)) => rotated_keys(&call, &sizes, kernels.rotate, problem, rope, rows, order)?,
         _ => Vec::new(),
     };
 
@@ -48,165 +48,106 @@ pub fn run<T: Number>(row: &Row, kernels: CallKernels<'_>, problem: &Problem<T>,
     let rotated = device.input("rotated keys", &rotated);
     let cached_keys = device.input("cached keys", &problem.cached_keys);
     let cached_values = device.input("cached values", &problem.cached_values);
-    let rope = device.input("angles", problem.rope.as_deref().unwrap_or_default());
+    let angles = device.input("angles", problem.rope.as_deref().unwrap_or_default());
     let items = device.input("items", steps.items());
     let key_steps = device.input("steps", steps.steps());
-    let partials = device.output::<f32>("partials", schedule.partial_slots() * slot_floats(row.queries(), head_dim));
-    let output = device.output::<T>("output", batch * tokens * heads * head_dim);
+    let partials = device.output::<f32>("partials", call.scratch(&sizes).partials);
+    let output = device.output::<T>("output", problem.output_len());
 
-    let width = heads * head_dim;
-    let part = |part: usize| fused.address() + (part * width * size_of::<T>()) as u64;
-    let (keys, input_keys) = match &key_rows {
-        Some(rows) => (rotated.address(), dense(rows.rows(), heads, head_dim)),
-        None => (part(1), fused_strides(problem)),
+    let cached =
+        |address: u64| -> Result<Rows<u64>> { Ok((address, TensorRows::of(&problem.cache(), size_of::<T>(), false)?)) };
+    let tensors = Tensors {
+        queries: part(problem, fused.address(), 0)?,
+        keys: match key_rows {
+            Some(_) => call.rotated_keys(&sizes, rotated.address()),
+            None => part(problem, fused.address(), 1)?,
+        },
+        values: part(problem, fused.address(), 2)?,
+        cache: match problem.shape().cache_tokens {
+            0 => None,
+            _ => Some([cached(cached_keys.address())?, cached(cached_values.address())?]),
+        },
+        angles: match problem.rope {
+            Some(_) => Some((angles.address(), AngleRows::of(&problem.angles())?)),
+            None => None,
+        },
     };
-    let cache_tokens = ranges.cache_tokens();
-    let cache = strides(heads * cache_tokens * head_dim, cache_tokens * head_dim, head_dim);
-    let arguments = AttentionArguments {
-        queries: fused_strides(problem),
-        input_keys,
-        input_values: fused_strides(problem),
-        cache_keys: cache,
-        cache_values: cache,
-        output: dense(tokens, heads, head_dim),
-        angles: angles(problem),
-        scale_log2: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
-        padding: 0,
-    };
-    let uniform = Uniform {
-        rotation: problem.rope.is_some(),
-        cache: cache_tokens > 0,
-        partial_steps: steps.has_partial_steps(row.keys),
-        split_keys: steps.reductions() > 0,
-    };
-    let bytes = constant(&device, &arguments);
-    let buffers = [
-        Some(part(0)),
-        Some(keys),
-        Some(part(2)),
-        uniform.cache.then(|| cached_keys.address()),
-        uniform.cache.then(|| cached_values.address()),
-        uniform.rotation.then(|| rope.address()),
-        Some(output.address()),
-        uniform.split_keys.then(|| partials.address()),
-        Some(items.address()),
-        Some(key_steps.address()),
-        Some(bytes.address()),
-    ];
-    let launch = Launch {
-        grid: [steps.items().len() as u32, 1, 1],
-        block: [row.threads() as u32, 1, 1],
-        shared_bytes: row.threadgroup_bytes(head_dim),
-        order,
-    };
-    device.launch("mixed_attention", launch, &bound(&buffers, uniform))?;
-    if !uniform.split_keys {
-        return Ok(output.read());
+    let schedule = Schedule { items: items.address(), steps: key_steps.address() };
+    let parts = (sizes.split_tiles > 0).then(|| partials.address());
+    let steps_of = |item: &StepItem| (item.last_step - item.first_step).into();
+    for items in dispatches(steps.items().iter().map(steps_of), steps_per_dispatch) {
+        let launch = call.attend(&sizes, &tensors, schedule, &items, parts, output.address());
+        start(&device, &launch, tiling.threadgroup_bytes(problem.head_dim), order)?;
     }
-    combined(kernels.combine, row, problem, &steps, &partials.read(), output.read(), order)
-}
-
-/// What is bound: buffers by index, and function constants.
-fn bound(buffers: &[Option<u64>], uniform: Uniform) -> MetalArguments {
-    let mut arguments = MetalArguments::new();
-    for (slot, address) in arguments.buffers.iter_mut().zip(buffers) {
-        *slot = address.unwrap_or(0);
+    match sizes.split_tiles {
+        0 => Ok(output.read()),
+        _ => combined(&call, &sizes, kernels.combine, &steps.split_tiles(), &partials.read(), output.read(), order),
     }
-    for (slot, constant) in arguments.constants.iter_mut().zip(uniform.constants()) {
-        *slot = constant.into();
-    }
-    arguments
 }
 
-/// What `setBytes` binds, which takes at most 4 KiB.
-fn constant<'a, A: NoUninit>(device: &'a Device, arguments: &A) -> Buffer<'a, u8> {
-    const { assert!(size_of::<A>() <= 4 << 10) };
-    device.input("arguments", bytemuck::bytes_of(arguments))
-}
-
-fn strides(batch: usize, head: usize, token: usize) -> RowStrides {
-    RowStrides { batch: batch as i64, head: head as i64, token: token as i64 }
-}
-
-/// Rows `[batch, tokens, heads, head_dim]` without gaps.
-fn dense(tokens: usize, heads: usize, head_dim: usize) -> RowStrides {
-    strides(tokens * heads * head_dim, head_dim, heads * head_dim)
-}
-
-/// Queries, keys or values in the fused projection.
-fn fused_strides<T: Number>(problem: &Problem<T>) -> RowStrides {
-    let width = problem.heads * problem.head_dim;
-    strides(problem.tokens * 3 * width, problem.head_dim, 3 * width)
-}
-
-fn angles<T: Number>(problem: &Problem<T>) -> AngleStrides {
-    AngleStrides { batch: 0, token: problem.head_dim as i64 }
-}
-
+/// The keys `[batch, rows, heads, head_dim]` that the attention kernel reads.
 fn rotated_keys<T: Number>(
+    call: &Call,
+    sizes: &ScheduleSizes,
     kernels: &Kernels,
     problem: &Problem<T>,
     rope: &[f32],
     rows: &KeyRows,
     order: u64,
 ) -> Result<Vec<T>> {
-    let (batch, heads, head_dim) = (problem.batch, problem.heads, problem.head_dim);
     let device = kernels.device();
     let fused = device.input("fused projection", &problem.fused);
-    let table = device.input("angles", rope);
+    let angles = device.input("angles", rope);
     let spans = device.input("spans", rows.spans());
-    let rotated = device.output::<T>("rotated keys", batch * rows.rows() * heads * head_dim);
-    let arguments = RotationArguments {
-        keys: fused_strides(problem),
-        rotated: dense(rows.rows(), heads, head_dim),
-        angles: angles(problem),
-        rows: rows.rows() as u64,
-        span_count: rows.spans().len() as u32,
-        heads: heads as u32,
-        head_dim: head_dim as u32,
-        padding: 0,
-    };
-    let keys = fused.address() + (heads * head_dim * size_of::<T>()) as u64;
-    let bytes = constant(&device, &arguments);
-    let addresses = [keys, rotated.address(), table.address(), spans.address(), bytes.address()];
-    let [lanes, rows_per_group] = tuning::ROTATE_THREADS;
-    let launch = Launch {
-        grid: [rows.rows().div_ceil(rows_per_group) as u32, batch as u32, 1],
-        block: [lanes as u32, rows_per_group as u32, 1],
-        shared_bytes: 0,
-        order,
-    };
-    device.launch("rotate_keys", launch, &bound(&addresses.map(Some), Uniform::default()))?;
+    let rotated = device.output::<T>("rotated keys", call.scratch(sizes).rotated);
+    let angles = (angles.address(), AngleRows::of(&problem.angles())?);
+    let into = call.rotated_keys(sizes, rotated.address());
+    let launch = call.rotate(sizes, part(problem, fused.address(), 1)?, angles, spans.address(), into);
+    start(&device, &launch, 0, order)?;
     Ok(rotated.read())
 }
 
 /// The rows of split tiles, in an output that holds the others.
 fn combined<T: Number>(
+    call: &Call,
+    sizes: &ScheduleSizes,
     kernels: &Kernels,
-    row: &Row,
-    problem: &Problem<T>,
-    steps: &StepSchedule,
+    tiles: &[SlotReduction],
     partials: &[f32],
     whole: Vec<T>,
     order: u64,
 ) -> Result<Vec<T>> {
     let device = kernels.device();
     let partials = device.input("partials", partials);
-    let tiles = device.input("split tiles", &steps.split_tiles());
+    let tiles = device.input("split tiles", tiles);
     let output = device.in_out("output", &whole);
-    let arguments = CombineArguments {
-        output: dense(problem.tokens, problem.heads, problem.head_dim),
-        head_dim: problem.head_dim as u32,
-        tile_queries: row.queries() as u32,
-    };
-    let bytes = constant(&device, &arguments);
-    let addresses = [partials.address(), tiles.address(), output.address(), bytes.address()];
-    let launch = Launch {
-        grid: [steps.reductions() as u32, 1, 1],
-        block: [tuning::COMBINE_THREADS as u32, 1, 1],
-        shared_bytes: 0,
-        order,
-    };
-    device.launch("combine_split_keys", launch, &bound(&addresses.map(Some), Uniform::default()))?;
+    let launch = call.combine(sizes, partials.address(), tiles.address(), output.address());
+    start(&device, &launch, 0, order)?;
     Ok(output.read())
+}
+
+fn start<A: NoUninit>(device: &Device, launch: &Launch<u64, A>, threadgroup_bytes: usize, order: u64) -> Result<()> {
+    const { assert!(size_of::<A>() <= 4 << 10, "more than may be set as bytes") };
+    let arguments = device.input("arguments", bytemuck::bytes_of(&launch.arguments));
+    let mut bound = MetalArguments::new();
+    for (slot, binding) in bound.buffers.iter_mut().zip(&launch.bindings) {
+        *slot = match *binding {
+            Binding::Input(address, offset) => address + offset as u64,
+            Binding::Output(address) => address,
+            Binding::Absent => 0,
+        };
+    }
+    bound.buffers[launch.bindings.len()] = arguments.address();
+    for (slot, &constant) in bound.constants.iter_mut().zip(&launch.constants) {
+        *slot = constant.into();
+    }
+    let extent = |[width, height]: [usize; 2]| [width as u32, height as u32, 1];
+    let (grid, block) = (extent(launch.grid), extent(launch.threads));
+    let shape = emulator::Launch { grid, block, shared_bytes: threadgroup_bytes, order };
+    Ok(device.launch(launch.recipe.function, shape, &bound)?)
+}
+
+/// Queries (0), keys (1) or values (2) in the fused projection.
+fn part<T: Number>(problem: &Problem<T>, address: u64, part: usize) -> Result<Rows<u64>> {
+    Ok((address, TensorRows::of(&problem.part(part), size_of::<T>(), false)?))
 }

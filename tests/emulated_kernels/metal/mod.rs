@@ -1,14 +1,14 @@
 //! The Metal kernels.
 
-#[path = "../../../src/attention/metal/arguments.rs"]
-mod arguments;
+mod dispatches;
+#[path = "../../support/metal_kernels.rs"]
+mod kernels;
 mod language;
 mod launch;
 mod mutations;
-#[allow(dead_code, reason = "the launch uses the rest")]
-#[path = "../../support/metal_kernels.rs"]
-mod table;
-mod waves;
+mod numerics;
+mod registers;
+mod sin_cos;
 
 use std::path::{Path, PathBuf};
 
@@ -16,14 +16,15 @@ use anyhow::Result;
 use half::{bf16, f16};
 use libtest_mimic::Trial;
 
-use super::case::Case;
+use super::case::{CASES, Case};
 use super::numbers::Number;
 use super::{HEAD_DIMS, Operands, cases_for};
+use candle_mixed_attention::kernels::metal::recipes;
+use candle_mixed_attention::kernels::metal::source::Recipe;
+use candle_mixed_attention::kernels::metal::tiling::{CANDIDATES, Element, Tiling};
 use emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
+use kernels::ELEMENTS;
 use launch::CallKernels;
-use table::source::Recipe;
-use table::tuning::{Element, Row};
-use table::{ELEMENTS, recipes};
 
 pub fn trials() -> Vec<Trial> {
     let compiler = Compiler::find_clang();
@@ -31,24 +32,43 @@ pub fn trials() -> Vec<Trial> {
     for (element, families) in ELEMENTS {
         let rotate = compile(&compiler, recipes::rotate_keys(element));
         let combine = compile(&compiler, recipes::combine_split_keys(element));
+        let mut add = |tiling: &'static Tiling, head_dim: usize, cases: &mut dyn Iterator<Item = &'static Case>| {
+            let attend = compile(&compiler, recipes::mixed_attention(tiling, element, head_dim));
+            for case in cases {
+                let name = format!("metal_{}_{}::head_dim_{head_dim}::{}", element.policy(), shape(tiling), case.name);
+                let kernels = LazyCallKernels { attend, rotate, combine };
+                trials.push(trial(&name, &compiler, move || check(element, tiling, kernels, head_dim, case)));
+            }
+        };
         for head_dim in HEAD_DIMS {
-            let mut rows: Vec<_> = families.iter().filter_map(|&family| Row::of(family, element, head_dim)).collect();
-            rows.dedup();
-            for row in rows {
-                let attend = compile(&compiler, recipes::mixed_attention(row, element, head_dim));
-                for case in cases_for(head_dim) {
-                    let name =
-                        format!("metal_{:?}_{}::head_dim_{head_dim}::{}", row.family, element.policy(), case.name);
-                    let kernels = LazyCallKernels { attend, rotate, combine };
-                    trials.push(trial(&name, &compiler, move || check(element, row, kernels, head_dim, case)));
-                }
+            let mut tilings: Vec<_> =
+                families.iter().filter_map(|&family| Tiling::of(family, element, head_dim)).collect();
+            tilings.dedup();
+            for tiling in tilings {
+                add(tiling, head_dim, &mut cases_for(head_dim));
+            }
+        }
+        let of_element = |tiling: &&Tiling| families.iter().any(|&family| tiling.serves(family, element));
+        for tiling in CANDIDATES.iter().filter(of_element) {
+            // Whole runs of channels, and the ends of such.
+            for head_dim in [tiling.head_dim - 24, tiling.head_dim] {
+                add(tiling, head_dim, &mut CASES.iter().filter(|case| case.brief));
             }
         }
     }
-    trials.extend(waves::trials(&compiler));
+    trials.extend(sin_cos::trials(&compiler));
     trials.extend(mutations::trials(&compiler));
     trials.extend(language::trials(&compiler));
+    trials.extend(dispatches::trials(&compiler));
+    trials.extend(numerics::trials(&compiler));
+    trials.extend(registers::trials(&compiler));
     trials
+}
+
+/// A tile in a test's name.
+fn shape(tiling: &Tiling) -> String {
+    let Tiling { row_tiles, keys, stages, parked, .. } = tiling;
+    format!("{row_tiles}x{keys}_stages_{stages}_parked_{parked}")
 }
 
 /// The kernels of a call.
@@ -71,17 +91,24 @@ fn compile(compiler: &Result<Compiler, String>, recipe: Recipe) -> &'static Lazy
     compile_once(compiler, path(&recipe), vec![recipe.function.to_string()], recipe.defines)
 }
 
-fn check(element: Element, row: &Row, kernels: LazyCallKernels, head_dim: usize, case: &Case) -> Result<()> {
+fn check(
+    element: Element,
+    tiling: &'static Tiling,
+    kernels: LazyCallKernels,
+    head_dim: usize,
+    case: &Case,
+) -> Result<()> {
     match element {
-        Element::F16 => check_as::<f16>(Operands::F16, row, kernels, head_dim, case),
-        Element::Bf16 | Element::WideBf16 => check_as::<bf16>(Operands::Bf16, row, kernels, head_dim, case),
-        Element::F32 => check_as::<f32>(Operands::F32, row, kernels, head_dim, case),
+        Element::F16 => check_as::<f16>(element, Operands::F16, tiling, kernels, head_dim, case),
+        Element::Bf16 | Element::WideBf16 => check_as::<bf16>(element, Operands::Bf16, tiling, kernels, head_dim, case),
+        Element::F32 => check_as::<f32>(element, Operands::F32, tiling, kernels, head_dim, case),
     }
 }
 
 fn check_as<T: Number>(
+    element: Element,
     operands: Operands,
-    row: &Row,
+    tiling: &'static Tiling,
     kernels: LazyCallKernels,
     head_dim: usize,
     case: &Case,
@@ -91,5 +118,7 @@ fn check_as<T: Number>(
         rotate: compiled(kernels.rotate)?,
         combine: compiled(kernels.combine)?,
     };
-    super::check::<T>(case, head_dim, operands, |problem, order| launch::run(row, kernels, problem, order))
+    super::check::<T>(case, head_dim, operands, |problem, order| {
+        launch::run(element, tiling, kernels, problem, order, u64::MAX)
+    })
 }

@@ -6,11 +6,11 @@ use libtest_mimic::Trial;
 
 use super::folder;
 use super::launch::{self, CallKernels};
-use super::table::recipes;
-use super::table::source::Recipe;
-use super::table::tuning::{Element, Family, Row};
 use crate::emulated_kernels::mutation::{Mutation, Sign, WRONG_NUMBERS};
 use crate::emulated_kernels::{Operands, check};
+use candle_mixed_attention::kernels::metal::recipes;
+use candle_mixed_attention::kernels::metal::source::Recipe;
+use candle_mixed_attention::kernels::metal::tiling::{CANDIDATES, Element, Family, Tiling};
 use emulator::FindingKind::*;
 use emulator::{Compiler, Kernels, Source, trial};
 
@@ -22,20 +22,20 @@ const HEAD_DIM: usize = 64;
 /// With one stage.
 const WIDE_HEAD_DIM: usize = 256;
 
-const MUTATIONS: [Mutation; 13] = [
+const MUTATIONS: [Mutation; 15] = [
     Mutation {
         name: "no_barrier_behind_the_load",
         file: ATTENTION,
-        from: "    threadgroup_barrier(mem_flags::mem_threadgroup);\n    // A simdgroup past",
-        to: "    // A simdgroup past",
+        from: "threadgroup_barrier(mem_flags::mem_threadgroup);\n        stage =",
+        to: "stage =",
         case: "self",
         shows_as: Sign::Found(&[Race, Uninitialised]),
     },
     Mutation {
         name: "barrier_that_orders_no_memory",
         file: ATTENTION,
-        from: "    threadgroup_barrier(mem_flags::mem_threadgroup);\n    // A simdgroup past",
-        to: "    threadgroup_barrier(mem_flags::mem_none);\n    // A simdgroup past",
+        from: "threadgroup_barrier(mem_flags::mem_threadgroup);\n        stage =",
+        to: "threadgroup_barrier(mem_flags::mem_none);\n        stage =",
         case: "self",
         shows_as: Sign::Found(&[Race]),
     },
@@ -58,8 +58,8 @@ const MUTATIONS: [Mutation; 13] = [
     Mutation {
         name: "invisible_rows_are_loaded",
         file: ATTENTION,
-        from: "ALL_VISIBLE || (visible >> row & 1) != 0",
-        to: "true",
+        from: "is_copy && (ALL_VISIBLE || (visible >> row & 1) != 0)",
+        to: "is_copy",
         case: "padding",
         shows_as: Sign::Found(&[OutOfBounds]),
     },
@@ -76,6 +76,22 @@ const MUTATIONS: [Mutation; 13] = [
         file: ATTENTION,
         from: "float2(fma(older.x, correction, added.x), fma(older.y, correction, added.y))",
         to: "older + added",
+        case: "self",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "channels_of_queries_in_another_order",
+        file: ATTENTION,
+        from: "pair_of(channels[k], channels[k + WIDTH])",
+        to: "pair_of(channels[2 * k], channels[2 * k + 1])",
+        case: "self",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "channels_of_the_output_in_another_order",
+        file: ATTENTION,
+        from: "run * 8 + lane.column * 2 + (c - run) * 2",
+        to: "c * 8 + lane.column",
         case: "self",
         shows_as: WRONG_NUMBERS,
     },
@@ -138,32 +154,44 @@ const WIDE_MUTATIONS: [Mutation; 1] = [Mutation {
     shows_as: Sign::Found(&[Race]),
 }];
 
+/// With keys and values in device memory.
+const DIRECT_MUTATIONS: [Mutation; 1] = [Mutation {
+    name: "invisible_rows_are_multiplied_from_device_memory",
+    file: ATTENTION,
+    from: "if (ALL_VISIBLE || (visible >> row & 1) != 0) {\n            elements",
+    to: "if (true) {\n            elements",
+    case: "padding",
+    shows_as: Sign::Found(&[OutOfBounds]),
+}];
+
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
-    let narrow = MUTATIONS.iter().map(|mutation| (mutation, HEAD_DIM));
-    let wide = WIDE_MUTATIONS.iter().map(|mutation| (mutation, WIDE_HEAD_DIM));
-    let mutation_trial = |(mutation, head_dim): (&'static Mutation, usize)| {
+    let tuned = |head_dim| Tiling::of(Family::Apple7, Element::F16, head_dim);
+    let direct = || CANDIDATES.iter().find(|tiling| tiling.stages == 0 && tiling.serves(Family::Apple9, Element::F16));
+    let narrow = MUTATIONS.iter().map(|mutation| (mutation, tuned(HEAD_DIM), HEAD_DIM));
+    let wide = WIDE_MUTATIONS.iter().map(|mutation| (mutation, tuned(WIDE_HEAD_DIM), WIDE_HEAD_DIM));
+    let direct = DIRECT_MUTATIONS.iter().map(|mutation| (mutation, direct(), HEAD_DIM));
+    let mutation_trial = |(mutation, tiling, head_dim): (&'static Mutation, Option<&'static Tiling>, usize)| {
         let compiler_of_test = compiler.clone();
         trial(&format!("metal_mutations::{}", mutation.name), compiler, move || {
-            is_found(&compiler_of_test.map_err(anyhow::Error::msg)?, mutation, head_dim)
+            is_found(&compiler_of_test.map_err(anyhow::Error::msg)?, mutation, tiling.context("a tile")?, head_dim)
         })
     };
-    narrow.chain(wide).map(mutation_trial).collect()
+    narrow.chain(wide).chain(direct).map(mutation_trial).collect()
 }
 
-fn is_found(compiler: &Compiler, mutation: &Mutation, head_dim: usize) -> Result<()> {
+fn is_found(compiler: &Compiler, mutation: &Mutation, tiling: &'static Tiling, head_dim: usize) -> Result<()> {
     let (copy, element) = (mutation.copy(&folder())?, Element::F16);
-    let row = Row::of(Family::Apple7, element, head_dim).context("a row")?;
     let compile = |recipe: Recipe| {
         let path = copy.path().join(format!("{}.metal", recipe.function));
         let defines: Vec<&str> = recipe.defines.iter().map(String::as_str).collect();
         Kernels::compile(compiler, Source { path: &path, kernels: &[recipe.function], defines: &defines })
     };
     let kernels = CallKernels {
-        attend: &compile(recipes::mixed_attention(row, element, head_dim))?,
+        attend: &compile(recipes::mixed_attention(tiling, element, head_dim))?,
         rotate: &compile(recipes::rotate_keys(element))?,
         combine: &compile(recipes::combine_split_keys(element))?,
     };
     mutation.is_shown_by(check::<f16>(mutation.case()?, head_dim, Operands::F16, |problem, order| {
-        launch::run(row, kernels, problem, order)
+        launch::run(element, tiling, kernels, problem, order, u64::MAX)
     }))
 }

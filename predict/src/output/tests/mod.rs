@@ -3,7 +3,9 @@
 mod damage;
 mod files;
 mod kill;
+mod links;
 mod refusal;
+mod together;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -57,7 +59,7 @@ fn request(folder: &Path, existing: Existing) -> Request {
 }
 
 fn open<D: Disk>(disk: D, folder: &Path, existing: Existing) -> Result<Run<D>> {
-    Run::open(disk, request(folder, existing))
+    Ok(Run::open(disk, request(folder, existing))?.with_every_chunk_safe())
 }
 
 /// A whole run; the number of points that it predicted.
@@ -68,7 +70,7 @@ fn run<D: Disk>(disk: D, folder: &Path, existing: Existing) -> Result<u64> {
         run.write_part(name, &mut synthetic, &mut |points| predicted += points)?;
     }
     run.finish()?;
-    run.conclude([])?;
+    run.conclude()?;
     Ok(predicted)
 }
 

@@ -100,7 +100,8 @@ fn what_an_overwritten_run_left_goes_when_the_new_one_is_complete() {
     for name in ["metrics.json", "surface.png", "mine.txt"] {
         std::fs::write(folder.path().join(name), name).unwrap();
     }
-    first.conclude(["metrics.json".to_string(), "surface.png".to_string()]).unwrap();
+    first.announce(["metrics.json".to_string(), "surface.png".to_string()]).unwrap();
+    first.conclude().unwrap();
 
     let surface = || vec![parts().remove(0)];
     let open = |existing| {
@@ -112,7 +113,8 @@ fn what_an_overwritten_run_left_goes_when_the_new_one_is_complete() {
     let mut second = open(Existing::Resume);
     second.write_part("surface", &mut synthetic, &mut |_| ()).unwrap();
     second.finish().unwrap();
-    second.conclude(["surface.png".to_string()]).unwrap();
+    second.announce(["surface.png".to_string()]).unwrap();
+    second.conclude().unwrap();
     let names: Vec<_> = files(folder.path()).into_keys().collect();
     assert_eq!(names, ["mine.txt", "run.json", "surface.png", "surface.safetensors", "surface.vtp"]);
 }
@@ -126,7 +128,7 @@ fn overwriting_removes_what_an_interrupted_run_left() {
     let mut second = Run::open(LocalDisk, Request { parts: vec![parts().remove(0)], ..usual }).unwrap();
     second.write_part("surface", &mut synthetic, &mut |_| ()).unwrap();
     second.finish().unwrap();
-    second.conclude([]).unwrap();
+    second.conclude().unwrap();
     let names: Vec<_> = files(folder.path()).into_keys().collect();
     assert_eq!(names, ["run.json", "surface.safetensors", "surface.vtp"]);
 }
@@ -145,7 +147,7 @@ fn a_run_goes_on_in_chunks_of_another_size() {
     second.write_part("surface", &mut synthetic, &mut |_| ()).unwrap();
     second.write_part("volume", &mut synthetic, &mut |points| chunks.push(points)).unwrap();
     second.finish().unwrap();
-    second.conclude([]).unwrap();
+    second.conclude().unwrap();
     assert_eq!(chunks, [5, 5, 1]);
     let (whole, resumed) = (files(whole.path()), files(folder.path()));
     for name in ["surface.vtp", "volume.vtp", "volume.safetensors"] {

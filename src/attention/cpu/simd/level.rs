@@ -19,7 +19,8 @@ pub enum SimdLevel {
     Avx2,
     /// x86 with AVX-512 F, BW, DQ and VL (`avx512`).
     Avx512,
-    /// AVX-512 with bf16 dot products (`avx512bf16`); for f32 and f16 the same as `avx512`.
+    /// AVX-512 with bf16 dot products (`avx512bf16`); for f32 and f16 the same as `avx512`. These instructions take bf16
+    /// numbers below 2⁻¹²⁶ as 0; the other levels do not.
     Avx512Bf16,
 }
 

@@ -9,7 +9,7 @@ use candle_nn::var_builder::SimpleBackend;
 
 use super::{Checkpoint, StoredTensor};
 use crate::models::ab_upt::error::TensorProblem;
-use crate::models::ab_upt::finite::first_not_finite;
+use crate::ops::first_not_finite;
 
 /// What came up while a network was loaded.
 #[derive(Debug, Default)]
@@ -64,6 +64,11 @@ impl Loader {
     }
 }
 
+/// Whether weights of this dtype can be read. candle has names for smaller floats, but does not compute with them.
+fn is_read(stored: DType) -> bool {
+    matches!(stored, DType::F8E4M3 | DType::F16 | DType::BF16 | DType::F32 | DType::F64)
+}
+
 impl SimpleBackend for Loader {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
         let expected = shape.dims().to_vec();
@@ -74,7 +79,7 @@ impl SimpleBackend for Loader {
             Some(stored) if stored.shape != expected => {
                 TensorProblem::Shape { name: name.to_string(), expected, got: stored.shape.clone() }
             }
-            Some(stored) if !stored.dtype.is_float() => {
+            Some(stored) if !is_read(stored.dtype) => {
                 TensorProblem::Dtype { name: name.to_string(), got: stored.dtype.as_str().to_string() }
             }
             Some(_) if self.dry => return Tensor::zeros(shape, dtype, device),
@@ -93,6 +98,9 @@ impl SimpleBackend for Loader {
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() }.bt();
         let stored = self.checkpoint.tensors().get(name).ok_or_else(missing)?;
+        if !is_read(stored.dtype) {
+            candle_core::bail!("{name} must be of a floating type, got {}", stored.dtype.as_str());
+        }
         let mut notes = self.notes();
         notes.used.insert(name.to_string());
         self.read(&mut notes, name, stored, dtype, device)

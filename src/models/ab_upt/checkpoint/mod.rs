@@ -4,11 +4,12 @@ mod config_file;
 mod loader;
 mod model_config;
 mod names;
+mod pickle;
 mod pytorch_file;
 mod safetensors_file;
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,7 @@ use safetensors_file::{SafetensorsFile, read_index};
 use super::config::AbUptConfig;
 use super::error::{AbUptError, TensorProblem};
 use super::model::AbUpt;
+use crate::files::open_regular;
 
 /// How a zip archive, and so a file of `torch.save`, begins.
 const ZIP_MAGIC: [u8; 4] = *b"PK\x03\x04";
@@ -51,7 +53,8 @@ pub struct Checkpoint {
 }
 
 struct Inner {
-    path: PathBuf,
+    /// That of the checkpoint first, and those that it lists.
+    files: Vec<PathBuf>,
     source: Source,
     /// By their names in the network.
     tensors: BTreeMap<String, StoredTensor>,
@@ -72,6 +75,13 @@ pub struct StoredTensor {
 enum Source {
     Safetensors(Vec<SafetensorsFile>),
     Pytorch(PytorchFile),
+}
+
+impl fmt::Debug for Checkpoint {
+    /// The file and its tensors, without their numbers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").field("files", &self.inner.files).field("tensors", &self.inner.tensors).finish()
+    }
 }
 
 impl Checkpoint {
@@ -99,25 +109,30 @@ impl Checkpoint {
 
     fn open_by(path: &Path, open: impl Fn(&Path) -> Result<SafetensorsFile, AbUptError>) -> Result<Self, AbUptError> {
         let mut magic = Vec::new();
-        File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic)).map_err(AbUptError::io(path))?;
+        open_regular(path).and_then(|file| file.take(4).read_to_end(&mut magic)).map_err(AbUptError::io(path))?;
         if magic == ZIP_MAGIC {
             let file = PytorchFile::open(path)?;
             let tensors = file.tensors().iter();
             let tensors = tensors.map(|(name, tensor)| (name.clone(), tensor.shape.clone(), tensor.dtype)).collect();
-            return Self::new(path, tensors, Source::Pytorch(file));
+            return Self::new(vec![path.to_path_buf()], tensors, Source::Pytorch(file));
         }
         // A safetensors file begins with the length of its header, and a length that begins with `{` is none.
+        let mut paths = vec![path.to_path_buf()];
         let files = match magic.first() {
-            Some(b'{') => open_shards(path, open),
-            _ => open(path).map(|file| vec![file]).map_err(|error| by_name(path, error)),
-        }?;
+            Some(b'{') => {
+                let (shards, files) = open_shards(path, open)?;
+                paths.extend(shards);
+                files
+            }
+            _ => vec![open(path).map_err(|error| by_name(path, error))?],
+        };
         let tensors = files.iter().flat_map(SafetensorsFile::tensors);
         // Unknown dtypes were refused when the file was opened.
         let tensors = tensors.filter_map(|(name, shape, dtype)| Some((name, shape, dtype.ok()?))).collect();
-        Self::new(path, tensors, Source::Safetensors(files))
+        Self::new(paths, tensors, Source::Safetensors(files))
     }
 
-    fn new(path: &Path, stored: Vec<(String, Vec<usize>, DType)>, source: Source) -> Result<Self, AbUptError> {
+    fn new(files: Vec<PathBuf>, stored: Vec<(String, Vec<usize>, DType)>, source: Source) -> Result<Self, AbUptError> {
         let mut names = Names::new(stored.iter().map(|(name, ..)| name.as_str()));
         let mut tensors: BTreeMap<String, StoredTensor> = BTreeMap::new();
         for (stored_name, shape, dtype) in stored {
@@ -126,16 +141,21 @@ impl Checkpoint {
             if let Some(first) = tensors.get(&name) {
                 let (first, second) = (&first.stored_name, &tensor.stored_name);
                 let reason = format!("'{first}' and '{second}' are the same tensor of the network, '{name}'");
-                return Err(AbUptError::format(path, "checkpoint", reason));
+                return Err(AbUptError::format(&files[0], "checkpoint", reason));
             }
             tensors.insert(name, tensor);
         }
-        Ok(Self { inner: Arc::new(Inner { path: path.to_path_buf(), source, tensors, names }) })
+        Ok(Self { inner: Arc::new(Inner { files, source, tensors, names }) })
     }
 
     /// All tensors by their names in the network.
     pub fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
         &self.inner.tensors
+    }
+
+    /// All files that the tensors lie in, with the index in front where there is one.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.inner.files
     }
 
     /// The configuration that a file of the PyTorch package carries as `model_config`; `None` if it has none.
@@ -148,7 +168,7 @@ impl Checkpoint {
     pub fn config(&self) -> Result<Option<AbUptConfig>, AbUptError> {
         let Source::Pytorch(file) = &self.inner.source else { return Ok(None) };
         let Some(description) = file.model_config() else { return Ok(None) };
-        let refuse = |reason| AbUptError::format(&self.inner.path, "PyTorch", format!("model_config: {reason}"));
+        let refuse = |reason| AbUptError::format(&self.inner.files[0], "PyTorch", format!("model_config: {reason}"));
         let config = model_config::convert(description).map_err(refuse)?;
         config.validate()?;
         Ok(Some(config))
@@ -193,7 +213,7 @@ impl Checkpoint {
         }
         problems.sort();
         problems.dedup();
-        Err(AbUptError::Tensors { path: self.inner.path.clone(), problems })
+        Err(AbUptError::Tensors { path: self.inner.files[0].clone(), problems })
     }
 
     fn read(&self, tensor: &StoredTensor) -> Result<Tensor, AbUptError> {
@@ -225,7 +245,7 @@ fn by_name(path: &Path, error: AbUptError) -> AbUptError {
 fn open_shards(
     path: &Path,
     open: impl Fn(&Path) -> Result<SafetensorsFile, AbUptError>,
-) -> Result<Vec<SafetensorsFile>, AbUptError> {
+) -> Result<(Vec<PathBuf>, Vec<SafetensorsFile>), AbUptError> {
     let listed = read_index(path)?;
     let mut files: BTreeMap<&PathBuf, SafetensorsFile> = BTreeMap::new();
     for (tensor, file) in &listed {
@@ -237,5 +257,5 @@ fn open_shards(
             return Err(AbUptError::format(path, "safetensors index", reason));
         }
     }
-    Ok(files.into_values().collect())
+    Ok(files.into_iter().map(|(path, file)| (path.clone(), file)).unzip())
 }

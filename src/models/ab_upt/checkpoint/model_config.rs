@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::SquareBanks;
 use crate::models::ab_upt::{AbUptConfig, Component, DomainConfig, PhysicsBlock, PoolingConfig};
+use crate::modules::SquareBanks;
 
 /// The domains of the networks of early 2026, which had no list of them.
 const OLD_DOMAINS: [&str; 2] = ["surface", "volume"];

@@ -1,17 +1,21 @@
 //! A file of `torch.save`: a zip archive of one pickle and the storages of the tensors.
 //!
-//! The pickle is read as data; nothing in it is executed.
+//! The pickle is read as data; nothing in it is executed. What it says about tensors is checked against the storages when
+//! the file is opened.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use candle_core::pickle::{Object, Stack};
 use candle_core::{DType, Device, Tensor};
-use serde_json::{Map, Number, Value};
-use zip::ZipArchive;
+use serde_json::Value;
+use zip::read::ZipFile;
+use zip::{CompressionMethod, ZipArchive};
 
+use super::pickle::{Object, Pickle, Place};
+use crate::files::open_regular;
 use crate::models::ab_upt::error::AbUptError;
 
 const FORMAT: &str = "PyTorch";
@@ -19,10 +23,21 @@ const FORMAT: &str = "PyTorch";
 /// Where the pickle lies in the archive, behind the archive's own folder.
 const PICKLE: &str = "data.pkl";
 
+/// Bytes of a pickle at most; that of a network with ten thousand tensors has about two million.
+const LONGEST_PICKLE: u64 = 64 << 20;
+
+/// Letters in the name of a storage at most; it is a number.
+const LONGEST_NAME: usize = 100;
+
+/// Axes of a tensor at most, as in PyTorch.
+const MOST_AXES: usize = 64;
+
 pub(super) struct PytorchFile {
     path: PathBuf,
-    /// Folder of the archive, with its `/`.
-    folder: String,
+    /// Opened once, because opening reads the list of all entries.
+    archive: Mutex<Archive>,
+    /// Bytes of the archive.
+    length: u64,
     tensors: BTreeMap<String, StridedTensor>,
     model_config: Option<Value>,
 }
@@ -30,7 +45,8 @@ pub(super) struct PytorchFile {
 /// A tensor as a view of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StridedTensor {
-    storage: String,
+    /// Place of the storage in the archive.
+    storage: usize,
     pub dtype: DType,
     pub shape: Vec<usize>,
     stride: Vec<usize>,
@@ -41,35 +57,38 @@ pub(super) struct StridedTensor {
 impl PytorchFile {
     pub fn open(path: &Path) -> std::result::Result<Self, AbUptError> {
         let refuse = |reason: String| AbUptError::format(path, FORMAT, reason);
-        let mut archive = open_archive(path)?;
+        let file = open_regular(path).map_err(AbUptError::io(path))?;
+        let length = file.metadata().map_err(AbUptError::io(path))?.len();
+        let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| refuse(error.to_string()))?;
         let names = archive.file_names().filter_map(|name| name.ok().map(|name| name.into_owned()));
         let pickle = names.into_iter().find(|name| name == PICKLE || name.ends_with(&format!("/{PICKLE}")));
         let pickle = pickle.ok_or_else(|| refuse(format!("the archive has no {PICKLE}")))?;
-        let folder = pickle.strip_suffix(PICKLE).unwrap_or_default().to_string();
-        let bytes = read_entry(&mut archive, &pickle).map_err(refuse)?;
-        let mut stack = Stack::empty();
-        let parsed = stack.read_loop(&mut bytes.as_slice()).and_then(|()| stack.finalize());
-        let root = parsed.map_err(|error| refuse(error.to_string()))?;
+        let folder = pickle.strip_suffix(PICKLE).unwrap_or_default();
+        let at = archive.index_for_name(&pickle).ok_or_else(|| refuse(format!("the archive has no {PICKLE}")))?;
+        let bytes = read_entry(&mut archive, at, LONGEST_PICKLE).map_err(refuse)?;
+        let pickle = Pickle::read(&bytes).map_err(refuse)?;
 
-        let mut root = entries(root).ok_or_else(|| refuse("it does not hold a dictionary".to_string()))?;
-        let model_config = root.iter().find(|(key, _)| key == "model_config").map(|(_, value)| to_json(value));
+        let entries = |place| pickle.entries(place).transpose().map_err(refuse);
+        let mut root = entries(pickle.root())?.ok_or_else(|| refuse("it does not hold a dictionary".to_string()))?;
+        let find = |name: &str| root.iter().find(|(key, _)| *key == name).map(|&(_, value)| value);
+        let model_config = find("model_config").map(|description| pickle.to_json(description)).transpose();
+        let model_config = model_config.map_err(|reason| refuse(format!("model_config: {reason}")))?;
         // A bare state_dict is accepted too.
-        if let Some(place) = root.iter().position(|(key, _)| key == "state_dict") {
-            let (_, state) = root.swap_remove(place);
-            root = entries(state).ok_or_else(|| refuse("its state_dict is not a dictionary".to_string()))?;
+        if let Some(state) = find("state_dict") {
+            root = entries(state)?.ok_or_else(|| refuse("its state_dict is not a dictionary".to_string()))?;
         }
+        let mut storages = Storages { folder, archive: &mut archive, longest: length, lengths: BTreeMap::new() };
         let mut tensors = BTreeMap::new();
         for (name, value) in root {
-            if let Some(tensor) =
-                strided_tensor(value).map_err(|reason| refuse(format!("tensor '{name}': {reason}")))?
-            {
-                tensors.insert(name, tensor);
+            let tensor = strided_tensor(&pickle, value, &mut storages);
+            if let Some(tensor) = tensor.map_err(|reason| refuse(format!("tensor '{name}': {reason}")))? {
+                tensors.insert(name.to_string(), tensor);
             }
         }
         if tensors.is_empty() {
             return Err(refuse("it holds no tensors".to_string()));
         }
-        Ok(Self { path: path.to_path_buf(), folder, tensors, model_config })
+        Ok(Self { path: path.to_path_buf(), archive: Mutex::new(archive), length, tensors, model_config })
     }
 
     /// All tensors by name.
@@ -87,37 +106,60 @@ impl PytorchFile {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() };
         let tensor = self.tensors.get(name).ok_or_else(missing)?;
         let refuse = |reason: String| AbUptError::format(&self.path, FORMAT, format!("tensor '{name}': {reason}"));
-        let mut archive = open_archive(&self.path)?;
-        let storage = format!("{}data/{}", self.folder, tensor.storage);
-        let storage = read_entry(&mut archive, &storage).map_err(refuse)?;
-        let data = tensor.gather(&storage).ok_or_else(|| refuse("it reaches beyond its storage".to_string()))?;
+        // A poisoned lock only means that another thread panicked while it read.
+        let mut archive = self.archive.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let storage = read_entry(&mut archive, tensor.storage, self.length).map_err(refuse)?;
+        let data = tensor.gather(&storage).ok_or_else(|| refuse(BEYOND_STORAGE.to_string()))?;
         Ok(Tensor::from_raw_buffer(&data, tensor.dtype, &tensor.shape, &Device::Cpu)?)
     }
 }
 
+const BEYOND_STORAGE: &str = "it reaches beyond its storage";
+
 impl StridedTensor {
+    /// Whether every number of the tensor lies in a storage of so many bytes, and it has no more numbers than the storage:
+    /// a tensor that repeats numbers is none that was saved.
+    fn fits(&self, storage: u64) -> Option<bool> {
+        let size = self.dtype.size_in_bytes();
+        let count = self.count()?;
+        let last = |place: usize, (&len, &stride): (&usize, &usize)| -> Option<usize> {
+            place.checked_add(len.checked_sub(1)?.checked_mul(stride)?)
+        };
+        let end = match count {
+            0 => 0,
+            _ => self.shape.iter().zip(&self.stride).try_fold(self.offset, last)?.checked_add(1)?,
+        };
+        let bytes = end.max(count).checked_mul(size)?;
+        Some(u64::try_from(bytes).ok()? <= storage)
+    }
+
+    /// Number of numbers.
+    fn count(&self) -> Option<usize> {
+        // An axis without places makes all of them none, but the others must still be possible.
+        self.shape.iter().filter(|&&len| len > 0).try_fold(1usize, |count, &len| count.checked_mul(len))?;
+        self.shape.iter().try_fold(1usize, |count, &len| count.checked_mul(len))
+    }
+
     /// The bytes of the tensor in row-major order, unless some lie outside the storage.
     fn gather(&self, storage: &[u8]) -> Option<Vec<u8>> {
-        let size = self.dtype.size_in_bytes();
-        let count = self.shape.iter().try_fold(1usize, |count, &len| count.checked_mul(len))?;
-        // Checked before memory is reserved; a stored tensor is never larger than its storage.
-        if count.checked_mul(size)? > storage.len() {
+        // Checked before memory is reserved.
+        if !self.fits(storage.len() as u64)? {
             return None;
         }
+        let (size, count) = (self.dtype.size_in_bytes(), self.count()?);
         let mut data = Vec::with_capacity(count * size);
         let mut index = vec![0usize; self.shape.len()];
+        let mut place = self.offset;
         for _ in 0..count {
-            let place = index
-                .iter()
-                .zip(&self.stride)
-                .try_fold(self.offset, |place, (&index, &stride)| place.checked_add(index.checked_mul(stride)?))?;
-            let start = place.checked_mul(size)?;
-            data.extend_from_slice(storage.get(start..start.checked_add(size)?)?);
+            let start = place * size;
+            data.extend_from_slice(storage.get(start..start + size)?);
             for axis in (0..index.len()).rev() {
                 index[axis] += 1;
+                place += self.stride[axis];
                 if index[axis] < self.shape[axis] {
                     break;
                 }
+                place -= index[axis] * self.stride[axis];
                 index[axis] = 0;
             }
         }
@@ -127,79 +169,107 @@ impl StridedTensor {
 
 type Archive = ZipArchive<BufReader<File>>;
 
-fn open_archive(path: &Path) -> std::result::Result<Archive, AbUptError> {
-    let file = File::open(path).map_err(AbUptError::io(path))?;
-    ZipArchive::new(BufReader::new(file)).map_err(|error| AbUptError::format(path, FORMAT, error))
-}
-
 /// Reads an entry to its end, which checks its checksum.
-fn read_entry(archive: &mut Archive, name: &str) -> std::result::Result<Vec<u8>, String> {
-    let mut entry = archive.by_name(name).map_err(|error| format!("'{name}': {error}"))?;
+fn read_entry(archive: &mut Archive, at: usize, longest: u64) -> std::result::Result<Vec<u8>, String> {
+    let mut entry = archive.by_index(at).map_err(|error| error.to_string())?;
+    let name = entry.name().map_err(|error| error.to_string())?.into_owned();
+    entry_length(&entry, longest).map_err(|reason| format!("'{name}' {reason}"))?;
     let mut bytes = Vec::new();
     entry.read_to_end(&mut bytes).map_err(|error| format!("'{name}': {error}"))?;
     Ok(bytes)
 }
 
-/// The entries of a dictionary whose keys are strings; others are left out.
-///
-/// The reader takes the entries of a dictionary from its stack, last one first, so they are turned round here.
-fn entries(object: Object) -> Option<Vec<(String, Object)>> {
-    let Object::Dict(entries) = object else { return None };
-    let named = entries.into_iter().rev().filter_map(|(key, value)| Some((key.unicode().ok()?, value)));
-    Some(named.collect())
+/// Bytes of an entry, which takes as many in the archive.
+fn entry_length(entry: &ZipFile<'_, BufReader<File>>, longest: u64) -> std::result::Result<u64, String> {
+    let (length, stored) = (entry.size(), entry.compressed_size());
+    if entry.compression() != CompressionMethod::Stored || length != stored {
+        return Err("is compressed, which torch.save never does".to_string());
+    }
+    match length > longest {
+        true => Err(format!("would have {length} bytes, more than {longest}")),
+        false => Ok(length),
+    }
 }
 
-/// Plain data as JSON; anything else as null.
-fn to_json(object: &Object) -> Value {
-    match object {
-        Object::Int(number) => Value::from(*number),
-        Object::Long(number) => Value::from(*number),
-        Object::Float(number) => Number::from_f64(*number).map_or(Value::Null, Value::Number),
-        Object::Unicode(text) => Value::from(text.as_str()),
-        Object::Bool(value) => Value::from(*value),
-        Object::Tuple(items) | Object::List(items) => Value::Array(items.iter().map(to_json).collect()),
-        Object::Dict(_) => {
-            let entries = entries(object.clone()).unwrap_or_default();
-            Value::Object(entries.iter().map(|(key, value)| (key.clone(), to_json(value))).collect::<Map<_, _>>())
+/// The storages of an archive, and their lengths in bytes as far as they were asked for.
+struct Storages<'a> {
+    folder: &'a str,
+    archive: &'a mut Archive,
+    /// Bytes of the whole archive.
+    longest: u64,
+    lengths: BTreeMap<usize, u64>,
+}
+
+impl Storages<'_> {
+    /// Place and length of a storage.
+    fn find(&mut self, name: &str) -> std::result::Result<(usize, u64), String> {
+        if name.len() > LONGEST_NAME {
+            return Err(format!("its storage has a name of {} letters", name.len()));
         }
-        _ => Value::Null,
+        let path = format!("{}data/{name}", self.folder);
+        let at = self.archive.index_for_name(&path).ok_or_else(|| format!("'{path}' is not in the archive"))?;
+        if let Some(&length) = self.lengths.get(&at) {
+            return Ok((at, length));
+        }
+        let entry = self.archive.by_index(at).map_err(|error| format!("'{path}': {error}"))?;
+        let length = entry_length(&entry, self.longest).map_err(|reason| format!("'{path}' {reason}"))?;
+        drop(entry);
+        self.lengths.insert(at, length);
+        Ok((at, length))
     }
 }
 
 /// The tensor that an object stands for; `None` for other things that a state_dict may hold.
-fn strided_tensor(object: Object) -> std::result::Result<Option<StridedTensor>, String> {
-    let Object::Reduce { callable, args } = object else { return Ok(None) };
-    let (Object::Class { class_name, .. }, Object::Tuple(arguments)) = (*callable, *args) else { return Ok(None) };
-    let mut arguments = arguments.into_iter();
-    match class_name.as_str() {
-        // (tensor, requires_grad, hooks)
-        "_rebuild_parameter" => arguments.next().map_or(Ok(None), strided_tensor),
-        // (storage, offset, shape, stride, requires_grad, hooks)
-        "_rebuild_tensor_v2" => {
-            let parts = (arguments.next(), arguments.next(), arguments.next(), arguments.next());
-            let (Some(storage), Some(offset), Some(shape), Some(stride)) = parts else {
-                return Err("its description is too short".to_string());
-            };
-            let (storage, dtype) = storage_of(storage)?;
-            let (offset, shape, stride) = (number(offset)?, numbers(shape)?, numbers(stride)?);
-            if shape.len() != stride.len() {
-                return Err(format!("shape {shape:?} and stride {stride:?} do not fit"));
+fn strided_tensor(
+    pickle: &Pickle,
+    mut place: Place,
+    storages: &mut Storages,
+) -> std::result::Result<Option<StridedTensor>, String> {
+    // A parameter is a tensor in a wrapper, and a wrapper in a wrapper is none.
+    for _ in 0..2 {
+        let Object::Call { callable, arguments } = pickle[place] else { return Ok(None) };
+        let (Object::Global(function), Some(arguments)) = (&pickle[callable], pickle.tuple(arguments)) else {
+            return Ok(None);
+        };
+        match (function.as_str(), arguments) {
+            // (tensor, requires_grad, hooks)
+            ("_rebuild_parameter", &[tensor, ..]) => place = tensor,
+            // (storage, offset, shape, stride, requires_grad, hooks)
+            ("_rebuild_tensor_v2", &[storage, offset, shape, stride, ..]) => {
+                let (storage, length, dtype) = storage_of(pickle, storage, storages)?;
+                let (offset, shape) = (number(pickle, offset)?, numbers(pickle, shape)?);
+                let stride = numbers(pickle, stride)?;
+                if shape.len() != stride.len() {
+                    return Err(format!("shape {shape:?} and stride {stride:?} do not fit"));
+                }
+                let tensor = StridedTensor { storage, dtype, shape, stride, offset };
+                return match tensor.fits(length) {
+                    Some(true) => Ok(Some(tensor)),
+                    _ => Err(format!("{BEYOND_STORAGE}: shape {:?} in {length} bytes", tensor.shape)),
+                };
             }
-            Ok(Some(StridedTensor { storage, dtype, shape, stride, offset }))
+            ("_rebuild_tensor_v2", _) => return Err("its description is too short".to_string()),
+            _ => return Ok(None),
         }
-        _ => Ok(None),
     }
+    Ok(None)
 }
 
-/// Name and dtype of a storage: ("storage", class, name, device, numbers).
-fn storage_of(object: Object) -> std::result::Result<(String, DType), String> {
-    let Object::PersistentLoad(id) = object else { return Err("it has no storage".to_string()) };
-    let Object::Tuple(parts) = *id else { return Err("its storage is not described".to_string()) };
-    let mut parts = parts.into_iter().skip(1);
-    let (Some(Object::Class { class_name, .. }), Some(Object::Unicode(name))) = (parts.next(), parts.next()) else {
+/// Place, length and dtype of a storage: ("storage", class, name, device, numbers).
+fn storage_of(
+    pickle: &Pickle,
+    place: Place,
+    storages: &mut Storages,
+) -> std::result::Result<(usize, u64, DType), String> {
+    let Object::Persistent(id) = pickle[place] else { return Err("it has no storage".to_string()) };
+    let parts = match pickle.tuple(id) {
+        Some(&[_, class, name, ..]) => (&pickle[class], &pickle[name]),
+        _ => return Err("its storage is not described".to_string()),
+    };
+    let (Object::Global(class), Object::Text(name)) = parts else {
         return Err("its storage is not described".to_string());
     };
-    let dtype = match class_name.as_str() {
+    let dtype = match class.as_str() {
         "FloatStorage" => DType::F32,
         "DoubleStorage" => DType::F64,
         "HalfStorage" => DType::F16,
@@ -208,15 +278,21 @@ fn storage_of(object: Object) -> std::result::Result<(String, DType), String> {
         "LongStorage" => DType::I64,
         other => return Err(format!("storages of class {other} are not supported")),
     };
-    Ok((name, dtype))
+    let (at, length) = storages.find(name)?;
+    Ok((at, length, dtype))
 }
 
-fn number(object: Object) -> std::result::Result<usize, String> {
-    let number = object.int_or_long().map_err(|other| format!("{other:?} is not a number"))?;
-    usize::try_from(number).map_err(|_| format!("{number} is negative"))
+fn number(pickle: &Pickle, place: Place) -> std::result::Result<usize, String> {
+    match pickle[place] {
+        Object::Int(number) => usize::try_from(number).map_err(|_| format!("{number} is negative")),
+        _ => Err("its shape, stride or offset is no whole number".to_string()),
+    }
 }
 
-fn numbers(object: Object) -> std::result::Result<Vec<usize>, String> {
-    let items = object.tuple().map_err(|other| format!("{other:?} is not a list of numbers"))?;
-    items.into_iter().map(number).collect()
+fn numbers(pickle: &Pickle, place: Place) -> std::result::Result<Vec<usize>, String> {
+    let items = pickle.tuple(place).ok_or("its shape or stride is no list of numbers")?;
+    if items.len() > MOST_AXES {
+        return Err(format!("it has {} axes, more than {MOST_AXES}", items.len()));
+    }
+    items.iter().map(|&item| number(pickle, item)).collect()
 }

@@ -1,13 +1,13 @@
 //! One safetensors file, in memory or memory-mapped.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use candle_core::{DType, Device, Result, Tensor};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
+use crate::files::{HEADER_LENGTH, UniqueKeys, check_header, open_regular, read_regular, read_text};
 use crate::models::ab_upt::error::AbUptError;
 
 const FORMAT: &str = "safetensors";
@@ -36,7 +36,7 @@ impl AsRef<[u8]> for Bytes {
 impl SafetensorsFile {
     /// Reads the whole file.
     pub fn read(path: &Path) -> std::result::Result<Self, AbUptError> {
-        Self::new(path, Bytes::Read(std::fs::read(path).map_err(AbUptError::io(path))?))
+        Self::new(path, Bytes::Read(read_regular(path).map_err(AbUptError::io(path))?))
     }
 
     /// Maps the file, so that only what is used is read.
@@ -44,7 +44,7 @@ impl SafetensorsFile {
     /// # Safety
     /// Nobody changes the file while it is mapped.
     pub unsafe fn map(path: &Path) -> std::result::Result<Self, AbUptError> {
-        let file = File::open(path).map_err(AbUptError::io(path))?;
+        let file = open_regular(path).map_err(AbUptError::io(path))?;
         // SAFETY: the caller promises that the file does not change.
         let bytes = unsafe { Mmap::map(&file) }.map_err(AbUptError::io(path))?;
         Self::new(path, Bytes::Mapped(bytes))
@@ -53,8 +53,9 @@ impl SafetensorsFile {
     fn new(path: &Path, bytes: Bytes) -> std::result::Result<Self, AbUptError> {
         let header = SafeTensors::read_metadata(bytes.as_ref());
         let (header, metadata) = header.map_err(|error| AbUptError::format(path, FORMAT, error))?;
-        // The header follows its own length, 8 bytes.
-        let file = Self { bytes, data: header + 8, metadata };
+        check_header(bytes.as_ref(), header).map_err(|error| AbUptError::format(path, FORMAT, error))?;
+        // The header follows its own length.
+        let file = Self { bytes, data: HEADER_LENGTH + header, metadata };
         let unknown = file.tensors().find_map(|(name, _, dtype)| Some((name, dtype.err()?)));
         if let Some((name, dtype)) = unknown {
             return Err(AbUptError::format(path, FORMAT, format!("tensor '{name}' has dtype {dtype}")));
@@ -92,8 +93,22 @@ pub(super) fn read_index(path: &Path) -> std::result::Result<Vec<(String, PathBu
     struct Index {
         weight_map: std::collections::BTreeMap<String, PathBuf>,
     }
-    let text = std::fs::read_to_string(path).map_err(AbUptError::io(path))?;
-    let index: Index =
-        serde_json::from_str(&text).map_err(|error| AbUptError::format(path, "safetensors index", error))?;
-    Ok(index.weight_map.into_iter().map(|(name, file)| (name, path.with_file_name(file))).collect())
+    let refuse = |reason: String| AbUptError::format(path, "safetensors index", reason);
+    let text = read_text(path).map_err(AbUptError::io(path))?;
+    let parse = |text| serde_json::from_str::<UniqueKeys>(text).and_then(|_| serde_json::from_str::<Index>(text));
+    let index = parse(&text).map_err(|error| refuse(error.to_string()))?;
+    let listed = index.weight_map.into_iter().map(|(name, file)| match is_plain(&file) {
+        true => Ok((name, path.with_file_name(file))),
+        false => Err(refuse(format!("its files must lie beside it under plain names, got {file:?} for '{name}'"))),
+    });
+    listed.collect()
+}
+
+/// Whether a path is the name of a file and nothing else.
+fn is_plain(path: &Path) -> bool {
+    let mut parts = path.components();
+    let name =
+        matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == path.as_os_str());
+    // What separates folders on another system has no business in a name either.
+    name && !path.to_string_lossy().contains(['/', '\\', ':', '\0'])
 }

@@ -3,9 +3,7 @@
 use std::collections::HashSet;
 
 use crate::models::ab_upt::error::AbUptError;
-
-/// More than any network has; widths up to here can be added and multiplied in 64 bits.
-const LARGEST_WIDTH: usize = 1 << 24;
+use crate::modules::projection::LARGEST_WIDTH;
 
 /// Checks a width or a number of components.
 pub(in crate::models::ab_upt) fn check_width(field: &str, width: usize) -> Result<(), AbUptError> {

@@ -70,7 +70,7 @@ impl EncodedBody {
     /// errors and the result count from.
     ///
     /// # Errors
-    /// As [`predict`](Self::predict).
+    /// As [`predict`](Self::predict); more points than 64 bits count.
     pub fn predict_from<T: Copy + Into<f64>>(
         &self,
         domain: &str,
@@ -79,6 +79,10 @@ impl EncodedBody {
     ) -> Result<PredictedFields, AbUptError> {
         let predictor = &self.predictor;
         let config = predictor.domain("queries", domain)?;
+        let points = positions.len() / predictor.statistics().position.dimensions().max(1);
+        if first.checked_add(points as u64).is_none() {
+            return Err(AbUptError::TooManyPoints { first, points });
+        }
         let argument = queries_of(domain);
         let positions = predictor.positions(&argument, first, positions)?;
         let fields = predictor.model().forward_from_cache([(domain, positions)], &self.cache)?;

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::Predictor;
 use crate::models::ab_upt::config::DomainConfig;
 use crate::models::ab_upt::error::AbUptError;
-use crate::models::ab_upt::finite::first_not_finite;
+use crate::ops::first_not_finite;
 
 /// The fields at consecutive points of one domain, in physical units.
 #[derive(Debug, Clone)]

@@ -1,0 +1,3 @@
+//! The readers of the library, for the fuzz targets; those of the programs are in `predict::fuzz`.
+
+pub mod readers;

@@ -1,0 +1,59 @@
+//! Points in any order, of an array that is read from front to back.
+
+use std::ops::Range;
+
+use anyhow::{Context, Result};
+
+use super::measure::Vec3;
+use super::numbers::Numbers;
+
+/// Points that are read at once.
+const PAGE: u64 = 1 << 14;
+
+/// Pages that are kept: 96 MiB.
+const PAGES: u64 = 256;
+
+/// The points of a piece, of which the last ones used stay in memory. Cells are near their neighbours in a file, so a mesh
+/// that is larger is read about once.
+pub struct Points {
+    numbers: Box<dyn Numbers>,
+    count: u64,
+    /// A page lies in the slot of its number modulo the number of slots, so that no run of pages displaces itself.
+    slots: Vec<Option<(u64, Vec<Vec3>)>>,
+}
+
+impl Points {
+    /// Points with three numbers each.
+    pub fn new(numbers: Box<dyn Numbers>, count: u64) -> Self {
+        Self { numbers, count, slots: (0..PAGES.min(count.div_ceil(PAGE))).map(|_| None).collect() }
+    }
+
+    /// Number of points.
+    pub fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// Closes the file behind it.
+    pub fn close(&mut self) {
+        self.numbers.close();
+    }
+
+    /// Some of the points, one after the other.
+    pub fn read(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
+        let numbers = self.numbers.floats(range.start * 3..range.end * 3).context("Points")?;
+        Ok(numbers.as_chunks().0.to_vec())
+    }
+
+    /// One of the points.
+    pub fn get(&mut self, point: u64) -> Result<Vec3> {
+        let page = point / PAGE;
+        let slot = (page % PAGES) as usize;
+        if self.slots[slot].as_ref().is_none_or(|(held, _)| *held != page) {
+            let start = page * PAGE;
+            let points = self.read(start..self.count.min(start + PAGE))?;
+            self.slots[slot] = Some((page, points));
+        }
+        let (_, points) = self.slots[slot].as_ref().context("Points: nothing was read")?;
+        Ok(points[(point % PAGE) as usize])
+    }
+}

@@ -1,0 +1,145 @@
+//! Arrays in files, read range by range.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::sites::GridArray;
+use super::{DIMENSIONS, has_extension, npy, npz, open_grid, safetensors};
+
+/// Numbers in rows of one width, read range by range.
+pub trait Rows {
+    /// How many rows there are.
+    fn rows(&self) -> u64;
+
+    /// Numbers in a row.
+    fn width(&self) -> usize;
+
+    /// Some of the rows, one after the other, in the precision of the file.
+    fn read(&mut self, rows: Range<u64>) -> Result<Vec<f64>>;
+}
+
+/// An array in a file.
+pub struct Table<R = Box<dyn Rows>> {
+    name: String,
+    source: R,
+}
+
+impl Rows for Box<dyn Rows> {
+    fn rows(&self) -> u64 {
+        self.as_ref().rows()
+    }
+
+    fn width(&self) -> usize {
+        self.as_ref().width()
+    }
+
+    fn read(&mut self, rows: Range<u64>) -> Result<Vec<f64>> {
+        self.as_mut().read(rows)
+    }
+}
+
+impl Table {
+    /// Opens an array by the extension of its file: that of a `.npy` file, or one of several of the others, by its name
+    /// or as the only one; of a mesh, one at its cells or points.
+    ///
+    /// # Errors
+    /// A file that cannot be read or has no such array.
+    pub fn open(file: &str, array: Option<&str>) -> Result<Self> {
+        let open = || File::open(file).with_context(|| format!("cannot open {file}"));
+        let named = || file.to_string();
+        if has_extension(file, &["safetensors"]) {
+            return Ok(Self::boxed(file, safetensors::TensorRows::new(open()?, array).with_context(named)?));
+        }
+        if has_extension(file, &["npy"]) {
+            ensure!(array.is_none(), "{file}: a .npy file holds one array, without a name");
+            return Ok(Self::boxed(file, npy::NpyRows::new(open()?).with_context(named)?));
+        }
+        if has_extension(file, &["npz"]) {
+            return Ok(Self::boxed(file, npz::open(open()?, array).with_context(named)?));
+        }
+        if let Some(grid) = open_grid(Path::new(file))? {
+            let array = array.with_context(|| format!("{file}: which of its arrays? {file}#NAME says it"))?;
+            return Ok(Self::boxed(file, GridArray::new(grid, array).with_context(named)?));
+        }
+        ensure!(!has_extension(file, &["stl", "obj", "ply"]), "{file}: holds no arrays");
+        bail!("{file}: expected a file named *.{}", super::EXTENSIONS.join(", *."));
+    }
+
+    fn boxed(name: &str, source: impl Rows + 'static) -> Self {
+        Self::new(name, Box::new(source))
+    }
+}
+
+impl<R: Rows> Table<R> {
+    /// An array that is called by the name of its file in errors.
+    pub fn new(name: &str, source: R) -> Self {
+        Self { name: name.to_string(), source }
+    }
+
+    /// Where the rows come from.
+    pub fn source(&mut self) -> &mut R {
+        &mut self.source
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        self.source.rows()
+    }
+
+    /// Numbers in a row.
+    pub fn width(&self) -> usize {
+        self.source.width()
+    }
+
+    /// Some of the rows, one after the other.
+    pub fn read(&mut self, range: Range<u64>) -> Result<Vec<f32>> {
+        let numbers = self.source.read(range.clone()).with_context(|| self.name.clone())?;
+        let (expected, got) = ((range.end - range.start) * self.width() as u64, numbers.len());
+        ensure!(got as u64 == expected, "{}: ends early: expected {expected} numbers, got {got}", self.name);
+        Ok(numbers.into_iter().map(|number| number as f32).collect())
+    }
+
+    /// Some of the rows, which must hold neither NaN nor infinity.
+    pub fn read_finite(&mut self, range: Range<u64>) -> Result<Vec<f32>> {
+        let (width, start) = (self.width(), range.start);
+        let numbers = self.read(range)?;
+        if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
+            let (point, component) = (start + (at / width) as u64, at % width);
+            let component = match width {
+                DIMENSIONS => ["x", "y", "z"][component].to_string(),
+                _ => format!("component {component}"),
+            };
+            bail!("{}: point {point} has {component} = {}; numbers must be finite", self.name, numbers[at]);
+        }
+        Ok(numbers)
+    }
+
+    /// Single rows, one after the other, in the order asked for.
+    pub fn pick(&mut self, rows: &[usize]) -> Result<Vec<f32>> {
+        // From the front to the back of the file, neighbours together, whatever the order of the result.
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_unstable_by_key(|&at| rows[at]);
+        let width = self.width();
+        let mut picked = vec![0.0; rows.len() * width];
+        for run in order.chunk_by(|&at, &next| rows[next] - rows[at] <= 1) {
+            let (first, last) = (rows[run[0]], rows[run[run.len() - 1]]);
+            let values = self.read(first as u64..last as u64 + 1)?;
+            for &at in run {
+                picked[at * width..][..width].copy_from_slice(&values[(rows[at] - first) * width..][..width]);
+            }
+        }
+        Ok(picked)
+    }
+}
+
+/// Rows and width of an array, which must be `[rows, width]`, or `[rows]` for numbers alone.
+pub fn shape_of_rows(shape: &[u64]) -> Result<(u64, usize)> {
+    match *shape {
+        [rows] => Ok((rows, 1)),
+        [rows, width] if width > 0 => Ok((rows, usize::try_from(width)?)),
+        _ => bail!("an array must have shape [points, components], got {shape:?}"),
+    }
+}

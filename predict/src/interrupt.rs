@@ -1,0 +1,59 @@
+//! What a person reads who ends a run with Ctrl-C.
+
+use std::path::Path;
+use std::process::exit;
+
+use anyhow::{Context, Result};
+
+use crate::output::State;
+
+/// What shells expect of a process that SIGINT ended.
+const EXIT_CODE: i32 = 130;
+
+/// From now on Ctrl-C says what of a run in this folder is safe and how to go on, and ends the process at once: all that a
+/// run has written is in order at any moment.
+pub fn explain(folder: &Path) -> Result<()> {
+    let folder = folder.to_path_buf();
+    let explain = move || {
+        eprintln!("\ninterrupted: {}", message(&folder));
+        exit(EXIT_CODE);
+    };
+    ctrlc::set_handler(explain).context("cannot listen for Ctrl-C")
+}
+
+fn message(folder: &Path) -> String {
+    let name = folder.display();
+    match State::read(folder) {
+        Ok(Some(state)) => {
+            let (done, points) = state.progress();
+            format!("{done} of {points} points are safe in {name}; the same command with --resume goes on from there")
+        }
+        Ok(None) => format!("nothing was begun in {name}"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_safe_is_said_with_the_way_to_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().display().to_string();
+        assert_eq!(message(folder.path()), format!("nothing was begun in {name}"));
+        let parts = serde_json::json!([
+            {"name": "a", "points": 10, "done": 10, "files": []},
+            {"name": "b", "points": 90, "done": 25, "files": []},
+        ]);
+        let state = serde_json::json!({
+            "version": 2, "inputs": {}, "chunk": 5, "parts": parts, "stage": "predicting", "made": [], "replaced": [],
+        });
+        std::fs::write(folder.path().join("run.json"), state.to_string()).unwrap();
+        let expected =
+            format!("35 of 100 points are safe in {name}; the same command with --resume goes on from there");
+        assert_eq!(message(folder.path()), expected);
+        std::fs::write(folder.path().join("run.json"), "{").unwrap();
+        assert!(message(folder.path()).contains("is damaged; --overwrite begins again"));
+    }
+}

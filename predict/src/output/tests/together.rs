@@ -1,0 +1,90 @@
+//! Chunks that are made safe together, and files that are made from finished ones.
+
+use super::*;
+
+/// Counts the calls that reach the disk.
+#[derive(Default)]
+struct CountingDisk {
+    syncs: Cell<usize>,
+}
+
+impl Disk for &CountingDisk {
+    fn create(&self, path: &Path, length: u64) -> io::Result<()> {
+        LocalDisk.create(path, length)
+    }
+
+    fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        LocalDisk.write_at(path, offset, bytes)
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        self.syncs.set(self.syncs.get() + 1);
+        LocalDisk.sync(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        LocalDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        LocalDisk.remove(path)
+    }
+
+    fn free_space(&self, folder: &Path) -> io::Result<u64> {
+        LocalDisk.free_space(folder)
+    }
+}
+
+fn many(points: u64) -> Request {
+    let folder = Path::new("");
+    let parts = vec![Part::new("volume", points, fields(), None, false)];
+    Request { parts, ..request(folder, Existing::Refuse) }
+}
+
+#[test]
+fn small_chunks_are_made_safe_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = CountingDisk::default();
+    let (points, mut predicted) = (3_000, 0);
+    let request = Request { folder: folder.path().to_path_buf(), ..many(points) };
+    let mut run = Run::open(&disk, request).unwrap();
+    let (before, start) = (disk.syncs.get(), std::time::Instant::now());
+    run.write_part("volume", &mut synthetic, &mut |points| predicted += points).unwrap();
+    let (syncs, seconds) = (disk.syncs.get() - before, start.elapsed().as_secs());
+    assert_eq!((predicted, run.done()), (points, points));
+    // Two files and the state, each second and at the end; each of the thousand chunks would be 3,000.
+    assert!(syncs as u64 <= 3 * (seconds + 1), "{syncs} syncs in {seconds} s");
+}
+
+#[test]
+fn what_was_written_before_a_failure_is_made_safe() {
+    let folder = tempfile::tempdir().unwrap();
+    let request = || Request { folder: folder.path().to_path_buf(), ..many(300) };
+    let mut broken = |range: Range<u64>| match range.start {
+        90.. => anyhow::bail!("out of memory"),
+        _ => synthetic(range),
+    };
+    let mut run = Run::open(LocalDisk, request()).unwrap();
+    run.write_part("volume", &mut broken, &mut |_| ()).unwrap_err();
+    drop(run);
+    let resumed = Run::open(LocalDisk, Request { existing: Existing::Resume, ..request() }).unwrap();
+    assert_eq!(resumed.done(), 90);
+}
+
+#[test]
+fn files_that_a_killed_run_was_making_are_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = open(LocalDisk, folder.path(), Existing::Refuse).unwrap();
+    for name in ["surface", "volume"] {
+        first.write_part(name, &mut synthetic, &mut |_| ()).unwrap();
+    }
+    first.finish().unwrap();
+    first.announce(["surface.npz".to_string(), "volume.npz".to_string()]).unwrap();
+    std::fs::write(folder.path().join("surface.npz"), "whole").unwrap();
+    std::fs::write(folder.path().join("volume.npz.partial"), "half").unwrap();
+    // It is killed here.
+    drop(first);
+    run(LocalDisk, folder.path(), Existing::Overwrite).unwrap();
+    let names: Vec<_> = files(folder.path()).into_keys().collect();
+    assert_eq!(names, ["run.json", "surface.safetensors", "surface.vtp", "volume.safetensors", "volume.vtp"]);
+}

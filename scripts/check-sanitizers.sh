@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Golden and property tests under AddressSanitizer, at every SIMD level of this machine, and the CPU launch and shared plans
+# under ThreadSanitizer. Needs a nightly compiler with rust-src; says so and stops where there is none.
+#
+#     scripts/check-sanitizers.sh [address|thread]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! { cargo +nightly --version && rustup component add --toolchain nightly rust-src; } >/dev/null 2>&1; then
+  echo "sanitizers are skipped: there is no nightly compiler with rust-src"
+  exit 0
+fi
+host=$(rustc -vV | sed -n 's/^host: //p')
+# A folder of its own: everything is compiled again.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/sanitizers
+
+address() {
+  for level in scalar avx2 avx512; do
+    if [ "$level" = scalar ] || grep -qm1 "${level/avx512/avx512vl}" /proc/cpuinfo; then
+      RUSTFLAGS=-Zsanitizer=address MIXED_ATTENTION_SIMD=$level \
+        cargo +nightly test --release --target "$host" --test golden --test properties
+    fi
+  done
+}
+
+thread() {
+  # The standard library is compiled again, too: its locks must be seen.
+  RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --release -Zbuild-std --target "$host" \
+    --test behaviour --lib -- attention::cpu plan::
+}
+
+case "${1:-all}" in
+  address) address ;;
+  thread) thread ;;
+  all) address && thread ;;
+  *) echo "usage: $0 [address|thread]" && exit 2 ;;
+esac

@@ -1,0 +1,127 @@
+//! Rows of tensors as kernels read them: adjacent channels, any strides.
+
+use candle_core::{Layout, Result};
+
+use crate::error::AttentionError;
+
+/// Copies and loads of the kernels move this many bytes, from addresses that are multiples of it.
+const ACCESS_BYTES: usize = 16;
+
+/// Whether kernels can read rows of this layout in place: adjacent channels, and rows at multiples of 16 bytes.
+pub fn is_readable(layout: &Layout, element_bytes: usize) -> bool {
+    let aligned = |elements: usize| (elements * element_bytes).is_multiple_of(ACCESS_BYTES);
+    let (&[.., head_dim], &[.., channel_stride]) = (layout.dims(), layout.stride()) else { return false };
+    let outer = layout.dims().iter().zip(layout.stride()).take(layout.dims().len() - 1);
+    (channel_stride == 1 || head_dim == 1)
+        && aligned(layout.start_offset())
+        && outer.into_iter().all(|(&dim, &stride)| dim <= 1 || aligned(stride))
+}
+
+/// A tensor `[batch, heads, tokens, head_dim]` in its storage.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorRows {
+    /// Bytes in front of its first element.
+    pub offset: usize,
+    /// Elements between batch rows; 0 if one row serves the whole batch.
+    pub batch: i64,
+    /// Elements between heads.
+    pub head: i64,
+    /// Elements between tokens.
+    pub token: i64,
+}
+
+impl TensorRows {
+    /// The rows of a tensor. With `broadcast`, its one batch row serves every row.
+    ///
+    /// # Errors
+    /// A layout that kernels cannot read.
+    pub fn of(layout: &Layout, element_bytes: usize, broadcast: bool) -> Result<Self> {
+        let (&[batches, heads, tokens, _], &[batch, head, token, _]) = (layout.dims(), layout.stride()) else {
+            return Err(AttentionError::shape("operand", "[batch, heads, tokens, head_dim]", layout.dims()).into());
+        };
+        if !is_readable(layout, element_bytes) {
+            candle_core::bail!("rows must have adjacent channels and start at multiples of 16 bytes, got {layout:?}");
+        }
+        let offset = layout.start_offset() * element_bytes;
+        // The stride of a dimension of 1 means nothing, may be any number, and would still be part of an address that a
+        // kernel computes without reading there.
+        let stride = |dim: usize, stride: usize| if dim <= 1 { 0 } else { stride as i64 };
+        let batch = if broadcast { 0 } else { stride(batches, batch) };
+        Ok(Self { offset, batch, head: stride(heads, head), token: stride(tokens, token) })
+    }
+
+    /// Rows `[batch, tokens, heads, head_dim]` without gaps, from the start of a buffer.
+    pub fn dense(tokens: usize, heads: usize, head_dim: usize) -> Self {
+        let token = (heads * head_dim) as i64;
+        Self { offset: 0, batch: tokens as i64 * token, head: head_dim as i64, token }
+    }
+}
+
+/// RoPE angles `[batch or 1, tokens, head_dim / 2, 2]` in their storage.
+#[derive(Debug, Clone, Copy)]
+pub struct AngleRows {
+    /// Bytes in front of the first angle.
+    pub offset: usize,
+    /// Floats between batch rows; 0 if one row serves the whole batch.
+    pub batch: i64,
+    /// Floats between tokens.
+    pub token: i64,
+}
+
+impl AngleRows {
+    /// The angles of a tensor.
+    ///
+    /// # Errors
+    /// A layout that kernels cannot read.
+    pub fn of(layout: &Layout) -> Result<Self> {
+        let (&[rows, _, pairs, 2], &[batch, token, pair, 1]) = (layout.dims(), layout.stride()) else {
+            candle_core::bail!("RoPE angles must have shape [batch, tokens, head_dim / 2, 2] with adjacent numbers");
+        };
+        let even = |floats: usize| floats.is_multiple_of(2);
+        if !((pair == 2 || pairs <= 1) && even(layout.start_offset()) && even(batch) && even(token)) {
+            candle_core::bail!("RoPE angles of a token must be adjacent, got {layout:?}");
+        }
+        let offset = layout.start_offset() * size_of::<f32>();
+        Ok(Self { offset, batch: if rows == 1 { 0 } else { batch as i64 }, token: token as i64 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device, Tensor};
+
+    #[test]
+    fn views_of_a_fused_projection_are_read_in_place() -> Result<()> {
+        let fused = Tensor::zeros((2, 7, 3, 4, 16), DType::F32, &Device::Cpu)?;
+        let keys = fused.narrow(2, 1, 1)?.squeeze(2)?.transpose(1, 2)?;
+        let rows = TensorRows::of(keys.layout(), 4, false)?;
+        assert_eq!((rows.offset, rows.batch, rows.head, rows.token), (64 * 4, 7 * 192, 16, 192));
+        assert_eq!(TensorRows::of(keys.layout(), 4, true)?.batch, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn rows_off_16_bytes_or_with_gaps_between_channels_are_refused() -> Result<()> {
+        let tensor = Tensor::zeros((1, 2, 5, 24), DType::F32, &Device::Cpu)?;
+        assert!(is_readable(tensor.layout(), 4));
+        assert!(TensorRows::of(tensor.transpose(2, 3)?.layout(), 4, false).is_err());
+        assert!(TensorRows::of(tensor.narrow(3, 1, 16)?.layout(), 4, false).is_err());
+        assert!(TensorRows::of(tensor.narrow(3, 4, 16)?.layout(), 4, false).is_ok());
+        // 12-byte rows; a single one may be of any length, which no address depends on.
+        let odd = Tensor::zeros((1, 1, 5, 6), DType::F16, &Device::Cpu)?;
+        assert!(!is_readable(odd.layout(), 2) && is_readable(odd.narrow(2, 0, 1)?.layout(), 2));
+        let single = TensorRows::of(odd.narrow(2, 0, 1)?.layout(), 2, false)?;
+        assert_eq!((single.batch, single.head, single.token), (0, 0, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn angles_of_a_token_are_adjacent() -> Result<()> {
+        let table = Tensor::zeros((1, 9, 8, 2), DType::F32, &Device::Cpu)?;
+        let rows = AngleRows::of(table.narrow(1, 3, 4)?.layout())?;
+        assert_eq!((rows.offset, rows.batch, rows.token), (3 * 16 * 4, 0, 16));
+        assert!(AngleRows::of(table.transpose(1, 2)?.layout()).is_err());
+        Ok(())
+    }
+}

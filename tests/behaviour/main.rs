@@ -1,0 +1,16 @@
+//! Odd calls of the attention layers, case by case: what is refused and with which words, what works and gives what.
+//!
+//! The cases are those in which the published PyTorch package is known to refuse, crash, or be silently wrong; the table
+//! in the crate's documentation lists where this crate differs on purpose.
+
+mod caches;
+mod calls;
+mod layers;
+mod nothing_to_see;
+mod parts;
+mod plans;
+mod rope;
+mod sizes;
+mod small;
+#[path = "../support/mod.rs"]
+mod support;
