@@ -271,7 +271,7 @@ fn an_stl_alone_is_predicted_as_well_as_with_the_anchors_of_training() {
         let [velocity, pressure] = &trained.predict("volume", 0, &positions).unwrap()[..] else { panic!("two fields") };
         let plane: Vec<_> = positions.iter().map(|point| point.map(f64::from)).collect();
         write_npy(&workplace.path("plane.npy"), &plane.iter().map(|point| point.map(|x| x as f32)).collect::<Vec<_>>());
-        let (_, elsewhere) = predicted(seed, &["--anchor-points", "volume={}/plane.npy"]);
+        let (_, elsewhere) = predicted(seed, &["--volume", "{}/plane.npy", "--anchor-points", "volume={}/plane.npy"]);
         let all = [&fields, &[velocity.clone(), pressure.clone()], &elsewhere];
         for (sums, fields) in sums.iter_mut().zip(all) {
             let errors = errors(&positions, fields);
