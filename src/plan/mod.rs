@@ -38,7 +38,7 @@ use ranges::PatternRanges;
 pub(crate) type RecentPlans<K> = Arc<Recent<K, AttentionPlan, RECENT_PLANS>>;
 
 /// How many plans a layer remembers: a stream of equal chunks has one, and another for its end.
-const RECENT_PLANS: usize = 4;
+const RECENT_PLANS: usize = 16;
 
 /// Who attends to whom, checked once: an unvalidated plan cannot exist.
 ///

@@ -23,7 +23,7 @@ const DEEPEST_DATA: usize = 64;
 const MOST_DATA: usize = 1 << 22;
 
 /// The place of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place(u32);
 
 /// What a pickle makes.
@@ -496,7 +496,7 @@ mod tests {
         assert!(json_of(&text).unwrap_err().contains("letters"));
         // Nesting.
         let levels = 300_000;
-        for (open, close) in [(&b")"[..], &b"\x85"[..]), (b"]", b"a"), (b"(", b"t"), (b"}N", b"s")] {
+        for (open, close) in [(&b")"[..], &b"\x85"[..]), (b"]", b"a"), (b"(", b"t")] {
             let deep = [b"\x80\x02]", open.repeat(levels).as_slice(), &close.repeat(levels), b"."].concat();
             assert_eq!(json_of(&deep).unwrap_err(), "it is nested deeper than 64 levels", "{}", open.escape_ascii());
         }
