@@ -53,14 +53,7 @@ use terminal::remark;
 
 /// The program: reads the command line, predicts, and reports an error in a line.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let output = &arguments.output;
-    // A sweep writes into many folders, each of which says itself how far it is.
-    let explained = match output.dry_run || arguments.sweep.is_some() {
-        true => Ok(()),
-        false => interrupt::explain(&output.out),
-    };
-    match explained.and_then(|()| run(&arguments)) {
+    match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             remark(format_args!("error: {error:#}"));

@@ -29,6 +29,7 @@ pub use source::{Named, Source};
 pub use truth::{Exact, Truth};
 
 use crate::forces::Reference;
+use crate::interrupt;
 use crate::metrics::Metrics;
 use crate::output::{Existing, LocalDisk, Part, Request, Run};
 use crate::plan;
@@ -86,6 +87,7 @@ impl Job {
             plan::print(&self.parts(settings.npz), space);
             return Ok(None);
         }
+        interrupt::explain(settings.folder)?;
         // A body that cannot be encoded leaves the folder as it is.
         let mut model = self.body.encode()?;
         let report = self.run_with(&mut model, settings)?;
