@@ -155,7 +155,8 @@ pub struct ModelArguments {
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
     pub anchor_points: Vec<DomainFile>,
     /// True fields at the points of a domain: a .safetensors file with a tensor for each field, or a .npy file for a
-    /// domain of one field; the errors go to metrics.json
+    /// domain of one field; or arrays of the mesh that it is predicted on, such as surface=pMean:pressure,tau:shear. The
+    /// errors go to metrics.json and into the results
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
     pub truth: Vec<DomainFile>,
     /// A condition in physical units, such as speed=30 or design=1.5,0.2; once for each

@@ -12,8 +12,10 @@ pub type Vec3 = [f64; 3];
 /// Share of the area that the area vectors of a surface may add up to before it is called open.
 const CLOSED: f64 = 1e-3;
 
-/// Values on the surface of a body, one per vertex.
+/// Values on the surface of a body, one per vertex or one per cell.
 pub struct OnSurface<'a> {
+    /// The cell of every face, where values are those of cells.
+    pub cells: Option<&'a [u64]>,
     pub pressure: &'a [f32],
     /// The stress along the surface that acts on the body, three components each; empty if it is not known.
     pub shear: &'a [f32],
@@ -118,7 +120,7 @@ impl Force {
         let outwards = if volume(body) < 0.0 { -1.0 } else { 1.0 };
         let point = |corner: u32| body.points()[corner as usize].map(f64::from);
         let mut force = Self::default();
-        for (_, face) in body.faces().enumerate().filter(|(at, face)| counts(*at) && face.len() > 2) {
+        for (at, face) in body.faces().enumerate().filter(|(at, face)| counts(*at) && face.len() > 2) {
             let first = point(face[0]);
             // A face that is not flat has the area vector of its rim.
             let mut vector = [0.0; 3];
@@ -127,15 +129,18 @@ impl Force {
             }
             let vector = vector.map(|x| 0.5 * outwards * x);
             let area = dot(vector, vector).sqrt();
-            let share = 1.0 / face.len() as f64;
             let mean = |component: &dyn Fn(usize) -> f64| {
-                face.iter().map(|&corner| component(corner as usize)).sum::<f64>() * share
+                face.iter().map(|&corner| component(corner as usize)).sum::<f64>() / face.len() as f64
             };
-            let pressure = mean(&|corner| f64::from(values.pressure[corner]));
+            let value = |component: &dyn Fn(usize) -> f64| match values.cells {
+                Some(cells) => component(cells[at] as usize),
+                None => mean(component),
+            };
+            let pressure = value(&|place| f64::from(values.pressure[place]));
             let by_pressure = vector.map(|x| -pressure * x);
             let by_shear: Vec3 = match values.shear {
                 [] => [0.0; 3],
-                shear => std::array::from_fn(|i| area * mean(&|corner| f64::from(shear[3 * corner + i]))),
+                shear => std::array::from_fn(|i| area * value(&|place| f64::from(shear[3 * place + i]))),
             };
             let centre: Vec3 = std::array::from_fn(|i| mean(&|corner| f64::from(body.points()[corner][i])));
             force.pressure = sum(force.pressure, by_pressure);
@@ -192,7 +197,7 @@ mod tests {
     use crate::ellipsoid::{Case, Flow, surface_mesh};
 
     fn force(body: &Mesh, pressure: &[f32], shear: &[f32]) -> Force {
-        Force::on(body, &OnSurface { pressure, shear }, [0.0; 3], |_| true)
+        Force::on(body, &OnSurface { cells: None, pressure, shear }, [0.0; 3], |_| true)
     }
 
     #[test]
@@ -244,9 +249,26 @@ mod tests {
             assert!((force.pressure[2] / displaced - 1.0).abs() < 1e-3, "{force:?}");
             // In the middle of a box the force goes through the centre.
             assert!(force.moment.iter().all(|component| component.abs() < 1e-5));
-            let moved = Force::on(body, &OnSurface { pressure: &depth, shear: &[] }, [1.0, 0.0, 0.0], |_| true);
+            let moved =
+                Force::on(body, &OnSurface { cells: None, pressure: &depth, shear: &[] }, [1.0, 0.0, 0.0], |_| true);
             assert!((moved.moment[1] / displaced - 1.0).abs() < 1e-3, "{moved:?}");
         }
+    }
+
+    #[test]
+    fn values_of_cells_act_on_their_faces() {
+        // Hydrostatic pressure at the middle of every face, cells numbered from behind.
+        let body = surface_mesh([1.1, 0.6, 0.8], 120, 240);
+        let count = body.faces().count();
+        let height = |face: &[u32]| {
+            face.iter().map(|&corner| body.points()[corner as usize][2]).sum::<f32>() / face.len() as f32
+        };
+        let mut pressure: Vec<f32> = body.faces().map(|face| -height(face)).collect();
+        pressure.reverse();
+        let cells: Vec<u64> = (0..count as u64).rev().collect();
+        let values = OnSurface { cells: Some(&cells), pressure: &pressure, shear: &[] };
+        let force = Force::on(&body, &values, [0.0; 3], |_| true);
+        assert!((force.pressure[2] / (4.0 / 3.0 * PI * 0.528) - 1.0).abs() < 1e-3, "{force:?}");
     }
 
     #[test]
@@ -261,7 +283,7 @@ mod tests {
     fn parts_add_up_and_an_open_body_is_warned_of() {
         let body = surface_mesh([1.0; 3], 20, 30);
         let pressure = vec![1.0; body.points().len()];
-        let values = OnSurface { pressure: &pressure, shear: &[] };
+        let values = OnSurface { cells: None, pressure: &pressure, shear: &[] };
         let part = |front: bool| Force::on(&body, &values, [0.0; 3], |face| (face < 100) == front);
         let (front, rear, all) = (part(true), part(false), force(&body, &pressure, &[]));
         assert!((front.area + rear.area - all.area).abs() < 1e-9);

@@ -1,5 +1,6 @@
 //! The forces on the body, predicted and true.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use super::{Place, Truth};
 use crate::forces::{Coefficients, Force, OnSurface, Reference};
 use crate::input::Table;
+use crate::mesh::Mesh;
 use crate::output::FieldSpec;
 use crate::terminal::{remark, say};
 
@@ -25,7 +27,7 @@ pub struct Forces {
 }
 
 /// A force with its coefficients.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Told {
     /// Pressure and shear together.
     pub force: [f64; 3],
@@ -33,12 +35,27 @@ pub struct Told {
     pub parts: Force,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coefficients: Option<Coefficients>,
+    /// The same for each solid of the body, where it has several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub solids: BTreeMap<String, Told>,
 }
 
 impl Told {
     fn new(parts: Force, reference: &Reference) -> Self {
         let force = std::array::from_fn(|i| parts.pressure[i] + parts.shear[i]);
-        Self { force, parts, coefficients: reference.coefficients(&parts) }
+        Self { force, parts, coefficients: reference.coefficients(&parts), solids: BTreeMap::new() }
+    }
+
+    fn on(body: &Mesh, values: &OnSurface, reference: &Reference) -> Self {
+        let mut whole = Self::new(Force::on(body, values, reference.moment_about, |_| true), reference);
+        if body.groups().len() > 1 {
+            for (group, name) in body.groups().iter().enumerate() {
+                let belongs = |face: usize| body.face_groups().get(face) == Some(&(group as u32));
+                let part = Self::new(Force::on(body, values, reference.moment_about, belongs), reference);
+                whole.solids.insert(name.clone(), part);
+            }
+        }
+        whole
     }
 }
 
@@ -48,16 +65,20 @@ impl Forces {
         let fields = place.fields();
         let Some(pressure) = fields.iter().find(|field| is_pressure(field)) else { return Ok(None) };
         let shear = fields.iter().find(|field| is_shear(field));
-        let body = place.source.input.mesh().filter(|mesh| place.wall && mesh.faces().next().is_some());
+        let body = place.source.input.surface().filter(|mesh| place.wall && mesh.faces().next().is_some());
         let Some(body) = body else { return Ok(None) };
+        let cells = Place::cells_of_faces(&place.source.input);
 
         let predicted = |field: &FieldSpec| {
             let mut table = Table::open(&finished.display().to_string(), Some(&field.name))?;
             table.read(0..table.rows())
         };
         let told = |pressure: Vec<f32>, shear: Option<Vec<f32>>| {
-            let values = OnSurface { pressure: &pressure, shear: shear.as_deref().unwrap_or_default() };
-            Told::new(Force::on(body, &values, reference.moment_about, |_| true), &reference)
+            Told::on(
+                body,
+                &OnSurface { cells, pressure: &pressure, shear: shear.as_deref().unwrap_or_default() },
+                &reference,
+            )
         };
         let of_network = told(predicted(pressure)?, shear.map(predicted).transpose()?);
         let of_truth = match &mut place.truth {

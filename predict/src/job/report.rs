@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::forces::{FORCES_FILE, Forces};
-use super::{FlowModel, Job, Settings};
+use super::{FlowModel, Job, Place, Settings};
 use crate::forces::areas_of_vertices;
 use crate::metrics::Metrics;
 use crate::output::{LocalDisk, Run, write_npz, write_whole};
@@ -39,10 +39,12 @@ impl Job {
                 on_wall = Some(forces);
             }
             let faces = place.source.input.mesh().filter(|mesh| mesh.faces().next().is_some());
-            let weights = faces.map(areas_of_vertices);
+            let areas = faces.map(areas_of_vertices);
+            let input = &mut place.source.input;
+            let mut weights = |range| Place::sizes(input, areas.as_deref(), range);
             let Some(truth) = &mut place.truth else { continue };
             for field in &place.domain.fields {
-                if let Some(error) = truth.measure(&field.name, &results, settings.chunk, weights.as_deref())? {
+                if let Some(error) = truth.measure(&field.name, &results, settings.chunk, &mut weights)? {
                     metrics.insert(format!("{}_{}", place.name, field.name), error.metrics());
                 }
             }

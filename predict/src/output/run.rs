@@ -12,9 +12,8 @@ use super::lock::{FolderLock, LOCK_FILE};
 use super::npz::npz_bytes;
 use super::safetensors::{POSITIONS, safetensors_layout};
 use super::state::{PartState, STATE_FILE, Stage, State};
-use super::vtk::vtp_layout;
+use super::vtk::{Shape, vtp_layout};
 use super::{FieldSpec, Predict};
-use crate::mesh::Mesh;
 
 /// Space that stays free beside the files: for `run.json`, pictures and the file system itself.
 const SPARE_BYTES: u64 = 16 << 20;
@@ -379,9 +378,9 @@ impl Draft {
 impl Part {
     /// A part in two files, `<name>.vtp` with the faces of the mesh and `<name>.safetensors`; `npz` says whether the
     /// latter becomes an `.npz` file too.
-    pub fn new(name: &str, points: u64, fields: Vec<FieldSpec>, mesh: Option<&Mesh>, npz: bool) -> Self {
+    pub fn new<'a>(name: &str, points: u64, fields: Vec<FieldSpec>, shape: impl Into<Shape<'a>>, npz: bool) -> Self {
         let files = vec![
-            vtp_layout(&format!("{name}.vtp"), points, &fields, mesh),
+            vtp_layout(&format!("{name}.vtp"), points, &fields, shape),
             safetensors_layout(&format!("{name}.safetensors"), points, &fields),
         ];
         let later = if npz { npz_bytes(points, &fields) } else { 0 };

@@ -125,7 +125,10 @@ impl Setup {
             if let (Some(named), Some(said)) = (points.get(name), source.input.remark()) {
                 remark(format_args!("note: {}: {said}", named.option));
             }
-            let truth = truth.map(|named| Truth::open(named, domain, source.input.len(), chunk)).transpose()?;
+            let truth = {
+                let own = points.get(name);
+                truth.map(|named| Truth::open(named, own, domain, source.input.len(), chunk)).transpose()?
+            };
             for field in truth.iter().flat_map(Truth::missing) {
                 remark(format_args!(
                     "note: --truth {name}: the file has no field '{field}', whose errors stay unknown"

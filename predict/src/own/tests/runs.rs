@@ -354,3 +354,65 @@ fn a_sweep_predicts_row_after_row_and_tells_what_failed() {
     assert!(workplace.files("alone") == workplace.files("out/second"));
     assert_eq!(std::fs::read_to_string(workplace.path("out/summary.csv")).unwrap(), summary);
 }
+
+/// A VTK file of the faces of a mesh with a pressure at every cell.
+fn write_vtp(path: &Path, mesh: &Mesh, pressure: &[f32]) {
+    let join = |numbers: &mut dyn Iterator<Item = String>| numbers.collect::<Vec<_>>().join(" ");
+    let array = |kind: &str, name: &str, components: usize, numbers: String| {
+        format!(
+            r#"<DataArray type="{kind}" Name="{name}" NumberOfComponents="{components}" format="ascii">{numbers}</DataArray>"#
+        )
+    };
+    let text = format!(
+        r#"<VTKFile type="PolyData"><PolyData><Piece NumberOfPoints="{}" NumberOfPolys="{}"><CellData>{}</CellData>
+        <Points>{}</Points><Polys>{}{}</Polys></Piece></PolyData></VTKFile>"#,
+        mesh.points().len(),
+        mesh.ends().len(),
+        array("Float32", "pMean", 1, join(&mut pressure.iter().map(f32::to_string))),
+        array("Float32", "Points", 3, join(&mut mesh.points().as_flattened().iter().map(f32::to_string))),
+        array("Int64", "connectivity", 1, join(&mut mesh.corners().iter().map(u32::to_string))),
+        array("Int64", "offsets", 1, join(&mut mesh.ends().iter().map(usize::to_string))),
+    );
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn a_mesh_with_cell_data_comes_back_with_fields_errors_and_forces_at_its_cells() {
+    let workplace = Workplace::new();
+    let mesh = surface_mesh([1.1, 0.6, 0.8], 7, 12);
+    let faces = mesh.ends().len();
+    // Hydrostatic: the force is known.
+    let height =
+        |face: &[u32]| face.iter().map(|&corner| mesh.points()[corner as usize][2]).sum::<f32>() / face.len() as f32;
+    let pressure: Vec<f32> = mesh.faces().map(|face| -height(face)).collect();
+    write_vtp(&workplace.path("surface.vtp"), &mesh, &pressure);
+    workplace
+        .run(&["--surface", "{}/surface.vtp", "--truth", "surface=pMean:p", "--density", "2", "--reference-area", "3"])
+        .unwrap();
+
+    let tensors = workplace.tensors("surface.safetensors");
+    assert_eq!(tensors["p"].dims(), [faces, 1]);
+    let (predicted, error) = (numbers(&tensors["p"]), numbers(&tensors["p_error"]));
+    for ((predicted, error), truth) in predicted.iter().zip(error).zip(&pressure) {
+        assert!((predicted - error - truth).abs() < 1e-5);
+    }
+    let files = workplace.files("out");
+    let written = String::from_utf8_lossy(&files["surface.vtp"]).into_owned();
+    assert!(written.contains(&format!(r#"NumberOfPoints="{}""#, mesh.points().len())));
+    assert!(written.contains(&format!(r#"NumberOfPolys="{faces}""#)) && written.contains(r#"<CellData Scalars="p">"#));
+    let metrics: Metrics = serde_json::from_slice(&files["metrics.json"]).unwrap();
+    assert!(metrics["surface_p"].weighted_relative_l2.is_some());
+    let forces: Value = serde_json::from_slice(&files["forces.json"]).unwrap();
+    let lift = forces["true"]["force"][2].as_f64().unwrap();
+    assert!((lift / crate::solid::volume(&mesh) - 1.0).abs() < 0.05, "{lift}");
+    let coefficient = forces["true"]["coefficients"]["lift"].as_f64().unwrap();
+    assert!((coefficient - lift / 3.0).abs() < 1e-9);
+
+    let refusal = |truth: &str| {
+        let more = ["--surface", "{}/surface.vtp", "--truth", truth, "--out", "{}/other"];
+        format!("{:#}", workplace.run(&more).unwrap_err())
+    };
+    assert!(refusal("surface=pMean:q").contains("--truth surface: there is no field 'q', but [\"p\"]"));
+    assert!(refusal("surface=speed:p").contains("there is no array 'speed'"));
+    assert!(refusal("surface=pMean:p,pMean:p").contains("field 'p' is given twice"));
+}
