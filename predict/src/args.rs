@@ -11,15 +11,17 @@ use candle_mixed_attention::candle_core::{DType, Device};
 use clap::Parser;
 
 use crate::ellipsoid::{Case, Vec3};
+use crate::forces::Reference;
 use crate::input::Location;
+use crate::job::Settings;
 use crate::output::Existing;
 
 /// Predicts the flow around a body.
 ///
 /// Without arguments: the demo, an ellipsoid in a potential flow, compared with the exact solution. With --semi-axes,
 /// --alpha and --beta the demo takes another body. With --weights it predicts with your own model and meshes.
-#[derive(Debug, Parser)]
-#[command(name = "predict", max_term_width = 100)]
+#[derive(Debug, Clone, Parser)]
+#[command(name = "predict", version, max_term_width = 100)]
 pub struct Arguments {
     /// What to predict with a model of your own.
     #[command(flatten, next_help_heading = "Your model")]
@@ -36,9 +38,81 @@ pub struct Arguments {
     /// Where results go.
     #[command(flatten, next_help_heading = "Results")]
     pub output: OutputArguments,
+
+    /// Forces on the surface.
+    #[command(flatten, next_help_heading = "Forces")]
+    pub forces: ForceArguments,
+
+    /// Predict many bodies by one network: a CSV file with a row for each, whose columns are name (of its folder), geometry,
+    /// surface, volume and conditions; summary.csv tells all errors and forces
+    #[arg(long, value_name = "FILE", requires = "weights")]
+    pub sweep: Option<PathBuf>,
+
+    /// Print what lets a shell complete the options, and stop: bash, zsh, fish, elvish or powershell
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub completions: Option<clap_complete::Shell>,
 }
 
-#[derive(Debug, clap::Args)]
+/// How forces are told. They are computed where the surface is a mesh and a field of it is a pressure.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ForceArguments {
+    /// Area of the coefficients of forces; without one there are forces alone
+    #[arg(long, value_name = "AREA", allow_negative_numbers = true)]
+    pub reference_area: Option<f64>,
+    /// Speed of the free stream, for coefficients [default: 1]
+    #[arg(long, value_name = "SPEED", allow_negative_numbers = true)]
+    pub reference_speed: Option<f64>,
+    /// Length of the coefficients of moments [default: 1]
+    #[arg(long, value_name = "LENGTH", allow_negative_numbers = true)]
+    pub reference_length: Option<f64>,
+    /// Density, for coefficients; pressures that are coefficients already take 2 with speed 1 [default: 1]
+    #[arg(long, value_name = "DENSITY", allow_negative_numbers = true)]
+    pub density: Option<f64>,
+    /// Direction of drag [default: 1,0,0]
+    #[arg(long, value_name = "X,Y,Z", allow_hyphen_values = true)]
+    pub drag_axis: Option<Vector>,
+    /// Direction of lift, perpendicular to it [default: 0,0,1]
+    #[arg(long, value_name = "X,Y,Z", allow_hyphen_values = true)]
+    pub lift_axis: Option<Vector>,
+    /// Point that moments are taken about [default: 0,0,0]
+    #[arg(long, value_name = "X,Y,Z", allow_hyphen_values = true)]
+    pub moment_about: Option<Vector>,
+}
+
+impl ForceArguments {
+    /// The reference, with what is not given taken from another.
+    pub fn reference(&self, usual: Reference) -> Result<Reference> {
+        let axis = |given: &Option<Vector>, usual: Vec3| given.as_ref().map_or(usual, |Vector(vector)| *vector);
+        let reference = Reference {
+            area: self.reference_area.or(usual.area),
+            speed: self.reference_speed.unwrap_or(usual.speed),
+            density: self.density.unwrap_or(usual.density),
+            length: self.reference_length.unwrap_or(usual.length),
+            drag_axis: axis(&self.drag_axis, usual.drag_axis),
+            lift_axis: axis(&self.lift_axis, usual.lift_axis),
+            moment_about: axis(&self.moment_about, usual.moment_about),
+        };
+        reference.checked()
+    }
+}
+
+/// Three numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vector(pub Vec3);
+
+impl FromStr for Vector {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let numbers =
+            text.split(',').map(|number| number.trim().parse::<f64>().ok().filter(|number| number.is_finite()));
+        let numbers: Option<Vec<f64>> = numbers.collect();
+        let vector = numbers.and_then(|numbers| Vec3::try_from(numbers).ok());
+        vector.map(Self).with_context(|| format!("expected three finite numbers as in 1,0,0, got '{text}'"))
+    }
+}
+
+#[derive(Debug, Clone, clap::Args)]
 pub struct ModelArguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th file
     #[arg(long, value_name = "FILE")]
@@ -66,7 +140,8 @@ pub struct ModelArguments {
     /// Where to predict the surface fields, same formats [default: the vertices of --geometry]
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub surface: Option<String>,
-    /// Where to predict the volume fields, same formats
+    /// Where to predict the volume fields, same formats [default: in the plane of --slice, if --config tells how anchors of
+    /// the volume are drawn]
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub volume: Option<String>,
     /// Where to predict the fields of any domain, such as wake=points.npy; once for each
@@ -75,32 +150,40 @@ pub struct ModelArguments {
     /// Where in meshes to predict: at cells or points [default: cells where the file has cell data, else points]
     #[arg(long, value_name = "cells|points", requires = "weights")]
     pub at: Option<Location>,
-    /// Points that the anchors of a domain are drawn from [default: those where it is predicted]
+    /// Points that the anchors of a domain are drawn from [default: drawn as in training, if --config tells and --geometry
+    /// is a mesh; else those where it is predicted]
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
     pub anchor_points: Vec<DomainFile>,
     /// True fields at the points of a domain: a .safetensors file with a tensor for each field, or a .npy file for a
-    /// domain of one field; the errors go to metrics.json
+    /// domain of one field; or arrays of the mesh that it is predicted on, such as surface=pMean:pressure,tau:shear. The
+    /// errors go to metrics.json and into the results
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
     pub truth: Vec<DomainFile>,
     /// A condition in physical units, such as speed=30 or design=1.5,0.2; once for each
     #[arg(long, value_name = "NAME=VALUES", requires = "weights")]
     pub condition: Vec<Condition>,
-    /// Points of the geometry that are encoded, drawn from --geometry: evenly over a mesh, or some of the points
-    #[arg(long, value_name = "N", requires = "weights", default_value = "16384")]
-    pub geometry_points: NonZeroUsize,
-    /// Supernodes among them [default: an eighth]
+    /// Points of the geometry that are encoded, drawn from --geometry: evenly over a mesh, or some of the points [default:
+    /// as in training, if --config tells; else 16384]
+    #[arg(long, value_name = "N", requires = "weights")]
+    pub geometry_points: Option<NonZeroUsize>,
+    /// Supernodes among them [default: as in training, if --config tells; else an eighth]
     #[arg(long, value_name = "N", requires = "weights")]
     pub supernodes: Option<NonZeroUsize>,
-    /// A plane to draw the fields of a domain in, such as volume:y=0.5; where --geometry is a mesh, the body is cut out
+    /// A plane to draw the fields of a domain in, such as volume:y=0.5; once for each. Where --geometry is a mesh, the body
+    /// is cut out
     /// [default: volume in the middle of y]
     #[arg(long, value_name = "DOMAIN:AXIS=VALUE", requires = "weights")]
     pub slice: Vec<DomainSlice>,
-    /// Grid points of such a plane along its longer side
+    /// A line to tell the fields of a domain along, in a CSV file: both ends and the number of points, such as
+    /// volume:0,0,1:2,0,1:200; once for each
+    #[arg(long, value_name = "DOMAIN:FROM:TO:N", requires = "weights", allow_hyphen_values = true)]
+    pub line: Vec<DomainLine>,
+    /// Grid points of a plane of --slice along its longer side
     #[arg(long, value_name = "N", requires = "weights", default_value = "401")]
     pub slice_points: NonZeroUsize,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct DemoArguments {
     /// Semi-axes along x, y and z
     #[arg(long, value_name = "A,B,C", value_delimiter = ',', num_args = 1, conflicts_with = "weights")]
@@ -116,11 +199,15 @@ pub struct DemoArguments {
     pub beta: f64,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct ComputeArguments {
-    /// Anchor points per domain
-    #[arg(long, value_name = "N", default_value = "1024")]
-    pub anchors: NonZeroUsize,
+    /// Anchor points per domain [default: the most that the network was trained on, if --config tells; else 1024]
+    #[arg(long, value_name = "N")]
+    pub anchors: Option<NonZeroUsize>,
+    /// Predict with so many draws of anchors, and write mean and standard deviation of each field: how much the result
+    /// depends on them
+    #[arg(long, value_name = "N", default_value = "1", requires = "weights")]
+    pub seeds: NonZeroU64,
     /// Seed of everything random: geometry points, supernodes and anchors
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -135,7 +222,7 @@ pub struct ComputeArguments {
     pub dtype: Precision,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct OutputArguments {
     /// Folder of the results
     #[arg(long, value_name = "DIR", default_value = "prediction")]
@@ -152,6 +239,19 @@ pub struct OutputArguments {
     /// Write .npz files too
     #[arg(long)]
     pub npz: bool,
+}
+
+impl Arguments {
+    /// What to do with the results.
+    pub fn settings(&self) -> Settings<'_> {
+        Settings {
+            folder: &self.output.out,
+            existing: self.output.existing(),
+            chunk: self.compute.chunk.get(),
+            npz: self.output.npz,
+            dry_run: self.output.dry_run,
+        }
+    }
 }
 
 impl DemoArguments {
@@ -235,6 +335,34 @@ impl FromStr for DomainSlice {
             Some(Self { domain: domain.to_string(), axis, value })
         };
         parse().with_context(|| format!("expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got '{text}'"))
+    }
+}
+
+/// A line through one of the domains of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DomainLine {
+    pub domain: String,
+    pub from: Vec3,
+    pub to: Vec3,
+    /// At least two.
+    pub points: usize,
+}
+
+impl FromStr for DomainLine {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (rest, points) = text.rsplit_once(':')?;
+            let (rest, to) = rest.rsplit_once(':')?;
+            let (domain, from) = rest.rsplit_once(':')?;
+            let end = |text: &str| text.parse::<Vector>().ok().map(|Vector(vector)| vector);
+            let points = points.parse().ok().filter(|&points| points >= 2)?;
+            Some(Self { domain: domain.to_string(), from: end(from)?, to: end(to)?, points })
+        };
+        parse().with_context(|| {
+            format!("expected DOMAIN:FROM:TO:N with at least 2 points, as in volume:0,0,1:2,0,1:200, got '{text}'")
+        })
     }
 }
 
@@ -383,6 +511,9 @@ mod tests {
             (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
             (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),
             (format!("{model} --slice volume:y=nan"), "expected DOMAIN:AXIS=VALUE"),
+            (format!("{model} --line volume:0,0,0:1,0,0:1"), "expected DOMAIN:FROM:TO:N with at least 2 points"),
+            (format!("{model} --line volume:0,0:1,0,0:9"), "expected DOMAIN:FROM:TO:N"),
+            ("predict --drag-axis 1,0".to_string(), "expected three finite numbers as in 1,0,0, got '1,0'"),
             (format!("{model} --semi-axes 1,1,1"), "--semi-axes"),
             (format!("{model} --condition speed"), "expected NAME=VALUES, got 'speed'"),
             (format!("{model} --condition speed=fast"), "'speed': expected finite numbers, got 'fast'"),

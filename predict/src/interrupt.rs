@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::output::State;
+use crate::terminal::remark;
 
 /// What shells expect of a process that SIGINT ended.
 const EXIT_CODE: i32 = 130;
@@ -26,7 +27,7 @@ pub fn explain(folder: &Path) -> Result<()> {
     }
     let explain = move || {
         if let Some(folder) = last().as_deref() {
-            eprintln!("\ninterrupted: {}", message(folder));
+            remark(format_args!("\ninterrupted: {}", message(folder)));
         }
         exit(EXIT_CODE);
     };

@@ -1,19 +1,31 @@
 //! Predicts the flow around a body.
 //!
 //! ```text
-//! cargo run --release -p predict                          # the demo: an ellipsoid in a potential flow
-//! cargo run --release -p predict -- --semi-axes 1.1,0.6,0.8 --alpha 10 --beta 5
-//! cargo run --release -p predict -- --weights model.safetensors --config model.json --geometry body.stl \
-//!     --volume points.npy --condition speed=30
-//! cargo run --release -p predict -- --help
+//! predict                                                  # the demo: an ellipsoid in a potential flow
+//! predict --semi-axes 1.1,0.6,0.8 --alpha 10 --beta 5
+//! predict --weights model.safetensors --config model.json --geometry body.stl --condition speed=30
+//! predict --help
 //! ```
 //!
-//! Results lie in `prediction/`: meshes for ParaView, tensors for code, pictures, and the errors against the exact
-//! solution.
+//! Results lie in `prediction/`: meshes for ParaView, tensors for code, pictures, forces, and the errors against the truth.
+//!
+//! | folder | idea |
+//! |---|---|
+//! | `args.rs` | the command line |
+//! | `demo/`, `ellipsoid/` | the job of the demo; its exact flow |
+//! | `own/` | the job of a network and files of the user's own; anchors as in training |
+//! | `sweep.rs` | many jobs of one network |
+//! | `job/` | from inputs to the report, whoever gave the inputs |
+//! | `input/` | what is read |
+//! | `output/` | what is written: known places, kills and resumption |
+//! | `mesh.rs`, `solid.rs`, `forces.rs`, `metrics.rs` | faces; the inside of a body; forces; errors |
+//! | `picture/` | figures |
+//! | `inspect/` | the program that looks into checkpoints |
 
 mod args;
 mod demo;
 mod ellipsoid;
+mod forces;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod input;
@@ -27,37 +39,40 @@ mod own;
 mod picture;
 mod plan;
 mod progress;
+mod solid;
+mod sweep;
+mod terminal;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::Arguments;
-use job::Settings;
+use terminal::remark;
 
 /// The program: reads the command line, predicts, and reports an error in a line.
 pub fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            remark(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let mut job = if arguments.model.weights.is_some() { own::job(arguments)? } else { demo::job(arguments)? };
-    let output = &arguments.output;
-    if !output.dry_run {
-        interrupt::explain(&output.out)?;
+    if let Some(shell) = arguments.completions {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "predict", &mut script);
+        terminal::say(String::from_utf8_lossy(&script).trim_end());
+        return Ok(());
     }
-    job.run(&Settings {
-        folder: &output.out,
-        existing: output.existing(),
-        chunk: arguments.compute.chunk.get(),
-        npz: output.npz,
-        dry_run: output.dry_run,
-    })
+    if let Some(table) = &arguments.sweep {
+        return sweep::run(arguments, table);
+    }
+    let own = arguments.model.weights.is_some();
+    let mut job = if own { own::job(arguments, None)? } else { demo::job(arguments)? };
+    job.run(&arguments.settings()).map(|_| ())
 }

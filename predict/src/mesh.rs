@@ -85,25 +85,9 @@ impl Mesh {
     /// # Errors
     /// The faces have no area, or there are none.
     pub fn sample(&self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
-        let triangles: Vec<_> = self.triangles().collect();
-        let mut ends = Vec::with_capacity(triangles.len());
-        let mut area = 0.0;
-        for corners in &triangles {
-            area += self.double_area(*corners);
-            ends.push(area);
-        }
-        ensure!(area > 0.0 && area.is_finite(), "the mesh has no area to draw points from");
         let mut random = StdRng::seed_from_u64(seed);
-        let mut point = || {
-            let at = random.random::<f64>() * area;
-            let triangle = ends.partition_point(|&end| end <= at).min(triangles.len() - 1);
-            let [a, b, c] = triangles[triangle].map(|corner| self.points[corner as usize].map(f64::from));
-            // The square root makes the density even: without it points gather at the first corner.
-            let (reach, turn) = (random.random::<f64>().sqrt(), random.random::<f64>());
-            let (second, third) = (reach * (1.0 - turn), reach * turn);
-            std::array::from_fn(|i| (a[i] + second * (b[i] - a[i]) + third * (c[i] - a[i])) as f32)
-        };
-        Ok((0..count).map(|_| point()).collect())
+        let sampler = AreaSampler::new(self)?;
+        Ok((0..count).map(|_| sampler.draw(&mut random).0.map(|x| x as f32)).collect())
     }
 
     fn double_area(&self, corners: [u32; 3]) -> f64 {
@@ -111,6 +95,41 @@ impl Mesh {
         let (u, v): ([f64; 3], [f64; 3]) = (std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));
         let normal = [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
         normal.iter().map(|x| x * x).sum::<f64>().sqrt()
+    }
+}
+
+/// Draws points of the faces of a mesh, evenly over their area.
+pub struct AreaSampler<'a> {
+    mesh: &'a Mesh,
+    triangles: Vec<[u32; 3]>,
+    /// Area up to the end of each triangle, twice over.
+    ends: Vec<f64>,
+}
+
+impl<'a> AreaSampler<'a> {
+    /// # Errors
+    /// The faces have no area, or there are none.
+    pub fn new(mesh: &'a Mesh) -> Result<Self> {
+        let triangles: Vec<_> = mesh.triangles().collect();
+        let mut area = 0.0;
+        let mut ends = Vec::with_capacity(triangles.len());
+        for corners in &triangles {
+            area += mesh.double_area(*corners);
+            ends.push(area);
+        }
+        ensure!(area > 0.0 && area.is_finite(), "the mesh has no area to draw points from");
+        Ok(Self { mesh, triangles, ends })
+    }
+
+    /// A point, and the corners of the triangle that it lies in.
+    pub fn draw(&self, random: &mut StdRng) -> ([f64; 3], [[f64; 3]; 3]) {
+        let at = random.random::<f64>() * self.ends[self.ends.len() - 1];
+        let triangle = self.ends.partition_point(|&end| end <= at).min(self.triangles.len() - 1);
+        let [a, b, c] = self.triangles[triangle].map(|corner| self.mesh.points()[corner as usize].map(f64::from));
+        // The square root makes the density even: without it points gather at the first corner.
+        let (reach, turn) = (random.random::<f64>().sqrt(), random.random::<f64>());
+        let (second, third) = (reach * (1.0 - turn), reach * turn);
+        (std::array::from_fn(|i| a[i] + second * (b[i] - a[i]) + third * (c[i] - a[i])), [a, b, c])
     }
 }
 

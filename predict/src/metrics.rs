@@ -15,6 +15,8 @@ pub struct FieldError {
     absolute_error: f64,
     absolute_truth: f64,
     largest_error: f64,
+    /// Both squares once more, each with the share of the surface that its point stands for.
+    weighted: Option<[f64; 2]>,
 }
 
 /// The errors of one field, over all points and components.
@@ -30,6 +32,9 @@ pub struct FieldMetrics {
     pub mean_absolute: f64,
     /// `max |predicted − true|`
     pub max_absolute: f64,
+    /// `√(Σ w (predicted − true)² / Σ w true²)` with the area `w` that each point of a mesh stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weighted_relative_l2: Option<f64>,
 }
 
 impl fmt::Display for FieldMetrics {
@@ -64,6 +69,24 @@ impl FieldError {
         Ok(())
     }
 
+    /// Adds values of a field with a weight for each of their points.
+    ///
+    /// # Errors
+    /// The lists differ in length.
+    pub fn add_weighted(&mut self, predicted: &[f32], truth: &[f32], weights: &[f64]) -> Result<()> {
+        self.add(predicted, truth)?;
+        let (points, values) = (weights.len(), predicted.len());
+        ensure!(points > 0 && values.is_multiple_of(points), "metrics: {points} weights for {values} values");
+        let components = values / points;
+        let [error, scale] = self.weighted.get_or_insert_default();
+        for (at, (&predicted, &truth)) in predicted.iter().zip(truth).enumerate() {
+            let weight = weights[at / components];
+            *error += weight * (f64::from(predicted) - f64::from(truth)).powi(2);
+            *scale += weight * f64::from(truth).powi(2);
+        }
+        Ok(())
+    }
+
     /// The errors of all values so far. Relative to a field that is zero everywhere they are infinite or, without any
     /// error, 0.
     pub fn metrics(&self) -> FieldMetrics {
@@ -74,6 +97,7 @@ impl FieldError {
             relative_l1: ratio(self.absolute_error, self.absolute_truth),
             mean_absolute: ratio(self.absolute_error, self.values as f64),
             max_absolute: self.largest_error,
+            weighted_relative_l2: self.weighted.map(|[error, truth]| ratio(error, truth).sqrt()),
         }
     }
 }
@@ -104,6 +128,17 @@ mod tests {
         pieces.add(&[1.0, 2.0], &[0.5, 2.5]).unwrap();
         pieces.add(&[3.0], &[5.0]).unwrap();
         assert_eq!(pieces.metrics(), error(&[1.0, 2.0, 3.0], &[0.5, 2.5, 5.0]));
+    }
+
+    #[test]
+    fn weights_count_points_by_their_share() {
+        let mut error = FieldError::default();
+        error.add_weighted(&[1.0, 0.0, 2.0, 0.0], &[1.0, 1.0, 1.0, 0.0], &[3.0, 1.0]).unwrap();
+        // The first point has the error (0, −1) thrice, the second (1, 0) once.
+        let expected = (4.0f64 / 7.0).sqrt();
+        assert!((error.metrics().weighted_relative_l2.unwrap() - expected).abs() < 1e-15);
+        assert!(error.add_weighted(&[1.0, 2.0, 3.0], &[0.0; 3], &[1.0, 1.0]).is_err());
+        assert_eq!(FieldError::default().metrics().weighted_relative_l2, None);
     }
 
     #[test]

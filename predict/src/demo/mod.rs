@@ -10,9 +10,11 @@ use serde_json::json;
 
 use crate::args::Arguments;
 use crate::ellipsoid::{Case, Flow, Slice, surface_mesh};
+use crate::forces::Reference;
 use crate::input::Input;
 use crate::job::{Body, Job, Place, Source, Truth};
 use crate::mesh::Mesh;
+use crate::terminal::remark;
 use exact::ExactFlow;
 use pictures::DemoPictures;
 
@@ -38,9 +40,9 @@ const FINE: Resolution = Resolution { surface: [127, 256], slice: [401, 321] };
 /// The prediction that the command line asks for.
 pub fn job(arguments: &Arguments) -> Result<Job> {
     let case = arguments.demo.case()?;
-    let anchors = arguments.compute.anchors.get();
+    let anchors = anchors(arguments);
     for warning in case.warnings().into_iter().chain(network::warning(anchors)) {
-        eprintln!("warning: {warning}; expect larger errors");
+        remark(format_args!("warning: {warning}; expect larger errors"));
     }
     job_of(case, FINE, arguments)
 }
@@ -51,7 +53,7 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<J
     let identity = json!({
         "model": "ellipsoid",
         "version": env!("CARGO_PKG_VERSION"),
-        "anchors": compute.anchors,
+        "anchors": anchors(arguments),
         "seed": compute.seed,
         "device": compute.device.to_string(),
         "dtype": compute.dtype.to_string(),
@@ -66,13 +68,27 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<J
         place("surface", SURFACE, surface_mesh(case.semi_axes, rings, sectors))?,
         place("slice", VOLUME, slice.mesh.clone())?,
     ];
-    let input = network::input(&case, compute.anchors.get(), compute.seed);
+    let input = network::input(&case, anchors(arguments), compute.seed);
+    let usual = Reference {
+        // Pressures are coefficients, so the dynamic pressure is 1; the area is the largest across the x axis.
+        area: Some(std::f64::consts::PI * case.semi_axes[1] * case.semi_axes[2]),
+        density: 2.0,
+        drag_axis: case.free_stream(),
+        lift_axis: case.lift_axis(),
+        ..Reference::default()
+    };
     Ok(Job {
         identity: identity.as_object().cloned().unwrap_or_default(),
         body: Body::new(predictor, input, []),
         places,
+        lines: Vec::new(),
+        reference: arguments.forces.reference(usual)?,
         pictures: Box::new(DemoPictures { case, slice }),
     })
+}
+
+fn anchors(arguments: &Arguments) -> usize {
+    arguments.compute.anchors.map_or(network::MOST_TRAINED_ANCHORS, |anchors| anchors.get())
 }
 
 /// The points of a mesh in a domain, with the exact flow as their truth.
@@ -82,7 +98,17 @@ fn place(name: &str, domain: &'static str, mesh: Mesh, case: &Case, predictor: &
     let known = predictor.model().config().domains.iter().find(|known| known.name == domain);
     let truth = Truth::exact(ExactFlow { flow: Flow::new(case), domain });
     let domain = known.cloned().context("the embedded network lacks a domain")?;
-    Ok(Place { name: name.to_string(), domain, source, truth: Some(truth) })
+    let wall = domain.name == SURFACE;
+    Ok(Place { name: name.to_string(), domain, source, wall, truth: Some(truth) })
+}
+
+/// The network with a body that it has read.
+#[cfg(test)]
+pub fn encoded(case: &Case, anchors: usize, seed: u64) -> crate::job::Encoded {
+    use candle_mixed_attention::candle_core::{DType, Device};
+
+    let predictor = network::predictor(DType::F32, &Device::Cpu).expect("the embedded network");
+    Body::new(predictor, network::input(case, anchors, seed), []).encode().expect("a body that it can read")
 }
 
 #[cfg(test)]

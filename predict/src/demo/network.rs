@@ -18,7 +18,8 @@ const GEOMETRY_POINTS: usize = 768;
 const SUPERNODES: usize = 96;
 
 /// Anchors per domain that the network has seen.
-const TRAINED_ANCHORS: std::ops::RangeInclusive<usize> = 256..=1024;
+const TRAINED_ANCHORS: std::ops::RangeInclusive<usize> = 256..=MOST_TRAINED_ANCHORS;
+pub const MOST_TRAINED_ANCHORS: usize = 1024;
 
 /// What of `ellipsoid.json` a prediction needs.
 #[derive(Deserialize)]

@@ -1,6 +1,5 @@
 use std::path::Path;
 
-use candle_mixed_attention::candle_core::{DType, Device};
 use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -41,16 +40,11 @@ fn run(folder: &Path, existing: Existing, model: &mut dyn FlowModel) -> Result<M
     let arguments = Arguments::try_parse_from(["predict"]).unwrap();
     let mut job = job_of(Case::new([1.1, 0.6, 0.8], 10.0, 5.0)?, resolution, &arguments)?;
     job.run_with(model, &Settings { folder, existing, chunk: 500, npz: true, dry_run: false })
+        .map(|report| report.metrics)
 }
 
 fn shifted() -> Shifted {
     Shifted { flow: Flow::new(&Case::new([1.1, 0.6, 0.8], 10.0, 5.0).unwrap()), predicted: 0 }
-}
-
-/// The network with a body that it has read.
-fn encoded(case: &Case, anchors: usize, seed: u64) -> Encoded {
-    let predictor = network::predictor(DType::F32, &Device::Cpu).unwrap();
-    Body::new(predictor, network::input(case, anchors, seed), []).encode().unwrap()
 }
 
 #[test]
@@ -73,6 +67,7 @@ fn everything_is_written_and_the_errors_are_right() {
     names.sort();
     let expected = [
         "flow.png",
+        "forces.json",
         "metrics.json",
         "run.json",
         "slice.npz",
@@ -85,6 +80,13 @@ fn everything_is_written_and_the_errors_are_right() {
         "surface.vtp",
     ];
     assert_eq!(names, expected);
+
+    // The exact flow has no drag, and a pressure that is too high everywhere makes none.
+    let forces: Value = serde_json::from_slice(&std::fs::read(folder.path().join("forces.json")).unwrap()).unwrap();
+    for which in ["predicted", "true"] {
+        let drag = forces[which]["coefficients"]["drag"].as_f64().unwrap();
+        assert!(drag.abs() < 1e-5, "{which}: {drag}");
+    }
 
     // A complete run is not predicted again, only summed up.
     let mut model = shifted();

@@ -57,6 +57,18 @@ impl Case {
         [alpha.cos() * beta.cos(), beta.sin(), alpha.sin() * beta.cos()]
     }
 
+    /// The unit vector across the free stream that has most of z.
+    pub fn lift_axis(&self) -> Vec3 {
+        let stream = self.free_stream();
+        // A stream along z has none, and takes x.
+        let across: Vec3 = match stream[2].abs() < 0.999 {
+            true => std::array::from_fn(|i| f64::from(u8::from(i == 2)) - stream[2] * stream[i]),
+            false => std::array::from_fn(|i| f64::from(u8::from(i == 0)) - stream[0] * stream[i]),
+        };
+        let length = dot(across, across).sqrt();
+        across.map(|x| x / length)
+    }
+
     /// What lies outside the range that the demo model was trained on, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let [low, high] = TRAINED_SEMI_AXES;

@@ -57,7 +57,6 @@ impl Sites {
     ///
     /// # Errors
     /// A file that is damaged or cannot be read.
-    #[cfg_attr(not(test), expect(dead_code, reason = "weights of errors and forces, which are not computed yet"))]
     pub fn sizes(&mut self, cells: Range<u64>) -> Result<Vec<f64>> {
         self.positions.source().grid.sizes(cells)
     }

@@ -10,7 +10,7 @@ use clap::Parser;
 ///
 /// Fails if the checkpoint does not fit its configuration.
 #[derive(Debug, Parser)]
-#[command(name = "inspect", max_term_width = 100)]
+#[command(name = "inspect", version, max_term_width = 100)]
 pub struct Arguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th or .pt file
     pub file: PathBuf,

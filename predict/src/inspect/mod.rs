@@ -34,6 +34,7 @@ use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint};
 use clap::Parser;
 
+use crate::terminal::{remark, say};
 use args::Arguments;
 use fit::Fit;
 use listing::Listing;
@@ -44,11 +45,11 @@ use outline::Outline;
 pub fn main() -> ExitCode {
     match inspect(&Arguments::parse()) {
         Ok((report, fits)) => {
-            println!("{report}");
+            say(report);
             if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            remark(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -6,6 +6,8 @@
 //! own files ─┘
 //! ```
 
+mod forces;
+mod lines;
 mod model;
 mod place;
 mod report;
@@ -17,17 +19,22 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
+pub use lines::Line;
 #[cfg(test)]
 pub use model::Encoded;
 pub use model::{Body, FlowModel};
 pub use place::Place;
+pub use report::Report;
 pub use source::{Named, Source};
 pub use truth::{Exact, Truth};
 
+use crate::forces::Reference;
+use crate::interrupt;
 use crate::metrics::Metrics;
 use crate::output::{Existing, LocalDisk, Part, Request, Run};
 use crate::plan;
 use crate::progress::Progress;
+use crate::terminal::{remark, say};
 
 /// Inputs that were checked.
 pub struct Job {
@@ -37,6 +44,10 @@ pub struct Job {
     pub body: Body,
     /// Where it is predicted, each a part of the result.
     pub places: Vec<Place>,
+    /// Where the fields are told along lines.
+    pub lines: Vec<Line>,
+    /// What makes coefficients of the forces on its wall.
+    pub reference: Reference,
     /// How the results are drawn.
     pub pictures: Box<dyn Pictures>,
 }
@@ -69,24 +80,29 @@ pub trait Pictures {
 }
 
 impl Job {
-    /// Predicts, writes all files and prints the errors.
-    pub fn run(&mut self, settings: &Settings) -> Result<()> {
+    /// Predicts, writes all files and prints the errors; nothing of that in a dry run.
+    pub fn run(&mut self, settings: &Settings) -> Result<Option<Report>> {
         let space = Run::rehearse(&LocalDisk, self.request(settings))?;
         if settings.dry_run {
             plan::print(&self.parts(settings.npz), space);
-            return Ok(());
+            return Ok(None);
         }
+        interrupt::explain(settings.folder)?;
         // A body that cannot be encoded leaves the folder as it is.
         let mut model = self.body.encode()?;
-        for (field, error) in self.run_with(&mut model, settings)? {
-            println!("{field:18} {error}");
+        let report = self.run_with(&mut model, settings)?;
+        for (field, error) in &report.metrics {
+            say(format_args!("{field:18} {error}"));
         }
-        println!("results in {}", settings.folder.display());
-        Ok(())
+        if let Some(forces) = &report.forces {
+            forces.print();
+        }
+        say(format_args!("results in {}", settings.folder.display()));
+        Ok(Some(report))
     }
 
-    /// As [`run`](Self::run) with another model; returns the errors where the truth is known.
-    pub fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Metrics> {
+    /// As [`run`](Self::run) with another model, and without a word about the results.
+    pub fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
         let points = self.places.iter().map(|place| place.source.input.len()).sum();
         let mut run = Run::open(LocalDisk, self.request(settings))?;
         let progress = Progress::new(points, run.done());
@@ -95,11 +111,12 @@ impl Job {
             let name = place.name.clone();
             run.write_part(&name, &mut |range| place.predict(model, range), &mut |points| progress.add(points))?;
         }
-        progress.finish();
+        let summary = progress.finish();
         run.finish()?;
-        let metrics = self.report(model, settings, &mut run)?;
+        remark(summary);
+        let report = self.report(model, settings, &mut run)?;
         run.conclude()?;
-        Ok(metrics)
+        Ok(report)
     }
 
     fn parts(&self, npz: bool) -> Vec<Part> {

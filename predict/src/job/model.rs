@@ -23,6 +23,11 @@ impl Body {
         Self { predictor, inputs: std::iter::once(first).chain(others).collect() }
     }
 
+    /// The network.
+    pub fn predictor(&self) -> &Predictor {
+        &self.predictor
+    }
+
     /// How often anchors were drawn.
     pub fn draws(&self) -> usize {
         self.inputs.len()

@@ -6,7 +6,8 @@ use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::DomainConfig;
 
 use super::{FlowModel, Source, Truth};
-use crate::output::{Chunk, FieldSpec, Part};
+use crate::input::{Input, Location};
+use crate::output::{Chunk, FieldSpec, Part, Shape};
 
 /// Points where the fields of one domain are predicted.
 pub struct Place {
@@ -14,6 +15,8 @@ pub struct Place {
     pub name: String,
     pub domain: DomainConfig,
     pub source: Source,
+    /// Whether it is the surface of the body, which forces act on.
+    pub wall: bool,
     /// What the fields should be.
     pub truth: Option<Truth>,
 }
@@ -43,8 +46,37 @@ impl Place {
 
     /// What is written: a `.vtp` and a `.safetensors` file.
     pub fn part(&self, draws: usize, npz: bool) -> Part {
-        let input = &self.source.input;
-        Part::new(&self.name, input.len(), self.written(draws), input.mesh(), npz)
+        Part::new(&self.name, self.source.input.len(), self.written(draws), self.shape(), npz)
+    }
+
+    fn shape(&self) -> Shape<'_> {
+        match (&self.source.input, Self::cells_of_faces(&self.source.input)) {
+            (Input::Sites(sites), Some(cells)) => {
+                let one_each = cells.len() as u64 == sites.len() && cells.iter().copied().eq(0..sites.len());
+                // The faces of a strip share a value, which no face of its own could hold.
+                sites.surface().filter(|_| one_each).map_or(Shape::Cloud, |surface| Shape::Faces(&surface.mesh))
+            }
+            (input, _) => input.mesh().into(),
+        }
+    }
+
+    /// The place of every face of the surface, where its cells are predicted.
+    pub fn cells_of_faces(input: &Input) -> Option<&[u64]> {
+        match input {
+            Input::Sites(sites) if sites.at() == Location::Cells => {
+                sites.surface().map(|surface| surface.cells.as_slice())
+            }
+            _ => None,
+        }
+    }
+
+    /// The lengths, areas or volumes that some of the places stand for, if they have any.
+    pub fn sizes(input: &mut Input, areas: Option<&[f64]>, range: Range<u64>) -> Result<Option<Vec<f64>>> {
+        match (input, areas) {
+            (_, Some(areas)) => Ok(Some(areas[range.start as usize..range.end as usize].to_vec())),
+            (Input::Sites(sites), None) if sites.at() == Location::Cells => sites.sizes(range).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Positions and all written arrays of some points.

@@ -36,11 +36,22 @@ impl Truth {
     }
 
     /// Opens a file with a tensor named `<field>` or `<domain>_<field>` for some fields, or with the only field of the
-    /// domain, and checks all numbers.
-    pub fn open(named: &Named, domain: &DomainConfig, points: u64, chunk: u64) -> Result<Self> {
+    /// domain, and checks all numbers. Pairs as in `pMean:pressure,tau:shear` are arrays in `own`, the file of the points,
+    /// and the fields that they are.
+    pub fn open(named: &Named, own: Option<&Named>, domain: &DomainConfig, points: u64, chunk: u64) -> Result<Self> {
         let Named { option, file } = named;
         let mut fields = Vec::new();
-        if file.ends_with(".safetensors") {
+        if let Some(pairs) = pairs(file) {
+            let own = own.with_context(|| format!("{option}: there is no file of points that could hold arrays"))?;
+            for (at, &(array, name)) in pairs.iter().enumerate() {
+                let twice = pairs[..at].iter().any(|(_, earlier)| *earlier == name);
+                ensure!(!twice, "{option}: field '{name}' is given twice");
+                let known: Vec<_> = domain.fields.iter().map(|field| &field.name).collect();
+                let field = domain.fields.iter().find(|field| field.name == name);
+                let field = field.with_context(|| format!("{option}: there is no field '{name}', but {known:?}"))?;
+                fields.push((field, Table::open(&own.file, Some(array)).context(option.clone())?));
+            }
+        } else if file.ends_with(".safetensors") {
             let names = tensor_names(file).context(option.clone())?;
             for field in &domain.fields {
                 let full = format!("{}_{}", domain.name, field.name);
@@ -114,17 +125,36 @@ impl Truth {
         }
     }
 
-    /// The error of a field in a finished file, if its truth is known.
-    pub fn measure(&mut self, field: &str, finished: &Path, chunk: u64) -> Result<Option<FieldError>> {
+    /// The error of a field in a finished file, if its truth is known. `weights` gives those of a
+    /// range of points, or none.
+    pub fn measure(
+        &mut self,
+        field: &str,
+        finished: &Path,
+        chunk: u64,
+        weights: &mut dyn FnMut(Range<u64>) -> Result<Option<Vec<f64>>>,
+    ) -> Result<Option<FieldError>> {
         let Some(mut truth) = self.table(field, finished)? else { return Ok(None) };
         let mut predicted = Table::open(&finished.display().to_string(), Some(field))?;
         let (mut error, mut start) = (FieldError::default(), 0);
         while start < predicted.rows() {
             let range = start..predicted.rows().min(start + chunk);
-            error.add(&predicted.read(range.clone())?, &truth.table().read(range.clone())?)?;
+            let (predicted, truth) = (predicted.read(range.clone())?, truth.table().read(range.clone())?);
+            match weights(range.clone())? {
+                Some(weights) => error.add_weighted(&predicted, &truth, &weights)?,
+                None => error.add(&predicted, &truth)?,
+            }
             start = range.end;
         }
         Ok(Some(error))
+    }
+}
+
+/// Pairs of an array and a field, unless the text is the name of a file.
+fn pairs(text: &str) -> Option<Vec<(&str, &str)>> {
+    match Path::new(text).exists() {
+        true => None,
+        false => text.split(',').map(|pair| pair.split_once(':')).collect(),
     }
 }
 

@@ -30,5 +30,6 @@ pub use disk::{LocalDisk, write_whole};
 pub use npz::write_npz;
 pub use run::{Existing, Part, Request, Run, Space, human_bytes};
 pub use state::State;
+pub use vtk::Shape;
 #[cfg(test)]
 pub use vtk::vtp_layout;

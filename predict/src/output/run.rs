@@ -12,9 +12,8 @@ use super::lock::{FolderLock, LOCK_FILE};
 use super::npz::npz_bytes;
 use super::safetensors::{POSITIONS, safetensors_layout};
 use super::state::{PartState, STATE_FILE, Stage, State};
-use super::vtk::vtp_layout;
+use super::vtk::{Shape, vtp_layout};
 use super::{FieldSpec, Predict};
-use crate::mesh::Mesh;
 
 /// Space that stays free beside the files: for `run.json`, pictures and the file system itself.
 const SPARE_BYTES: u64 = 16 << 20;
@@ -100,6 +99,7 @@ impl<D: Disk> Run<D> {
     /// Begins a run, or goes on with one.
     pub fn open(disk: D, request: Request) -> Result<Self> {
         let folder = &request.folder;
+        existing_folder(folder)?;
         std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;
         let lock = FolderLock::acquire(folder)?;
         let draft = Draft::new(request)?;
@@ -243,8 +243,7 @@ impl<D: Disk> Run<D> {
     pub fn conclude(mut self) -> Result<()> {
         let replaced = std::mem::take(&mut self.draft.state.replaced);
         let kept = self.draft.state.clone().into_names();
-        // Only files of this folder, whatever the earlier state says.
-        let own = |name: &&String| Path::new(name).file_name().is_some_and(|file| file == name.as_str());
+        let own = |name: &&String| is_plain(name);
         let path = |name: &String| self.draft.folder.join(name);
         let old = replaced.iter().filter(own).filter(|name| !kept.contains(name)).map(path);
         let halves = replaced.iter().chain(&kept).filter(own).map(|name| partial(&path(name)));
@@ -261,7 +260,9 @@ impl<D: Disk> Run<D> {
         let state = self.draft.folder.join(STATE_FILE);
         let partials = self.draft.files().map(|(partial, ..)| partial);
         // What an interrupted run left counts for nothing without its state.
-        for path in [state].into_iter().chain(partials) {
+        let replaced = self.draft.state.replaced.iter().filter(|name| is_plain(name));
+        let replaced = replaced.map(|name| partial(&self.draft.folder.join(name)));
+        for path in [state].into_iter().chain(partials).chain(replaced) {
             if metadata(&path)?.is_some() {
                 self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
@@ -292,7 +293,9 @@ impl Draft {
         match (State::read(&folder).context("--out")?, existing) {
             (Some(earlier), Existing::Resume) => {
                 earlier.check_same_run(&draft.state)?;
+                // Chunks of another size fill the same places.
                 (draft.state, draft.resumed) = (earlier, true);
+                draft.state.chunk = chunk;
                 draft.check_files()?;
             }
             (Some(_), _) => {
@@ -375,9 +378,9 @@ impl Draft {
 impl Part {
     /// A part in two files, `<name>.vtp` with the faces of the mesh and `<name>.safetensors`; `npz` says whether the
     /// latter becomes an `.npz` file too.
-    pub fn new(name: &str, points: u64, fields: Vec<FieldSpec>, mesh: Option<&Mesh>, npz: bool) -> Self {
+    pub fn new<'a>(name: &str, points: u64, fields: Vec<FieldSpec>, shape: impl Into<Shape<'a>>, npz: bool) -> Self {
         let files = vec![
-            vtp_layout(&format!("{name}.vtp"), points, &fields, mesh),
+            vtp_layout(&format!("{name}.vtp"), points, &fields, shape),
             safetensors_layout(&format!("{name}.safetensors"), points, &fields),
         ];
         let later = if npz { npz_bytes(points, &fields) } else { 0 };
@@ -405,10 +408,20 @@ impl Part {
     }
 }
 
+/// Whether a name is that of a file of the folder, whatever the earlier state says.
+fn is_plain(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name)
+}
+
 /// What of the path is there already. A relative path ends in the folder of the process, which has no name there.
 fn existing_folder(path: &Path) -> Result<&Path> {
     let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
-    ensure!(existing.is_dir(), "--out: cannot create folder {}: {} is none", path.display(), existing.display());
+    let (wanted, found) = (path.display(), existing.display());
+    ensure!(
+        existing.is_dir() || existing != path,
+        "--out {wanted}: there is a file of this name; results need a folder"
+    );
+    ensure!(existing.is_dir(), "--out: cannot create folder {wanted}: {found} is a file");
     Ok(existing)
 }
 

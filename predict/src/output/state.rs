@@ -117,8 +117,6 @@ impl State {
                 bail!("--resume: {name} was {} when the run began and is {} now", show(before), show(now));
             }
         }
-        let (before, now) = (self.chunk, fresh.chunk);
-        ensure!(before == now, "--resume: --chunk was {before} when the run began and is {now} now");
         for (before, now) in self.parts.iter().zip(&fresh.parts) {
             let same = (&before.name, before.points, &before.files) == (&now.name, now.points, &now.files);
             ensure!(same, "--resume: the files of part '{}' differ from those of the run that was begun", now.name);

@@ -1,12 +1,29 @@
 //! Results for ParaView: VTK PolyData (`.vtp`) with appended raw data.
 //!
 //! Numbers lie in the file as they lie in memory, each array behind its length, so the place of every value follows from
-//! the number of points. A mesh comes with its faces; points without faces come as one poly-vertex cell, which ParaView
+//! the number of points. A mesh comes with its faces, and fields at cells are fields of the faces; points without faces come as one poly-vertex cell, which ParaView
 //! shows at once and which costs 8 bytes per point.
 
 use super::FieldSpec;
 use super::layout::{FileLayout, RowSource};
 use crate::mesh::Mesh;
+
+/// What the places of a prediction are, as far as a picture of them needs to know.
+#[derive(Debug, Clone, Copy)]
+pub enum Shape<'a> {
+    /// Points alone.
+    Cloud,
+    /// The vertices of a mesh, in its order.
+    Vertices(&'a Mesh),
+    /// The faces of a mesh, in its order.
+    Faces(&'a Mesh),
+}
+
+impl<'a> From<Option<&'a Mesh>> for Shape<'a> {
+    fn from(mesh: Option<&'a Mesh>) -> Self {
+        mesh.map_or(Self::Cloud, Self::Vertices)
+    }
+}
 
 /// An array of the appended section.
 enum Data {
@@ -39,11 +56,20 @@ impl Writer {
     }
 }
 
-/// A `.vtp` file with the positions and fields of `points` points, and the faces of a mesh over them.
-pub fn vtp_layout(name: &str, points: u64, fields: &[FieldSpec], mesh: Option<&Mesh>) -> FileLayout {
-    let mut writer = Writer { points, arrays: Vec::new(), offset: 0 };
-    let positions = writer.array("Float32", "Points", 3, Data::Rows(RowSource::Position));
-    let values: Vec<_> = fields
+/// A `.vtp` file with the fields of `places` places of a shape.
+pub fn vtp_layout<'a>(name: &str, places: u64, fields: &[FieldSpec], shape: impl Into<Shape<'a>>) -> FileLayout {
+    let shape = shape.into();
+    let mut writer = Writer { points: places, arrays: Vec::new(), offset: 0 };
+    let (points, positions) = match shape {
+        Shape::Cloud | Shape::Vertices(_) => (places, Data::Rows(RowSource::Position)),
+        Shape::Faces(mesh) => {
+            let vertices = mesh.points();
+            let bytes = vertices.as_flattened().iter().flat_map(|x| x.to_le_bytes()).collect();
+            (vertices.len() as u64, Data::Fixed(bytes))
+        }
+    };
+    let positions = writer.array("Float32", "Points", 3, positions);
+    let mut values: Vec<_> = fields
         .iter()
         .enumerate()
         .map(|(at, field)| {
@@ -57,6 +83,10 @@ pub fn vtp_layout(name: &str, points: u64, fields: &[FieldSpec], mesh: Option<&M
     };
     let active = first("Scalars", 1) + &first("Vectors", 3);
 
+    let mesh = match shape {
+        Shape::Cloud => None,
+        Shape::Vertices(mesh) | Shape::Faces(mesh) => Some(mesh),
+    };
     let faces = mesh.filter(|mesh| mesh.faces().next().is_some());
     let (tag, count, corners, ends) = match faces {
         Some(mesh) => ("Polys", ("0", mesh.ends().len()), mesh.corners().to_vec(), mesh.ends().to_vec()),
@@ -70,12 +100,26 @@ pub fn vtp_layout(name: &str, points: u64, fields: &[FieldSpec], mesh: Option<&M
     let corners = writer.array("Int64", "connectivity", 1, corners);
     let ends = Data::Fixed(ends.iter().flat_map(|&end| (end as i64).to_le_bytes()).collect());
     let ends = writer.array("Int64", "offsets", 1, ends);
-    let groups = faces.filter(|mesh| !mesh.groups().is_empty());
-    let (names, groups) = groups.map_or_else(Default::default, |mesh| {
+    let mut of_faces = Vec::new();
+    let mut names = String::new();
+    if let Some(mesh) = faces.filter(|mesh| !mesh.groups().is_empty()) {
         let numbers = mesh.face_groups().iter().flat_map(|group| group.to_le_bytes()).collect();
-        let array = writer.array("UInt32", "solid", 1, Data::Fixed(numbers));
-        (solid_names(mesh), format!("\n      <CellData>\n        {array}\n      </CellData>"))
-    });
+        of_faces.push(writer.array("UInt32", "solid", 1, Data::Fixed(numbers)));
+        names = solid_names(mesh);
+    }
+    let (active_points, active_faces) = match shape {
+        Shape::Faces(_) => (String::new(), active),
+        Shape::Cloud | Shape::Vertices(_) => (active, String::new()),
+    };
+    if let Shape::Faces(_) = shape {
+        of_faces.splice(0..0, values.drain(..));
+    }
+    let of_faces = match of_faces.is_empty() {
+        true => String::new(),
+        false => {
+            format!("\n      <CellData{active_faces}>\n        {}\n      </CellData>", of_faces.join("\n        "))
+        }
+    };
 
     let opening = format!(
         r#"<?xml version="1.0"?>
@@ -85,9 +129,9 @@ pub fn vtp_layout(name: &str, points: u64, fields: &[FieldSpec], mesh: Option<&M
       <Points>
         {positions}
       </Points>
-      <PointData{active}>
+      <PointData{active_points}>
         {values}
-      </PointData>{groups}
+      </PointData>{of_faces}
       <{tag}>
         {corners}
         {ends}
@@ -101,7 +145,7 @@ pub fn vtp_layout(name: &str, points: u64, fields: &[FieldSpec], mesh: Option<&M
     let mut file = FileLayout::new(name).fixed(opening.into_bytes());
     for data in writer.arrays {
         file = match data {
-            Data::Rows(source) => file.fixed((points * source.width()).to_le_bytes().to_vec()).rows(source, points),
+            Data::Rows(source) => file.fixed((places * source.width()).to_le_bytes().to_vec()).rows(source, places),
             Data::Fixed(bytes) => file.fixed((bytes.len() as u64).to_le_bytes().to_vec()).fixed(bytes),
         };
     }

@@ -1,6 +1,10 @@
 //! Predicting with a model and files of the user's own: everything is opened and checked before anything is computed.
 
+mod anchors;
+mod description;
 mod domains;
+mod extents;
+mod grid;
 mod pictures;
 mod setup;
 mod statistics;
@@ -8,13 +12,14 @@ mod statistics;
 mod tests;
 
 use anyhow::Result;
+use candle_mixed_attention::models::ab_upt::Predictor;
 #[cfg(any(test, fuzzing))]
 pub use statistics::flat_keys;
 
 use crate::args::Arguments;
 use crate::job::Job;
 
-/// The prediction that the command line asks for.
-pub fn job(arguments: &Arguments) -> Result<Job> {
-    setup::Setup::read(arguments)?.into_job(arguments)
+/// The prediction that the command line asks for; by a network that was loaded before, if it is given.
+pub fn job(arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
+    setup::Setup::read(arguments)?.into_job(arguments, network)
 }

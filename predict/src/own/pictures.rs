@@ -6,21 +6,20 @@ use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::sample_indices;
 use serde_json::{Map, Value};
 
+use super::grid::Grid;
 use crate::input::Table;
 use crate::job::{FlowModel, Pictures, Place, Settings};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::output::FieldSpec;
-use crate::picture::{
-    Colormap, Content, CutPlane, Figure, Panel, PlanePanel, Scale, SurfacePanel, inside, rounded, section,
-};
+use crate::picture::{Colormap, Content, CutPlane, Figure, Panel, PlanePanel, Scale, SurfacePanel, rounded};
 
 /// Points of a cloud that are drawn; more would hide each other.
 const MOST_POINTS: usize = 100_000;
 
 /// Draws every field of every place.
 pub struct FieldPictures {
-    /// Domains that are drawn in a plane.
+    /// Domains that are drawn in planes, in one or more each.
     pub planes: Vec<(String, CutPlane)>,
     /// Points of such a plane along its longer side.
     pub points_across: usize,
@@ -40,12 +39,19 @@ impl Pictures for FieldPictures {
     ) -> Result<Vec<(String, Vec<u8>)>> {
         let mut pictures = Vec::new();
         for place in places {
-            match self.planes.iter().find(|(domain, _)| *domain == place.domain.name) {
-                Some(&(_, plane)) => {
-                    let grid = Grid::new(plane, place.source.bounds, self.points_across, self.body.as_ref());
-                    self.draw_plane(place, model, &grid, usize::try_from(settings.chunk)?, &mut pictures)?;
-                }
-                None => draw_points(place, settings.folder, &self.remarks, &mut pictures)?,
+            let planes = self.planes.iter().filter(|(domain, _)| *domain == place.domain.name);
+            let planes: Vec<_> = planes.map(|(_, plane)| *plane).collect();
+            for &plane in &planes {
+                let grid = Grid::new(plane, place.source.bounds, self.points_across, self.body.as_ref());
+                let CutPlane { axis, value } = plane;
+                let which = match planes.len() {
+                    1 => String::new(),
+                    _ => file_name(&format!("_{}{value}", ["x", "y", "z"][axis])),
+                };
+                self.draw_plane(place, model, &grid, usize::try_from(settings.chunk)?, &which, &mut pictures)?;
+            }
+            if planes.is_empty() {
+                draw_points(place, settings.folder, &self.remarks, &mut pictures)?;
             }
         }
         Ok(pictures)
@@ -53,13 +59,14 @@ impl Pictures for FieldPictures {
 }
 
 impl FieldPictures {
-    /// The fields in a plane, predicted for the picture.
+    /// The fields in a plane, predicted for the picture. `which` is what tells the file from those of other planes.
     fn draw_plane(
         &self,
         place: &Place,
         model: &mut dyn FlowModel,
         grid: &Grid,
         chunk: usize,
+        which: &str,
         pictures: &mut Vec<(String, Vec<u8>)>,
     ) -> Result<()> {
         let domain = &place.domain.name;
@@ -93,7 +100,7 @@ impl FieldPictures {
             let panels = vec![panel(&title, &label(field), scale(&values), content.into())];
             let subtitle = remark(&self.remarks, domain, field);
             let figure = Figure { title: format!("{domain}: {}", field.name), subtitle, panels };
-            pictures.push((format!("{domain}_{}.png", file_name(&field.name)), figure.to_png()?));
+            pictures.push((format!("{domain}_{}{which}.png", file_name(&field.name)), figure.to_png()?));
         }
         Ok(())
     }
@@ -142,47 +149,6 @@ fn draw_points(
         pictures.push((format!("{domain}_{}.png", file_name(&field.name)), figure.to_png()?));
     }
     Ok(())
-}
-
-/// A regular grid in a plane, without the points inside the body.
-struct Grid {
-    plane: CutPlane,
-    size: [usize; 2],
-    centre: [f64; 2],
-    half_extent: [f64; 2],
-    /// Place of every point in the full grid, row after row.
-    index: Vec<usize>,
-    points: Vec<[f32; 3]>,
-}
-
-impl Grid {
-    /// `longer` points along the longer side of the box of the points.
-    fn new(plane: CutPlane, bounds: [[f32; 3]; 2], longer: usize, body: Option<&Mesh>) -> Self {
-        let [low, high] = bounds.map(|corner| plane.flat(corner).map(f64::from));
-        let extent = [high[0] - low[0], high[1] - low[1]];
-        let spacing = extent[0].max(extent[1]) / (longer.max(2) - 1) as f64;
-        let size = extent.map(|extent| (extent / spacing).round().max(1.0) as usize + 1);
-        let outline = body.map(|body| section(body, plane)).unwrap_or_default();
-        let along = |axis: usize, at: usize| {
-            // The last point would be a rounding away from the end of the box.
-            let place = low[axis] + extent[axis] * at as f64 / (size[axis] - 1) as f64;
-            (place as f32).clamp(low[axis] as f32, high[axis] as f32)
-        };
-        let (mut index, mut points) = (Vec::new(), Vec::new());
-        for row in 0..size[1] {
-            let up = along(1, row);
-            let solid = inside(&outline, up);
-            for column in 0..size[0] {
-                let across = along(0, column);
-                if !solid.iter().any(|[left, right]| (left..=right).contains(&&across)) {
-                    index.push(row * size[0] + column);
-                    points.push(plane.lift([across, up]));
-                }
-            }
-        }
-        let centre = std::array::from_fn(|axis| (low[axis] + high[axis]) / 2.0);
-        Self { plane, size, centre, half_extent: extent.map(|extent| extent / 2.0), index, points }
-    }
 }
 
 /// A scalar as it is, a vector as its length.

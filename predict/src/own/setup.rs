@@ -2,24 +2,36 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use candle_mixed_attention::models::Normalisation;
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, Predictor, PredictorInput};
+use candle_mixed_attention::models::{Normalisation, PositionStatistics};
 use serde_json::{Map, Value, json};
 
+use super::anchors::Surroundings;
+use super::description::{Anchors, Description, Sampling};
 use super::domains;
+use super::extents;
+use super::grid::Grid;
 use super::pictures::FieldPictures;
-use crate::args::{Arguments, Condition, DomainSlice, ModelArguments, SquareBanksName};
-use crate::input::Location;
-use crate::job::{Body, Job, Named, Place, Source, Truth};
+use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
+use crate::forces::Reference;
+use crate::input::{Input, Location};
+use crate::job::{Body, Job, Line, Named, Place, Source, Truth};
+use crate::mesh::Mesh;
 use crate::picture::CutPlane;
+use crate::solid::Defects;
+use crate::terminal::remark;
+
+/// Anchors per domain, and points of the geometry, where neither an option nor the description says how many.
+const ANCHORS: usize = 1024;
+const GEOMETRY_POINTS: usize = 16_384;
 
 /// The model, the body and the places.
 pub struct Setup {
     checkpoint: Checkpoint,
     config: AbUptConfig,
+    description: Description,
     /// Those of the network.
     statistics: Normalisation,
     conditions: Vec<(String, Vec<f64>)>,
@@ -56,19 +68,30 @@ impl Setup {
         statistics.normalise_conditions(&conditions).context("--condition")?;
         arguments.compute.device.open()?;
 
+        let description = model.config.as_deref().map(Description::read).transpose().context("--config")?;
+        let description = description.unwrap_or_default();
+        for warning in description.warnings(&conditions) {
+            remark(format_args!("warning: {warning}; expect larger errors"));
+        }
         let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, chunk);
         let open = |named: &Named| open_at(named, model.at);
         // Points of a body are drawn from its faces, whatever is predicted on it.
         let geometry = open_geometry(model, &config, |named| open_at(named, Some(Location::Points)))?;
-        geometry.as_ref().map(|geometry| supernodes(model, geometry)).transpose()?;
+        geometry.as_ref().map(|geometry| supernodes(model, &description, geometry)).transpose()?;
+        let body = geometry.as_ref().and_then(|geometry| geometry.input.surface());
+        if let Some(warning) = body.and_then(|body| Defects::of(body).warning()) {
+            remark(format_args!("warning: --geometry: {warning}"));
+        }
         let points = domains::points(model, &config)?;
         let truths = domains::by_domain("--truth", &model.truth, &config)?;
         let anchors = domains::by_domain("--anchor-points", &model.anchor_points, &config)?;
         let (mut places, mut planes, mut anchor_points) = (Vec::new(), Vec::new(), Vec::new());
         for domain in &config.domains {
             let name = &domain.name;
+            // A plane around the body, where nothing else is known.
+            let around = body.filter(|_| description.draws_around(name)).zip(bounds_of(&statistics.position));
             ensure!(
-                points.contains_key(name) || anchors.contains_key(name),
+                points.contains_key(name) || anchors.contains_key(name) || around.is_some(),
                 "domain '{name}' has no points: --points {name}=FILE says where to predict it, --anchor-points \
                  {name}=FILE gives it anchors alone"
             );
@@ -76,38 +99,70 @@ impl Setup {
                 anchor_points.push((name.clone(), open(named)?));
             }
             let truth = truths.get(name);
-            let Some(named) = points.get(name) else {
-                ensure!(truth.is_none(), "--truth {name}: the domain is not predicted, it has no points");
-                continue;
+            let source = match (points.get(name), around) {
+                (Some(named), _) => open(named)?,
+                (None, Some((body, bounds))) if !anchors.contains_key(name) => {
+                    let plane = plane_around(name, body, bounds, &model.slice)?;
+                    let grid = Grid::new(
+                        plane,
+                        bounds.map(|corner| corner.map(|x| x as f32)),
+                        model.slice_points.get(),
+                        Some(body),
+                    );
+                    let CutPlane { axis, value } = plane;
+                    remark(format_args!(
+                        "note: domain '{name}' has no points and is predicted in the plane {} = {value}; --points \
+                         {name}=FILE predicts it elsewhere",
+                        ["x", "y", "z"][axis]
+                    ));
+                    Source::scan("--slice", Input::Mesh(grid.mesh()), &statistics.position, chunk)?
+                }
+                (None, _) => {
+                    ensure!(truth.is_none(), "--truth {name}: the domain is not predicted, it has no points");
+                    continue;
+                }
             };
-            let source = open(named)?;
-            if let Some(remark) = source.input.remark() {
-                eprintln!("note: {}: {remark}", named.option);
+            if let (Some(named), Some(said)) = (points.get(name), source.input.remark()) {
+                remark(format_args!("note: {}: {said}", named.option));
             }
-            let truth = truth.map(|named| Truth::open(named, domain, source.input.len(), chunk)).transpose()?;
+            let truth = {
+                let own = points.get(name);
+                truth.map(|named| Truth::open(named, own, domain, source.input.len(), chunk)).transpose()?
+            };
             for field in truth.iter().flat_map(Truth::missing) {
-                eprintln!("note: --truth {name}: the file has no field '{field}', whose errors stay unknown");
+                remark(format_args!(
+                    "note: --truth {name}: the file has no field '{field}', whose errors stay unknown"
+                ));
             }
-            planes.extend(slice_of(name, &source, &model.slice)?.map(|plane| (name.clone(), plane)));
-            places.push(Place { name: name.clone(), domain: domain.clone(), source, truth });
+            planes.extend(slices_of(name, &source, &model.slice)?.into_iter().map(|plane| (name.clone(), plane)));
+            let wall = name == domains::SURFACE;
+            places.push(Place { name: name.clone(), domain: domain.clone(), source, wall, truth });
         }
         ensure!(!places.is_empty(), "nothing to predict: no domain has points");
         check_slices(&model.slice, &places, &config)?;
-        Ok(Self { checkpoint, config, statistics, conditions, geometry, places, planes, anchor_points })
+        tell_extents(geometry.as_ref(), &places, &anchor_points, &statistics.position);
+        Ok(Self { checkpoint, config, description, statistics, conditions, geometry, places, planes, anchor_points })
     }
 
-    /// Loads the network and draws what it reads.
-    pub fn into_job(mut self, arguments: &Arguments) -> Result<Job> {
-        let predictor = self.load(arguments)?;
-        let body = Body::new(predictor, self.draw(arguments)?, []);
+    /// Loads the network, unless it is given, and draws what it reads.
+    pub fn into_job(mut self, arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
+        let predictor = network.map_or_else(|| self.load(arguments), Ok)?;
+        let geometry = self.draw_geometry(arguments)?;
+        let mut inputs = Vec::new();
+        for draw in 0..arguments.compute.seeds.get() {
+            inputs.push(self.draw_anchors(arguments, geometry.clone(), draw)?);
+        }
+        let body = Body::new(predictor, inputs.remove(0), inputs);
         let identity = self.identity(arguments)?;
         let pictures = FieldPictures {
             planes: self.planes,
             points_across: arguments.model.slice_points.get(),
             body: self.geometry.as_ref().and_then(|geometry| geometry.input.surface()).cloned(),
-            remarks: arguments.model.config.as_deref().map(read_remarks).unwrap_or_default(),
+            remarks: self.description.remarks,
         };
-        Ok(Job { identity, body, places: self.places, pictures: Box::new(pictures) })
+        let reference = arguments.forces.reference(Reference::default())?;
+        let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
+        Ok(Job { identity, body, places: self.places, lines, reference, pictures: Box::new(pictures) })
     }
 
     /// All that the result depends on.
@@ -124,12 +179,14 @@ impl Setup {
             "statistics": self.statistics,
             "conditions": self.conditions,
             "geometry": self.geometry.as_ref().map(Source::identity),
-            "geometry_points": model.geometry_points,
+            "geometry_points": self.geometry_points(model),
             "supernodes": model.supernodes,
+            "training": self.description.training(),
             "points": named(&mut self.places.iter().map(|place| (&place.domain.name, &place.source))),
             "anchor_points": named(&mut self.anchor_points.iter().map(|(domain, source)| (domain, source))),
             "anchors": compute.anchors,
             "seed": compute.seed,
+            "seeds": compute.seeds,
             "device": compute.device.to_string(),
             "dtype": compute.dtype.to_string(),
         });
@@ -142,25 +199,64 @@ impl Setup {
         Ok(Predictor::new(network, &self.statistics)?)
     }
 
-    /// Draws the points of the geometry and the anchors.
-    fn draw(&mut self, arguments: &Arguments) -> Result<PredictorInput> {
+    fn geometry_points(&self, model: &ModelArguments) -> usize {
+        geometry_points(model, &self.description)
+    }
+
+    /// Draws the points of the geometry, and adds the conditions.
+    fn draw_geometry(&mut self, arguments: &Arguments) -> Result<PredictorInput> {
         let (model, compute) = (&arguments.model, &arguments.compute);
         let mut input = PredictorInput::new();
         for (name, values) in &self.conditions {
             input = input.condition(name, values);
         }
+        let count = self.geometry_points(model);
         if let Some(geometry) = &mut self.geometry {
-            let points = geometry.input.draw(model.geometry_points.get(), compute.seed).context("--geometry")?;
+            let points = geometry.input.draw(count, compute.seed).context("--geometry")?;
             // Points are drawn in random order, so the first are as random as any.
-            let supernodes: Vec<u32> = (0..supernodes(model, geometry)?).collect();
+            let supernodes: Vec<u32> = (0..supernodes(model, &self.description, geometry)?).collect();
             input = input.geometry(points.as_flattened(), &supernodes);
         }
+        Ok(input)
+    }
+
+    /// Adds anchors as in training, or from files: draw after draw by other seeds.
+    fn draw_anchors(&mut self, arguments: &Arguments, mut input: PredictorInput, draw: u64) -> Result<PredictorInput> {
+        let compute = &arguments.compute;
+        let body = self.geometry.as_ref().and_then(|geometry| geometry.input.surface()).cloned();
+        let around = body.as_ref().map(|body| Surroundings::new(body, bounds_of(&self.statistics.position)));
+        let around = around.transpose().context("--geometry")?;
         for (at, domain) in self.config.domain_names().into_iter().enumerate() {
-            let seed = compute.seed.wrapping_add(1 + at as u64);
-            let anchors = self.anchor_source(&domain)?.input.draw(compute.anchors.get(), seed);
-            let anchors = anchors.with_context(|| format!("anchors of domain '{domain}'"))?;
-            if anchors.len() < compute.anchors.get() {
-                eprintln!("note: domain '{domain}' has no more than {} points to draw anchors from", anchors.len());
+            // Draws lie far apart, so that no two of them share a seed.
+            let seed = compute.seed.wrapping_add(1 + at as u64).wrapping_add(draw << 32);
+            let trained = self.description.anchors.get(&domain).cloned();
+            let wanted = trained.as_ref().map_or(ANCHORS, |trained| trained.count[1]);
+            let wanted = compute.anchors.map_or(wanted, |anchors| anchors.get());
+            let given = self.anchor_points.iter().any(|(known, _)| *known == domain);
+            let drawn = match (&trained, &around) {
+                (Some(trained), Some(around)) if !given => around.draw(trained.sampling, wanted, seed)?,
+                _ => None,
+            };
+            let as_trained = drawn.is_some();
+            let anchors = match drawn {
+                Some(drawn) => drawn,
+                None => {
+                    let drawn = self.anchor_source(&domain)?.input.draw(wanted, seed);
+                    drawn.with_context(|| format!("anchors of domain '{domain}'"))?
+                }
+            };
+            if draw == 0 {
+                let count = anchors.len();
+                if count < wanted {
+                    remark(format_args!(
+                        "note: domain '{domain}' has no more than {count} points to draw anchors from"
+                    ));
+                }
+                for warning in
+                    unlike_training(&domain, &anchors, trained.as_ref(), around.as_ref(), as_trained, given, seed)?
+                {
+                    remark(format_args!("warning: {warning}"));
+                }
             }
             input = input.anchors(domain, anchors.as_flattened());
         }
@@ -223,11 +319,18 @@ fn open_geometry(
     }
 }
 
-/// The number of supernodes: as many as were asked for, or an eighth of the points of the geometry.
-fn supernodes(model: &ModelArguments, geometry: &Source) -> Result<u32> {
-    let wanted = model.geometry_points.get() as u64;
+/// Points of the geometry that are encoded: as many as were asked for, or as in training.
+fn geometry_points(model: &ModelArguments, description: &Description) -> usize {
+    let trained = description.geometry.map(|geometry| middle(geometry.points));
+    model.geometry_points.map(|count| count.get()).or(trained).unwrap_or(GEOMETRY_POINTS)
+}
+
+/// The number of supernodes: as many as were asked for, or as in training, or an eighth of the points of the geometry.
+fn supernodes(model: &ModelArguments, description: &Description, geometry: &Source) -> Result<u32> {
+    let wanted = geometry_points(model, description) as u64;
     let points = if geometry.input.surface().is_some() { wanted } else { wanted.min(geometry.input.len()) };
-    let supernodes = model.supernodes.map_or((points / 8).max(1), |count| count.get() as u64);
+    let trained = description.geometry.map(|geometry| (middle(geometry.supernodes) as u64).min(points));
+    let supernodes = model.supernodes.map(|count| count.get() as u64).or(trained).unwrap_or((points / 8).max(1));
     ensure!(
         supernodes <= points,
         "--supernodes must be at most {points}, the points of the geometry, got {supernodes}"
@@ -235,26 +338,127 @@ fn supernodes(model: &ModelArguments, geometry: &Source) -> Result<u32> {
     u32::try_from(supernodes).context("--supernodes")
 }
 
-/// The plane in which a domain is drawn: the one that was asked for, and the middle of y for the volume.
-fn slice_of(domain: &str, source: &Source, given: &[DomainSlice]) -> Result<Option<CutPlane>> {
-    let mut own = given.iter().filter(|slice| slice.domain == domain);
-    let plane = match (own.next(), own.next()) {
-        (Some(_), Some(_)) => anyhow::bail!("--slice: domain '{domain}' is given twice"),
-        (Some(slice), None) => CutPlane { axis: slice.axis, value: slice.value },
-        (None, _) if domain == domains::VOLUME => {
-            CutPlane { axis: 1, value: (source.bounds[0][1] + source.bounds[1][1]) / 2.0 }
+fn middle([low, high]: [usize; 2]) -> usize {
+    low.midpoint(high)
+}
+
+/// Sentences about anchors that do not resemble those of training.
+fn unlike_training(
+    domain: &str,
+    anchors: &[[f32; 3]],
+    trained: Option<&Anchors>,
+    around: Option<&Surroundings>,
+    as_trained: bool,
+    given: bool,
+    seed: u64,
+) -> Result<Vec<String>> {
+    let Some(trained) = trained else { return Ok(Vec::new()) };
+    let (count, [low, high]) = (anchors.len(), trained.count);
+    let mut warnings = Vec::new();
+    if !(low..=high).contains(&count) {
+        let warning = format!("{count} anchors of '{domain}' are outside the trained range {low} to {high}");
+        warnings.push(format!("{warning}; expect larger errors"));
+    }
+    match around {
+        Some(around) if !as_trained => warnings.extend(around.difference(domain, anchors, trained, !seed)?),
+        None if !given && !matches!(trained.sampling, Sampling::Mesh | Sampling::Area) => warnings.push(format!(
+            "anchors of '{domain}' are drawn from where it is predicted, not as in training, which takes a mesh as \
+             --geometry; expect larger errors unless those points lie alike"
+        )),
+        _ => {}
+    }
+    Ok(warnings)
+}
+
+/// Tells the box of everything that was read, and doubts units that do not fit.
+fn tell_extents(
+    geometry: Option<&Source>,
+    places: &[Place],
+    anchors: &[(String, Source)],
+    statistics: &PositionStatistics,
+) {
+    let mut others = Vec::new();
+    if let Some(bounds) = bounds_of(statistics) {
+        others.push(("the box of the statistics".to_string(), bounds.map(|corner| corner.map(|x| x as f32))));
+    }
+    let tell = |name: &str, source: &Source| remark(extents::told(name, source.input.len(), source.bounds));
+    geometry.iter().for_each(|geometry| tell("geometry", geometry));
+    for place in places {
+        tell(&place.name, &place.source);
+        // A body lies in a volume; a surface may be a part of it.
+        if !place.wall {
+            others.push((format!("the points of '{}'", place.name), place.source.bounds));
         }
-        (None, _) => return Ok(None),
+    }
+    for (domain, source) in anchors {
+        tell(&format!("anchors of {domain}"), source);
+    }
+    for warning in geometry.iter().flat_map(|geometry| extents::warnings(geometry.bounds, &others)) {
+        remark(format_args!("warning: {warning}"));
+    }
+}
+
+/// The box of the statistics, if they have one.
+fn bounds_of(statistics: &PositionStatistics) -> Option<[[f64; 3]; 2]> {
+    let bounds = statistics.bounds()?;
+    Some([bounds.min.as_slice().try_into().ok()?, bounds.max.as_slice().try_into().ok()?])
+}
+
+/// The plane around a body that a domain without points is predicted in: the one that was asked for, or through the middle
+/// of the body.
+fn plane_around(domain: &str, body: &Mesh, bounds: [[f64; 3]; 2], given: &[DomainSlice]) -> Result<CutPlane> {
+    let plane = match given.iter().find(|slice| slice.domain == domain) {
+        Some(slice) => CutPlane { axis: slice.axis, value: slice.value },
+        None => {
+            let along = body.points().iter().map(|point| point[1]);
+            let (low, high) =
+                along.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
+            CutPlane { axis: 1, value: low.midpoint(high) }
+        }
     };
     let CutPlane { axis, value } = plane;
-    let (low, high, name) = (source.bounds[0][axis], source.bounds[1][axis], ["x", "y", "z"][axis]);
+    let [low, high] = bounds.map(|corner| corner[axis]);
     ensure!(
-        (low..=high).contains(&value),
-        "--slice {domain}:{name}={value}: the points of the domain lie between {name} = {low} and {high}"
+        (low..=high).contains(&f64::from(value)),
+        "--slice {domain}:{}={value}: the box of the statistics lies between {low} and {high}",
+        ["x", "y", "z"][axis]
     );
-    let flat = plane.axes().into_iter().any(|axis| source.bounds[0][axis] == source.bounds[1][axis]);
+    Ok(plane)
+}
+
+/// The planes in which a domain is drawn: those that were asked for, or for the volume the middle of y.
+fn slices_of(domain: &str, source: &Source, given: &[DomainSlice]) -> Result<Vec<CutPlane>> {
+    let own = given.iter().filter(|slice| slice.domain == domain);
+    let mut planes: Vec<_> = own.map(|slice| CutPlane { axis: slice.axis, value: slice.value }).collect();
+    if planes.is_empty() && domain == domains::VOLUME {
+        planes.push(CutPlane { axis: 1, value: (source.bounds[0][1] + source.bounds[1][1]) / 2.0 });
+    }
+    for (at, CutPlane { axis, value }) in planes.iter().copied().enumerate() {
+        let (low, high, name) = (source.bounds[0][axis], source.bounds[1][axis], ["x", "y", "z"][axis]);
+        ensure!(
+            (low..=high).contains(&value),
+            "--slice {domain}:{name}={value}: the points of the domain lie between {name} = {low} and {high}"
+        );
+        ensure!(!planes[..at].contains(&planes[at]), "--slice {domain}:{name}={value} is given twice");
+    }
     // Points on a line have no plane to be drawn in.
-    Ok((!flat).then_some(plane))
+    let flat = |axis: usize| source.bounds[0][axis] == source.bounds[1][axis];
+    planes.retain(|plane| !plane.axes().into_iter().any(flat));
+    Ok(planes)
+}
+
+/// The lines that were asked for, checked.
+fn lines(given: &[DomainLine], config: &AbUptConfig, statistics: &PositionStatistics) -> Result<Vec<Line>> {
+    let line = |(at, given): (usize, &DomainLine)| {
+        domains::check_known("--line", &given.domain, config)?;
+        let domain = config.domains.iter().find(|domain| domain.name == given.domain);
+        let domain = domain.cloned().with_context(|| format!("--line: no domain '{}'", given.domain))?;
+        let name = format!("line_{}_{}", at + 1, given.domain);
+        let line = Line { name, domain, from: given.from, to: given.to, points: given.points };
+        statistics.normalise(&format!("--line {}", given.domain), line.points().as_flattened())?;
+        Ok(line)
+    };
+    given.iter().enumerate().map(line).collect()
 }
 
 fn check_slices(given: &[DomainSlice], places: &[Place], config: &AbUptConfig) -> Result<()> {
@@ -264,13 +468,6 @@ fn check_slices(given: &[DomainSlice], places: &[Place], config: &AbUptConfig) -
         ensure!(predicted, "--slice: domain '{}' is not predicted, it has no points", slice.domain);
     }
     Ok(())
-}
-
-/// Remarks about fields are optional, so a description without them, or with others, is no error.
-fn read_remarks(path: &Path) -> Map<String, Value> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let description: Value = serde_json::from_str(&text).unwrap_or_default();
-    description["fields"].as_object().cloned().unwrap_or_default()
 }
 
 /// Bytes and checksum of all files that the weights were read from.

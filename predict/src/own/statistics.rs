@@ -9,6 +9,8 @@ use candle_mixed_attention::models::ab_upt::{AbUptConfig, Predictor};
 use candle_mixed_attention::models::{Normalisation, UniqueKeys};
 use serde_json::{Map, Value};
 
+use crate::terminal::remark;
+
 /// Bytes of a file at most; they hold a few numbers for each field.
 const LONGEST_TEXT: u64 = 64 << 20;
 
@@ -21,12 +23,36 @@ const FLAT_KEY: &str = "raw_pos_min";
 
 /// Reads the statistics of a network.
 pub fn read(path: &Path, config: &AbUptConfig) -> Result<Normalisation> {
+    let statistics = read_any(path, config)?;
+    // The library takes a field that never changed in the data; to predict one is a mistake.
+    for (field, stored) in statistics.fields.iter().zip(&deviations(&statistics)) {
+        let flat = stored.iter().any(|std| *std == 0.0);
+        let (domain, name) = (field.domain(), field.name());
+        ensure!(!flat, "{}: std of field '{domain}_{name}' must be above 0, got {stored:?}", path.display());
+    }
+    Ok(statistics)
+}
+
+/// The standard deviations of all fields, in their order.
+fn deviations(statistics: &Normalisation) -> Vec<Vec<f64>> {
+    let stored = serde_json::to_value(statistics).unwrap_or_default();
+    let numbers = |std: &Value| match std {
+        Value::Array(numbers) => numbers.iter().filter_map(Value::as_f64).collect(),
+        number => number.as_f64().into_iter().collect(),
+    };
+    stored["fields"].as_array().into_iter().flatten().map(|field| numbers(&field["std"])).collect()
+}
+
+fn read_any(path: &Path, config: &AbUptConfig) -> Result<Normalisation> {
     let Some(keys) = flat_keys(path)? else {
         return Ok(Predictor::statistics_of(config, &Normalisation::read(path)?)?);
     };
     let statistics = Predictor::statistics_from_keys(config, &keys);
     let statistics = statistics.with_context(|| path.display().to_string())?;
-    eprintln!("note: {} cannot tell of fields on a logarithmic scale; all are taken as linear", path.display());
+    remark(format_args!(
+        "note: {} cannot tell of fields on a logarithmic scale; all are taken as linear",
+        path.display()
+    ));
     Ok(statistics)
 }
 

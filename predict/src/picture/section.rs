@@ -36,7 +36,8 @@ impl CutPlane {
     }
 }
 
-/// The pieces of the outline. In a closed mesh they make closed loops, in no particular order.
+/// The pieces of the outline, all with the body on one side. In a closed mesh they make closed loops, in no particular
+/// order.
 pub fn section(body: &Mesh, plane: CutPlane) -> Vec<[[f32; 2]; 2]> {
     let corners = |corners: [u32; 3]| corners.map(|corner| body.points()[corner as usize]);
     body.triangles().filter_map(|triangle| cut(corners(triangle), plane)).collect()
@@ -45,29 +46,48 @@ pub fn section(body: &Mesh, plane: CutPlane) -> Vec<[[f32; 2]; 2]> {
 /// A corner in the plane counts as above it, so that no crossing is found twice or lost.
 fn cut(corners: [[f32; 3]; 3], plane: CutPlane) -> Option<[[f32; 2]; 2]> {
     let height = |corner: [f32; 3]| corner[plane.axis] - plane.value;
-    let mut ends = (0..3).filter_map(|i| {
+    let (mut down, mut up) = (None, None);
+    for i in 0..3 {
         // From above to below, whichever way round the triangle: two triangles find the same end on their common edge,
         // to the last bit, and the outline has no gaps.
-        let (above, below) = match (corners[i], corners[(i + 1) % 3]) {
-            (a, b) if height(a) >= 0.0 && height(b) < 0.0 => (a, b),
-            (a, b) if height(b) >= 0.0 && height(a) < 0.0 => (b, a),
-            _ => return None,
+        let (above, below, end) = match (corners[i], corners[(i + 1) % 3]) {
+            (a, b) if height(a) >= 0.0 && height(b) < 0.0 => (a, b, &mut down),
+            (a, b) if height(b) >= 0.0 && height(a) < 0.0 => (b, a, &mut up),
+            _ => continue,
         };
         let share = height(above) / (height(above) - height(below));
         let (above, below) = (plane.flat(above), plane.flat(below));
-        Some([above[0] + share * (below[0] - above[0]), above[1] + share * (below[1] - above[1])])
-    });
-    Some([ends.next()?, ends.next()?])
+        *end = Some([above[0] + share * (below[0] - above[0]), above[1] + share * (below[1] - above[1])]);
+    }
+    // From where the rim of the triangle goes down to where it comes up: the way round the triangle says the side.
+    Some([down?, up?])
 }
 
-/// The intervals across the picture that lie inside the outline at height `up`.
+/// The intervals across the picture that lie inside the outline at height `up`: where it goes around the place at least
+/// once, so that doubled, nested and overlapping bodies stay solid. An outline that is not closed, or whose pieces do not
+/// agree on their side, goes in and out at every second crossing.
 pub fn inside(section: &[[[f32; 2]; 2]], up: f32) -> Vec<[f32; 2]> {
     let crossing = |[a, b]: &[[f32; 2]; 2]| {
-        ((a[1] >= up) != (b[1] >= up)).then(|| a[0] + (up - a[1]) / (b[1] - a[1]) * (b[0] - a[0]))
+        let sign = i32::from(b[1] >= up) - i32::from(a[1] >= up);
+        (sign != 0).then(|| (a[0] + (up - a[1]) / (b[1] - a[1]) * (b[0] - a[0]), sign))
     };
-    let mut crossings: Vec<f32> = section.iter().filter_map(crossing).collect();
-    crossings.sort_by(f32::total_cmp);
-    crossings.as_chunks().0.to_vec()
+    let mut crossings: Vec<(f32, i32)> = section.iter().filter_map(crossing).collect();
+    crossings.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if crossings.iter().map(|(_, sign)| sign).sum::<i32>() != 0 {
+        let places: Vec<f32> = crossings.into_iter().map(|(place, _)| place).collect();
+        return places.as_chunks().0.to_vec();
+    }
+    let (mut intervals, mut winding, mut start) = (Vec::new(), 0, 0.0);
+    for (place, sign) in crossings {
+        if winding == 0 {
+            start = place;
+        }
+        winding += sign;
+        if winding == 0 {
+            intervals.push([start, place]);
+        }
+    }
+    intervals
 }
 
 #[cfg(test)]
@@ -102,6 +122,27 @@ mod tests {
                 assert_eq!(plane.flat(plane.lift([*x, *z])), [*x, *z]);
                 assert_eq!(plane.lift([*x, *z])[axis], value);
             }
+        }
+    }
+
+    #[test]
+    fn doubled_nested_and_overlapping_bodies_are_solid() {
+        let (outer, inner) = (surface_mesh([1.2, 0.5, 0.8], 60, 120), surface_mesh([0.6, 0.25, 0.4], 60, 120));
+        let outline = |bodies: &[(&Mesh, f32)]| -> Vec<_> {
+            let moved = |(body, shift): &(&Mesh, f32)| {
+                let pieces = section(body, CutPlane { axis: 1, value: 0.01 });
+                pieces.into_iter().map(|piece| piece.map(|[x, z]| [x + shift, z])).collect::<Vec<_>>()
+            };
+            bodies.iter().flat_map(moved).collect()
+        };
+        let cases: [(&[(&Mesh, f32)], [f32; 2]); 3] = [
+            (&[(&outer, 0.0), (&outer, 0.0)], [-1.2, 1.2]),
+            (&[(&outer, 0.0), (&inner, 0.0)], [-1.2, 1.2]),
+            (&[(&outer, 0.0), (&outer, 1.0)], [-1.2, 2.2]),
+        ];
+        for (bodies, [left, right]) in cases {
+            let [found] = inside(&outline(bodies), 0.001)[..] else { panic!("not one interval") };
+            assert!((found[0] - left).abs() < 0.01 && (found[1] - right).abs() < 0.01, "{found:?}");
         }
     }
 

@@ -60,7 +60,9 @@ pub fn by_size(bytes: &[u8]) -> Result<Vec<Solid>> {
     }
     // Those who do not know write 0 or the largest number.
     if promised != 0 && promised != u32::MAX {
-        eprintln!("warning: an STL file promises {promised} triangles and holds {present}, which are taken");
+        crate::terminal::remark(format_args!(
+            "warning: an STL file promises {promised} triangles and holds {present}, which are taken"
+        ));
     }
     Ok(vec![Solid { name: String::new(), triangles: triangles(body, u32::from_le_bytes) }])
 }

@@ -69,7 +69,6 @@ fn another_run_is_not_resumed() {
         message(Run::open(LocalDisk, Request { inputs, chunk, parts, ..request(folder.path(), Existing::Resume) }))
     };
     assert_eq!(resume(8, CHUNK, parts()), "--resume: seed was 7 when the run began and is 8 now");
-    assert_eq!(resume(7, 5, parts()), "--resume: --chunk was 3 when the run began and is 5 now");
     assert!(resume(7, CHUNK, parts()[..1].to_vec()).contains("begun with 2 parts and has 1"));
     let mut longer = parts();
     longer[1].points += 1;
@@ -118,6 +117,54 @@ fn what_an_overwritten_run_left_goes_when_the_new_one_is_complete() {
     second.conclude().unwrap();
     let names: Vec<_> = files(folder.path()).into_keys().collect();
     assert_eq!(names, ["mine.txt", "run.json", "surface.png", "surface.safetensors", "surface.vtp"]);
+}
+
+#[test]
+fn overwriting_removes_what_an_interrupted_run_left() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(LocalDisk, folder.path(), Existing::Refuse).unwrap());
+    assert!(files(folder.path()).contains_key("volume.vtp.partial"));
+    let usual = request(folder.path(), Existing::Overwrite);
+    let mut second = Run::open(LocalDisk, Request { parts: vec![parts().remove(0)], ..usual }).unwrap();
+    second.write_part("surface", &mut synthetic, &mut |_| ()).unwrap();
+    second.finish().unwrap();
+    second.conclude().unwrap();
+    let names: Vec<_> = files(folder.path()).into_keys().collect();
+    assert_eq!(names, ["run.json", "surface.safetensors", "surface.vtp"]);
+}
+
+#[test]
+fn a_run_goes_on_in_chunks_of_another_size() {
+    let whole = tempfile::tempdir().unwrap();
+    run(LocalDisk, whole.path(), Existing::Refuse).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = open(LocalDisk, folder.path(), Existing::Refuse).unwrap();
+    let mut dying = |range: Range<u64>| if range.start >= 3 { anyhow::bail!("killed") } else { synthetic(range) };
+    first.write_part("surface", &mut dying, &mut |_| ()).unwrap_err();
+    drop(first);
+    let mut second = Run::open(LocalDisk, Request { chunk: 5, ..request(folder.path(), Existing::Resume) }).unwrap();
+    let mut chunks = Vec::new();
+    second.write_part("surface", &mut synthetic, &mut |_| ()).unwrap();
+    second.write_part("volume", &mut synthetic, &mut |points| chunks.push(points)).unwrap();
+    second.finish().unwrap();
+    second.conclude().unwrap();
+    assert_eq!(chunks, [5, 5, 1]);
+    let (whole, resumed) = (files(whole.path()), files(folder.path()));
+    for name in ["surface.vtp", "volume.vtp", "volume.safetensors"] {
+        assert!(whole[name] == resumed[name], "{name}");
+    }
+}
+
+#[test]
+fn a_file_in_place_of_the_folder_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("results");
+    std::fs::write(&file, "mine").unwrap();
+    for refusal in
+        [message(open(LocalDisk, &file, Existing::Refuse)), message(rehearse(&LocalDisk, &file, Existing::Refuse))]
+    {
+        assert!(refusal.contains("results: there is a file of this name; results need a folder"), "{refusal}");
+    }
 }
 
 #[test]
@@ -225,7 +272,7 @@ fn a_rehearsal_refuses_what_a_run_refuses_and_changes_nothing() {
     type Prepare = fn(&Path);
     let cases: [(&str, Prepare, &str); 5] = [
         (".", |_| (), "of disk space, 1000 B are free"),
-        ("file/below", |_| (), "file is none"),
+        ("file/below", |_| (), "file is a file"),
         ("run", |folder| drop(run(LocalDisk, folder, Existing::Refuse)), "holds a run; --resume goes on with it"),
         ("other", |folder| std::fs::write(folder.join("volume.vtp"), "mine").unwrap(), "belongs to no run"),
         ("half", |folder| std::fs::write(folder.join("run.json"), "{").unwrap(), "run.json is damaged"),

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::args::Arguments;
 use crate::ellipsoid::surface_mesh;
+use crate::mesh::Mesh;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden");
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
@@ -70,14 +71,7 @@ impl Workplace {
     }
 
     fn write_body(&self) {
-        let mesh = surface_mesh([1.1, 0.6, 0.8], 7, 12);
-        let triangle = |corners: [u32; 3]| stl_io::Triangle {
-            normal: stl_io::Normal::new([0.0; 3]),
-            vertices: corners.map(|corner| stl_io::Vertex::new(mesh.points()[corner as usize])),
-        };
-        let triangles: Vec<_> = mesh.triangles().map(triangle).collect();
-        let mut file = std::fs::File::create(self.path("body.stl")).unwrap();
-        stl_io::write_stl(&mut file, triangles.iter()).unwrap();
+        write_stl(&self.path("body.stl"), &surface_mesh([1.1, 0.6, 0.8], 7, 12));
     }
 
     /// The command line of a run, in which `{}` is the folder. An option in `more` takes the place of the usual one.
@@ -127,6 +121,16 @@ fn run(line: &[String]) -> Result<()> {
 fn random_points(count: usize, seed: u64) -> Vec<[f32; 3]> {
     let mut random = StdRng::seed_from_u64(seed);
     (0..count).map(|_| std::array::from_fn(|_| random.random_range(-2.5..2.5))).collect()
+}
+
+fn write_stl(path: &Path, mesh: &Mesh) {
+    let triangle = |corners: [u32; 3]| stl_io::Triangle {
+        normal: stl_io::Normal::new([0.0; 3]),
+        vertices: corners.map(|corner| stl_io::Vertex::new(mesh.points()[corner as usize])),
+    };
+    let triangles: Vec<_> = mesh.triangles().map(triangle).collect();
+    let mut file = std::fs::File::create(path).unwrap();
+    stl_io::write_stl(&mut file, triangles.iter()).unwrap();
 }
 
 fn write_npy<const N: usize>(path: &Path, rows: &[[f32; N]]) {

@@ -34,7 +34,7 @@ fn options_that_do_not_fit_the_network_are_named() {
         (&["--truth", "tail=x.npy"], "--truth: the network has no domain 'tail'"),
         (&["--slice", "tail:y=0"], "--slice: the network has no domain 'tail'"),
         (&["--slice", "volume:y=2.9"], "--slice volume:y=2.9: the points of the domain lie between y = -"),
-        (&["--slice", "volume:y=0", "--slice", "volume:z=0"], "--slice: domain 'volume' is given twice"),
+        (&["--slice", "volume:y=0", "--slice", "volume:y=0"], "--slice volume:y=0 is given twice"),
         (&["--supernodes", "51"], "--supernodes must be at most 50, the points of the geometry, got 51"),
         (&["--condition", "mach=0.3"], "--condition: condition 'mach' is unknown"),
         (&["--config", "{}/nothing.json"], "nothing.json"),

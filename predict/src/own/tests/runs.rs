@@ -1,7 +1,9 @@
 //! Runs that succeed.
 
 use super::*;
+use crate::ellipsoid::{Case, Flow};
 use crate::job::FlowModel;
+use crate::metrics::FieldError;
 use crate::metrics::Metrics;
 
 #[test]
@@ -10,6 +12,7 @@ fn three_domains_are_predicted_and_drawn() {
     workplace.run(&["--npz"]).unwrap();
     let names: Vec<_> = workplace.files("out").into_keys().collect();
     let expected = [
+        "forces.json",
         "run.json",
         "surface.npz",
         "surface.safetensors",
@@ -29,7 +32,7 @@ fn three_domains_are_predicted_and_drawn() {
 
     // The chunks of the run are those of one pass of the library.
     let arguments = Arguments::try_parse_from(workplace.line(&[])).unwrap();
-    let mut body = crate::own::job(&arguments).unwrap().body.encode().unwrap();
+    let mut body = crate::own::job(&arguments, None).unwrap().body.encode().unwrap();
     for (domain, count) in [("volume", 61), ("wake", 23)] {
         let written = workplace.tensors(&format!("{domain}.safetensors"));
         let positions = numbers(&written["positions"]);
@@ -103,7 +106,7 @@ fn true_fields_give_metrics_and_pictures_of_the_difference() {
     workplace.run(&truths).unwrap();
 
     let arguments = Arguments::try_parse_from(workplace.line(&truths)).unwrap();
-    let job = crate::own::job(&arguments).unwrap();
+    let job = crate::own::job(&arguments, None).unwrap();
     let missing = job.places.iter().filter_map(|place| Some((&*place.domain.name, place.truth.as_ref()?.missing())));
     assert_eq!(missing.collect::<Vec<_>>(), [("surface", &[][..]), ("volume", &["p".to_string()])]);
 
@@ -228,4 +231,188 @@ fn half_precision_runs() {
     let largest = exact.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let difference = exact.iter().zip(&half).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
     assert!(difference > 0.0 && difference < 0.06 * largest, "{difference} of {largest}");
+}
+
+/// Relative L2 errors of velocity and pressure in a plane beside an ellipsoid, by anchors that are drawn from elsewhere.
+#[test]
+fn an_stl_alone_is_predicted_as_well_as_with_the_anchors_of_training() {
+    let (axes, alpha, beta) = ([1.1, 0.6, 0.8], 10.0, 5.0);
+    let case = Case::new(axes, alpha, beta).unwrap();
+    let flow = Flow::new(&case);
+    let workplace = Workplace::new();
+    write_stl(&workplace.path("body.stl"), &surface_mesh(axes, 60, 90));
+    let predicted = |seed: u64, more: &[&str]| {
+        let line = "predict --weights DATA/ellipsoid.safetensors --config DATA/ellipsoid.json --condition alpha=10 \
+                    --condition beta=5 --geometry {}/body.stl --slice-points 61 --overwrite --out {}/out";
+        let folder = workplace.folder.path().display().to_string();
+        let words = line.split_whitespace().chain(more.iter().copied()).map(|word| word.replace("DATA", DATA));
+        let line: Vec<_> =
+            words.chain(["--seed".into(), seed.to_string()]).map(|word| word.replace("{}", &folder)).collect();
+        super::run(&line).unwrap();
+        let tensors = workplace.tensors("volume.safetensors");
+        let positions: Vec<[f32; 3]> = numbers(&tensors["positions"]).as_chunks().0.to_vec();
+        (positions, [numbers(&tensors["velocity"]), numbers(&tensors["pressure"])])
+    };
+    let errors = |positions: &[[f32; 3]], fields: &[Vec<f32>; 2]| -> [f64; 2] {
+        let exact: Vec<_> = positions.iter().map(|point| flow.at(point.map(f64::from))).collect();
+        let velocity: Vec<f32> = exact.iter().flat_map(|at| at.velocity.map(|x| x as f32)).collect();
+        let pressure: Vec<f32> = exact.iter().map(|at| at.pressure as f32).collect();
+        [(&fields[0], velocity), (&fields[1], pressure)].map(|(predicted, exact)| {
+            let mut error = FieldError::default();
+            error.add(predicted, &exact).unwrap();
+            error.metrics().relative_l2
+        })
+    };
+    let mut sums = [[0.0; 2]; 3];
+    for seed in 0..3 {
+        let (positions, fields) = predicted(seed, &[]);
+        assert!(positions.len() > 2000 && positions.iter().all(|point| point[1].abs() < 1e-6), "the plane y = 0");
+        let mut trained = crate::demo::encoded(&case, 1024, seed);
+        let [velocity, pressure] = &trained.predict("volume", 0, &positions).unwrap()[..] else { panic!("two fields") };
+        let plane: Vec<_> = positions.iter().map(|point| point.map(f64::from)).collect();
+        write_npy(&workplace.path("plane.npy"), &plane.iter().map(|point| point.map(|x| x as f32)).collect::<Vec<_>>());
+        let (_, elsewhere) = predicted(seed, &["--volume", "{}/plane.npy", "--anchor-points", "volume={}/plane.npy"]);
+        let all = [&fields, &[velocity.clone(), pressure.clone()], &elsewhere];
+        for (sums, fields) in sums.iter_mut().zip(all) {
+            let errors = errors(&positions, fields);
+            sums.iter_mut().zip(errors).for_each(|(sum, error)| *sum += error / 3.0);
+        }
+    }
+    let [stl_alone, trained, plane] = sums;
+    for (field, at) in [("velocity", 0), ("pressure", 1)] {
+        assert!(stl_alone[at] < 1.3 * trained[at], "{field}: {} against {}", stl_alone[at], trained[at]);
+        assert!(plane[at] > 2.0 * trained[at], "{field}: anchors in a plane give {}", plane[at]);
+    }
+}
+
+#[test]
+fn several_draws_of_anchors_give_mean_and_spread() {
+    let workplace = Workplace::new();
+    workplace.run(&["--seeds", "3"]).unwrap();
+    let of_three = workplace.tensors("volume.safetensors");
+    workplace.run(&["--overwrite"]).unwrap();
+    let of_one = workplace.tensors("volume.safetensors");
+    assert_eq!(of_three["u_spread"].dims(), of_three["u"].dims());
+    assert!(numbers(&of_three["u_spread"]).iter().all(|&spread| spread > 0.0));
+    assert!(!of_one.contains_key("u_spread") && numbers(&of_one["u"]) != numbers(&of_three["u"]));
+    // The first of the three draws is the only one of the other run.
+    let (mean, spread, one) = (numbers(&of_three["p"]), numbers(&of_three["p_spread"]), numbers(&of_one["p"]));
+    for ((mean, spread), one) in mean.iter().zip(spread).zip(one) {
+        // Of three numbers none is farther from their mean than 2/√3 of the standard deviation.
+        assert!((mean - one).abs() <= 1.16 * spread + 1e-5, "{one} is not one of those with mean {mean} ± {spread}");
+    }
+}
+
+#[test]
+fn a_domain_is_drawn_in_several_planes() {
+    let workplace = Workplace::new();
+    workplace.run(&["--slice", "volume:y=0.5", "--slice", "volume:x=-1"]).unwrap();
+    let names: Vec<_> = workplace.files("out").into_keys().filter(|name| name.starts_with("volume_")).collect();
+    assert_eq!(names, ["volume_p_x-1.png", "volume_p_y0_5.png", "volume_u_x-1.png", "volume_u_y0_5.png"]);
+}
+
+#[test]
+fn fields_are_told_along_lines() {
+    let workplace = Workplace::new();
+    workplace.run(&["--line", "volume:-1,0,2:1,0,2:5", "--line", "wake:0,0,0:0,0,-2:3"]).unwrap();
+    let files = workplace.files("out");
+    let text = |name: &str| String::from_utf8(files[name].clone()).unwrap();
+    let volume = text("line_1_volume.csv");
+    let rows: Vec<_> = volume.lines().collect();
+    assert_eq!((rows.len(), rows[0]), (6, "distance,x,y,z,u_x,u_y,u_z,p"));
+    let row: Vec<f32> = rows[4].split(',').map(|number| number.parse().unwrap()).collect();
+    assert_eq!(row[..4], [1.5, 0.5, 0.0, 2.0]);
+    let mut body =
+        crate::own::job(&Arguments::try_parse_from(workplace.line(&[])).unwrap(), None).unwrap().body.encode().unwrap();
+    let predicted = body.predict("volume", 0, &[[0.5, 0.0, 2.0]]).unwrap();
+    for (told, predicted) in row[4..].iter().zip(predicted.concat()) {
+        assert!((told - predicted).abs() < 5e-5, "{told} for {predicted}");
+    }
+    assert!(text("line_2_wake.csv").starts_with("distance,x,y,z,k\n0,0,0,0,"));
+    let refusal = |line: &str| format!("{:#}", workplace.run(&["--line", line, "--out", "{}/other"]).unwrap_err());
+    assert!(refusal("tail:0,0,0:1,1,1:3").contains("--line: the network has no domain 'tail'"));
+    assert!(refusal("volume:0,0,0:0,0,9:3").contains("--line volume: point 1 has z = 4.5, outside the box"));
+}
+
+#[test]
+fn a_sweep_predicts_row_after_row_and_tells_what_failed() {
+    let workplace = Workplace::new();
+    write_stl(&workplace.path("other.stl"), &surface_mesh([0.9, 0.7, 0.5], 7, 12));
+    let folder = workplace.folder.path().display().to_string();
+    let table = "name,geometry\nfirst,{}/body.stl\nbroken,{}/nothing.stl\nsecond,{}/other.stl\n".replace("{}", &folder);
+    std::fs::write(workplace.path("bodies.csv"), table).unwrap();
+    let error = format!("{:#}", workplace.run(&["--sweep", "{}/bodies.csv"]).unwrap_err());
+    assert!(error.contains("1 of 3 rows failed") && error.contains("broken: --geometry: cannot open"), "{error}");
+    let summary = std::fs::read_to_string(workplace.path("out/summary.csv")).unwrap();
+    let lines: Vec<_> = summary.lines().collect();
+    assert!(lines.len() == 3 && lines[0].starts_with("name,predicted_area,"), "{summary}");
+    assert!(lines[1].starts_with("first,") && lines[2].starts_with("second,"), "{summary}");
+    // A row is what a run of its own is, and a sweep goes on.
+    workplace.run(&["--geometry", "{}/other.stl", "--out", "{}/alone"]).unwrap();
+    assert!(workplace.files("alone") == workplace.files("out/second"));
+    workplace.run(&["--sweep", "{}/bodies.csv", "--resume"]).unwrap_err();
+    assert!(workplace.files("alone") == workplace.files("out/second"));
+    assert_eq!(std::fs::read_to_string(workplace.path("out/summary.csv")).unwrap(), summary);
+}
+
+/// A VTK file of the faces of a mesh with a pressure at every cell.
+fn write_vtp(path: &Path, mesh: &Mesh, pressure: &[f32]) {
+    let join = |numbers: &mut dyn Iterator<Item = String>| numbers.collect::<Vec<_>>().join(" ");
+    let array = |kind: &str, name: &str, components: usize, numbers: String| {
+        format!(
+            r#"<DataArray type="{kind}" Name="{name}" NumberOfComponents="{components}" format="ascii">{numbers}</DataArray>"#
+        )
+    };
+    let text = format!(
+        r#"<VTKFile type="PolyData"><PolyData><Piece NumberOfPoints="{}" NumberOfPolys="{}"><CellData>{}</CellData>
+        <Points>{}</Points><Polys>{}{}</Polys></Piece></PolyData></VTKFile>"#,
+        mesh.points().len(),
+        mesh.ends().len(),
+        array("Float32", "pMean", 1, join(&mut pressure.iter().map(f32::to_string))),
+        array("Float32", "Points", 3, join(&mut mesh.points().as_flattened().iter().map(f32::to_string))),
+        array("Int64", "connectivity", 1, join(&mut mesh.corners().iter().map(u32::to_string))),
+        array("Int64", "offsets", 1, join(&mut mesh.ends().iter().map(usize::to_string))),
+    );
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn a_mesh_with_cell_data_comes_back_with_fields_errors_and_forces_at_its_cells() {
+    let workplace = Workplace::new();
+    let mesh = surface_mesh([1.1, 0.6, 0.8], 7, 12);
+    let faces = mesh.ends().len();
+    // Hydrostatic: the force is known.
+    let height =
+        |face: &[u32]| face.iter().map(|&corner| mesh.points()[corner as usize][2]).sum::<f32>() / face.len() as f32;
+    let pressure: Vec<f32> = mesh.faces().map(|face| -height(face)).collect();
+    write_vtp(&workplace.path("surface.vtp"), &mesh, &pressure);
+    workplace
+        .run(&["--surface", "{}/surface.vtp", "--truth", "surface=pMean:p", "--density", "2", "--reference-area", "3"])
+        .unwrap();
+
+    let tensors = workplace.tensors("surface.safetensors");
+    assert_eq!(tensors["p"].dims(), [faces, 1]);
+    let (predicted, error) = (numbers(&tensors["p"]), numbers(&tensors["p_error"]));
+    for ((predicted, error), truth) in predicted.iter().zip(error).zip(&pressure) {
+        assert!((predicted - error - truth).abs() < 1e-5);
+    }
+    let files = workplace.files("out");
+    let written = String::from_utf8_lossy(&files["surface.vtp"]).into_owned();
+    assert!(written.contains(&format!(r#"NumberOfPoints="{}""#, mesh.points().len())));
+    assert!(written.contains(&format!(r#"NumberOfPolys="{faces}""#)) && written.contains(r#"<CellData Scalars="p">"#));
+    let metrics: Metrics = serde_json::from_slice(&files["metrics.json"]).unwrap();
+    assert!(metrics["surface_p"].weighted_relative_l2.is_some());
+    let forces: Value = serde_json::from_slice(&files["forces.json"]).unwrap();
+    let lift = forces["true"]["force"][2].as_f64().unwrap();
+    assert!((lift / crate::solid::volume(&mesh) - 1.0).abs() < 0.05, "{lift}");
+    let coefficient = forces["true"]["coefficients"]["lift"].as_f64().unwrap();
+    assert!((coefficient - lift / 3.0).abs() < 1e-9);
+
+    let refusal = |truth: &str| {
+        let more = ["--surface", "{}/surface.vtp", "--truth", truth, "--out", "{}/other"];
+        format!("{:#}", workplace.run(&more).unwrap_err())
+    };
+    assert!(refusal("surface=pMean:q").contains("--truth surface: there is no field 'q', but [\"p\"]"));
+    assert!(refusal("surface=speed:p").contains("there is no array 'speed'"));
+    assert!(refusal("surface=pMean:p,pMean:p").contains("field 'p' is given twice"));
 }

@@ -1,0 +1,251 @@
+//! The inside of a body, and whether its surface has one.
+
+use std::collections::HashMap;
+
+use crate::mesh::Mesh;
+
+/// The triangles of a surface, sorted so that a ray along x meets few of them.
+pub struct Solid {
+    triangles: Vec<[[f64; 3]; 3]>,
+    /// A grid over y and z: its corner, the size of a cell, cells along each axis.
+    low: [f64; 2],
+    cell: [f64; 2],
+    size: [usize; 2],
+    /// Triangles over every cell, one cell after the other, and the end of every cell.
+    covering: Vec<u32>,
+    ends: Vec<usize>,
+}
+
+impl Solid {
+    /// The inside of a mesh. Points outside of a mesh that is not closed may be found inside where it is open.
+    pub fn new(mesh: &Mesh) -> Self {
+        let corners = |corners: [u32; 3]| corners.map(|corner| mesh.points()[corner as usize].map(f64::from));
+        let triangles: Vec<_> = mesh.triangles().map(corners).collect();
+        let bounds = |pick: fn(f64, f64) -> f64, start: f64| {
+            let corners = triangles.iter().flatten();
+            corners.fold([start; 2], |bound, corner| [pick(bound[0], corner[1]), pick(bound[1], corner[2])])
+        };
+        let (low, high) = (bounds(f64::min, f64::INFINITY), bounds(f64::max, f64::NEG_INFINITY));
+        let across = (triangles.len() as f64).sqrt().ceil().clamp(1.0, 2048.0) as usize;
+        let cell = std::array::from_fn(|axis| ((high[axis] - low[axis]) / across as f64).max(f64::MIN_POSITIVE));
+        let mut solid =
+            Self { triangles, low, cell, size: [across; 2], covering: Vec::new(), ends: vec![0; across * across] };
+        // Counted first, so that the list is made once: `ends` holds counts, then starts, then ends.
+        for triangle in 0..solid.triangles.len() {
+            solid.cells_of(triangle).into_iter().for_each(|cell| solid.ends[cell] += 1);
+        }
+        let mut start = 0;
+        for end in &mut solid.ends {
+            start += std::mem::replace(end, start);
+        }
+        solid.covering = vec![0; start];
+        for triangle in 0..solid.triangles.len() {
+            for cell in solid.cells_of(triangle) {
+                solid.covering[solid.ends[cell]] = triangle as u32;
+                solid.ends[cell] += 1;
+            }
+        }
+        solid
+    }
+
+    /// How often the surface goes around a point: 0 outside, 1 inside of a body whose faces look outwards, 2 where two
+    /// such bodies overlap.
+    pub fn winding(&self, point: [f32; 3]) -> i32 {
+        let [x, y, z] = point.map(f64::from);
+        let (Some(column), Some(row)) = (self.cell_at(0, y), self.cell_at(1, z)) else { return 0 };
+        let cell = row * self.size[0] + column;
+        let start = cell.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let met = self.covering[start..self.ends[cell]].iter().map(|&triangle| &self.triangles[triangle as usize]);
+        met.map(|triangle| crossing([x, y, z], triangle)).sum()
+    }
+
+    /// Whether a point lies inside.
+    pub fn contains(&self, point: [f32; 3]) -> bool {
+        self.winding(point) != 0
+    }
+
+    fn cell_at(&self, axis: usize, x: f64) -> Option<usize> {
+        let at = (x - self.low[axis]) / self.cell[axis];
+        // The far end of the grid belongs to its last cell.
+        (at >= 0.0 && at <= self.size[axis] as f64).then(|| (at as usize).min(self.size[axis] - 1))
+    }
+
+    fn cells_of(&self, triangle: usize) -> Vec<usize> {
+        let [a, b, c] = self.triangles[triangle];
+        let range = |axis: usize| {
+            let ends = [a[1 + axis], b[1 + axis], c[1 + axis]];
+            let (low, high) = (
+                ends.iter().copied().fold(f64::INFINITY, f64::min),
+                ends.into_iter().fold(f64::NEG_INFINITY, f64::max),
+            );
+            self.cell_at(axis, low).unwrap_or(0)..=self.cell_at(axis, high).unwrap_or(self.size[axis] - 1)
+        };
+        let columns = range(0);
+        range(1).flat_map(|row| columns.clone().map(move |column| row * self.size[0] + column)).collect()
+    }
+}
+
+/// The sign of the crossing of a ray along x from a point with a triangle: 1 where it leaves through a face that looks
+/// outwards, −1 where it enters, 0 where it misses.
+fn crossing([x, y, z]: [f64; 3], corners: &[[f64; 3]; 3]) -> i32 {
+    // How the edges, seen along x, go around the point. Each edge is walked from below to above whichever way round the
+    // triangle, so that two triangles agree on their common edge to the last bit: no ray slips between them, none is
+    // counted twice.
+    let mut around = 0;
+    for i in 0..3 {
+        let (from, to) = (corners[i], corners[(i + 1) % 3]);
+        let up = (from[2] <= z) && (to[2] > z);
+        let down = (to[2] <= z) && (from[2] > z);
+        if !up && !down {
+            continue;
+        }
+        let (below, above) = if up { (from, to) } else { (to, from) };
+        let at = below[1] + (z - below[2]) / (above[2] - below[2]) * (above[1] - below[1]);
+        if at > y {
+            around += if up { 1 } else { -1 };
+        }
+    }
+    if around == 0 {
+        return 0;
+    }
+    let [a, b, c] = corners;
+    let (u, v): ([f64; 3], [f64; 3]) = (std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));
+    let normal = cross(u, v);
+    if normal[0] == 0.0 {
+        return 0;
+    }
+    let hit = a[0] - ((y - a[1]) * normal[1] + (z - a[2]) * normal[2]) / normal[0];
+    if hit > x { around } else { 0 }
+}
+
+/// What keeps a surface from having one inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Defects {
+    /// Edges of the faces.
+    pub edges: usize,
+    /// Edges that an odd number of faces has.
+    pub open: usize,
+    /// Edges whose faces look to different sides.
+    pub flipped: usize,
+}
+
+impl Defects {
+    /// Counts them.
+    pub fn of(mesh: &Mesh) -> Self {
+        // Faces of an edge, and how much oftener it is walked upwards than downwards.
+        let mut edges: HashMap<(u32, u32), (u32, i32)> = HashMap::new();
+        for face in mesh.faces() {
+            for (i, &from) in face.iter().enumerate() {
+                let to = face[(i + 1) % face.len()];
+                if from != to {
+                    let (faces, balance) = edges.entry((from.min(to), from.max(to))).or_default();
+                    *faces += 1;
+                    *balance += if from < to { 1 } else { -1 };
+                }
+            }
+        }
+        let open = edges.values().filter(|(faces, _)| faces % 2 == 1).count();
+        let flipped = edges.values().filter(|(faces, balance)| faces % 2 == 0 && *balance != 0).count();
+        Self { edges: edges.len(), open, flipped }
+    }
+
+    /// A sentence about a mesh that is not closed or not oriented, if it is so.
+    pub fn warning(self) -> Option<String> {
+        let Self { edges, open, flipped } = self;
+        (open + flipped > 0).then(|| {
+            format!(
+                "the body is not closed: of {edges} edges {open} have a face on one side only, at {flipped} two faces look \
+                 to different sides"
+            )
+        })
+    }
+}
+
+/// Volume inside of a closed mesh; negative if its faces look inwards.
+pub fn volume(mesh: &Mesh) -> f64 {
+    let triangle = |corners: [u32; 3]| {
+        let [a, b, c] = corners.map(|corner| mesh.points()[corner as usize].map(f64::from));
+        let across = cross(b, c);
+        a.iter().zip(across).map(|(x, y)| x * y).sum::<f64>() / 6.0
+    };
+    mesh.triangles().map(triangle).sum()
+}
+
+/// The vector product.
+pub fn cross(u: [f64; 3], v: [f64; 3]) -> [f64; 3] {
+    [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::ellipsoid::surface_mesh;
+
+    const AXES: [f64; 3] = [1.1, 0.6, 0.8];
+
+    fn joined(first: &Mesh, second: &Mesh) -> Mesh {
+        let count = first.points().len() as u32;
+        let mut mesh = Mesh::new([first.points(), second.points()].concat());
+        first.faces().for_each(|face| mesh.push_face(face));
+        for face in second.faces() {
+            mesh.push_face(&face.iter().map(|corner| corner + count).collect::<Vec<_>>());
+        }
+        mesh
+    }
+
+    #[test]
+    fn points_of_an_ellipsoid_are_inside_and_others_are_not() {
+        let (solid, mut random) = (Solid::new(&surface_mesh(AXES, 40, 64)), StdRng::seed_from_u64(3));
+        let mut inside = 0;
+        for _ in 0..20_000 {
+            let point: [f32; 3] = std::array::from_fn(|_| random.random_range(-1.3..1.3));
+            let level: f64 = (0..3).map(|i| (f64::from(point[i]) / AXES[i]).powi(2)).sum();
+            if (level - 1.0).abs() > 0.02 {
+                assert_eq!(solid.contains(point), level < 1.0, "{point:?}");
+                inside += usize::from(level < 1.0);
+            }
+        }
+        assert!(inside > 1000);
+    }
+
+    #[test]
+    fn rays_through_corners_and_edges_count_once() {
+        // The vertices of the mesh lie in planes of symmetry, so these rays meet edges and corners exactly.
+        let mesh = surface_mesh(AXES, 15, 24);
+        let solid = Solid::new(&mesh);
+        for vertex in mesh.points() {
+            for share in [0.5f32, 0.9] {
+                assert_eq!(solid.winding(vertex.map(|x| x * share)), 1, "{vertex:?}");
+            }
+            assert_eq!(solid.winding([-3.0, vertex[1], vertex[2]]), 0, "{vertex:?}");
+        }
+    }
+
+    #[test]
+    fn nested_and_doubled_bodies_stay_solid() {
+        let (outer, inner) = (surface_mesh(AXES, 20, 32), surface_mesh(AXES.map(|axis| axis / 2.0), 20, 32));
+        let nested = Solid::new(&joined(&outer, &inner));
+        assert_eq!((nested.winding([0.01, 0.02, 0.03]), nested.winding([0.8, 0.02, 0.03])), (2, 1));
+        let doubled = Solid::new(&joined(&outer, &outer));
+        assert!(doubled.contains([0.01, 0.02, 0.03]) && !doubled.contains([1.2, 0.0, 0.0]));
+    }
+
+    #[test]
+    fn defects_are_counted() {
+        let whole = surface_mesh(AXES, 9, 12);
+        assert_eq!(Defects::of(&whole).warning(), None);
+        assert!(
+            (volume(&surface_mesh(AXES, 200, 400)) / (4.0 / 3.0 * std::f64::consts::PI * 0.528) - 1.0).abs() < 1e-3
+        );
+        let mut open = Mesh::new(whole.points().to_vec());
+        whole.faces().skip(1).for_each(|face| open.push_face(face));
+        assert_eq!((Defects::of(&open).open, Defects::of(&open).flipped), (3, 0));
+        open.push_face(&whole.faces().next().unwrap().iter().rev().copied().collect::<Vec<_>>());
+        let defects = Defects::of(&open);
+        assert_eq!((defects.open, defects.flipped), (0, 3));
+        assert!(defects.warning().unwrap().contains("0 have a face on one side only, at 3 two faces"));
+    }
+}

@@ -1,0 +1,207 @@
+//! `--sweep`: many bodies by one network, each in a folder of its own, and a table of all results.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_mixed_attention::models::ab_upt::Predictor;
+use serde_json::Value;
+
+use crate::args::{Arguments, Condition};
+use crate::job::Report;
+use crate::own;
+use crate::terminal::{remark, say};
+
+/// The name of the table.
+const SUMMARY_FILE: &str = "summary.csv";
+
+/// Columns that name files; every other one is a condition.
+const NAME: &str = "name";
+const FILES: [&str; 3] = ["geometry", "surface", "volume"];
+
+/// One body of a sweep.
+#[derive(Debug, PartialEq)]
+struct Row {
+    name: String,
+    files: BTreeMap<String, String>,
+    conditions: Vec<Condition>,
+}
+
+/// Predicts row after row. A row that fails is told at the end and stops nothing.
+///
+/// # Errors
+/// A file that cannot be read; at the end, rows that failed.
+pub fn run(arguments: &Arguments, table: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(table).with_context(|| format!("--sweep: cannot open {}", table.display()))?;
+    let rows = rows(&text).with_context(|| format!("--sweep: {}", table.display()))?;
+    let (mut results, mut failed, mut network) = (Vec::new(), Vec::new(), None);
+    for (at, row) in rows.iter().enumerate() {
+        remark(format_args!("{} of {}: {}", at + 1, rows.len(), row.name));
+        match predict(arguments, row, &mut network) {
+            Ok(Some(report)) => results.push((row, report)),
+            Ok(None) => {}
+            Err(error) => {
+                remark(format_args!("error: {}: {error:#}", row.name));
+                failed.push(format!("{}: {error:#}", row.name));
+            }
+        }
+    }
+    let out = &arguments.output.out;
+    if !arguments.output.dry_run {
+        std::fs::create_dir_all(out).with_context(|| format!("--out: cannot create folder {}", out.display()))?;
+        let path = out.join(SUMMARY_FILE);
+        std::fs::write(&path, summary(&results)).with_context(|| format!("cannot write {}", path.display()))?;
+        say(format_args!("{} of {} rows in {}", results.len(), rows.len(), path.display()));
+    }
+    ensure!(failed.is_empty(), "{} of {} rows failed:\n  {}", failed.len(), rows.len(), failed.join("\n  "));
+    Ok(())
+}
+
+/// Predicts one row; the network is loaded by the first that gets so far.
+fn predict(arguments: &Arguments, row: &Row, network: &mut Option<Predictor>) -> Result<Option<Report>> {
+    let mut arguments = arguments.clone();
+    for (column, file) in &row.files {
+        let option = match column.as_str() {
+            "geometry" => &mut arguments.model.geometry,
+            "surface" => &mut arguments.model.surface,
+            _ => &mut arguments.model.volume,
+        };
+        *option = Some(file.clone());
+    }
+    arguments.model.condition.retain(|given| row.conditions.iter().all(|own| own.name != given.name));
+    arguments.model.condition.extend(row.conditions.iter().cloned());
+    arguments.output.out.push(&row.name);
+    let mut job = own::job(&arguments, network.clone())?;
+    network.get_or_insert_with(|| job.body.predictor().clone());
+    job.run(&arguments.settings())
+}
+
+/// Reads the table: a header, then a row for each body. Fields are separated by commas and may stand in quotes.
+fn rows(text: &str) -> Result<Vec<Row>> {
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let (_, header) = lines.next().context("the table is empty")?;
+    let columns = fields(header)?;
+    let unique: BTreeSet<_> = columns.iter().collect();
+    ensure!(unique.len() == columns.len(), "two columns have one name: {columns:?}");
+    let (mut rows, mut names) = (Vec::new(), BTreeSet::new());
+    for (at, line) in lines {
+        let number = at + 1;
+        let values = fields(line).with_context(|| format!("line {number}"))?;
+        let (expected, got) = (columns.len(), values.len());
+        ensure!(expected == got, "line {number}: {got} fields for {expected} columns");
+        let mut row = Row { name: format!("{:04}", rows.len() + 1), files: BTreeMap::new(), conditions: Vec::new() };
+        for (column, value) in columns.iter().zip(values).filter(|(_, value)| !value.is_empty()) {
+            if column == NAME {
+                row.name = value;
+            } else if FILES.contains(&column.as_str()) {
+                row.files.insert(column.clone(), value);
+            } else {
+                // Several components of one condition are separated by semicolons, as commas end a field.
+                let condition = format!("{column}={}", value.replace(';', ","));
+                row.conditions.push(condition.parse().with_context(|| format!("line {number}"))?);
+            }
+        }
+        let plain = row.name.chars().all(|letter| letter.is_alphanumeric() || "-_. ".contains(letter));
+        ensure!(plain && !row.name.starts_with('.'), "line {number}: '{}' cannot be the name of a folder", row.name);
+        ensure!(names.insert(row.name.clone()), "line {number}: two rows are named '{}'", row.name);
+        rows.push(row);
+    }
+    ensure!(!rows.is_empty(), "the table has no rows");
+    Ok(rows)
+}
+
+fn fields(line: &str) -> Result<Vec<String>> {
+    let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => field.extend(letters.next()),
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            _ => field.push(letter),
+        }
+    }
+    if quoted {
+        bail!("a quote is not closed");
+    }
+    fields.push(field);
+    Ok(fields.into_iter().map(|field| field.trim().to_string()).collect())
+}
+
+/// A row for each body: errors, forces and coefficients, each in a column of its own.
+fn summary(results: &[(&Row, Report)]) -> String {
+    let mut table: Vec<(&str, BTreeMap<String, f64>)> = Vec::new();
+    for (row, report) in results {
+        let mut values = BTreeMap::new();
+        for (field, error) in &report.metrics {
+            values.insert(format!("{field}_relative_l2"), error.relative_l2);
+        }
+        if let Some(forces) = &report.forces {
+            numbers("", &serde_json::to_value(forces).unwrap_or_default(), &mut values);
+        }
+        table.push((&row.name, values));
+    }
+    let columns: BTreeSet<&String> = table.iter().flat_map(|(_, values)| values.keys()).collect();
+    let quoted = |text: &str| if text.contains(',') { format!("\"{text}\"") } else { text.to_string() };
+    let header = std::iter::once(NAME.to_string()).chain(columns.iter().map(|column| quoted(column)));
+    let mut lines = vec![header.collect::<Vec<_>>().join(",")];
+    for (name, values) in &table {
+        let value = |column: &&String| values.get(*column).map_or(String::new(), f64::to_string);
+        lines.push(std::iter::once(quoted(name)).chain(columns.iter().map(value)).collect::<Vec<_>>().join(","));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// All numbers of a JSON value, by their place in it.
+fn numbers(place: &str, value: &Value, into: &mut BTreeMap<String, f64>) {
+    let below = |name: &str| if place.is_empty() { name.to_string() } else { format!("{place}_{name}") };
+    match value {
+        Value::Number(number) => {
+            into.extend(number.as_f64().map(|number| (place.to_string(), number)));
+        }
+        Value::Array(values) => {
+            for (axis, value) in values.iter().enumerate() {
+                numbers(&below(["x", "y", "z"].get(axis).unwrap_or(&"more")), value, into);
+            }
+        }
+        Value::Object(entries) => {
+            entries
+                .iter()
+                .filter(|(name, _)| *name != "reference")
+                .for_each(|(name, value)| numbers(&below(name), value, into));
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_name_files_and_conditions() {
+        let rows = rows("name,geometry,speed,design\nfirst,\"a, b.stl\",30,1;2\n\n,c.stl,40,\n").unwrap();
+        assert_eq!(rows.len(), 2);
+        assert_eq!((rows[0].name.as_str(), rows[0].files["geometry"].as_str()), ("first", "a, b.stl"));
+        assert_eq!(rows[0].conditions[1].values, [1.0, 2.0]);
+        assert_eq!((rows[1].name.as_str(), rows[1].conditions.len()), ("0002", 1));
+    }
+
+    #[test]
+    fn tables_that_cannot_be_right_are_refused() {
+        let cases = [
+            ("", "the table is empty"),
+            ("name,speed\n", "has no rows"),
+            ("speed,speed\n1,2\n", "two columns have one name"),
+            ("name,speed\na,1,2\n", "line 2: 3 fields for 2 columns"),
+            ("name,speed\na,fast\n", "expected finite numbers, got 'fast'"),
+            ("name\na\na\n", "line 3: two rows are named 'a'"),
+            ("name\n../a\n", "cannot be the name of a folder"),
+            ("name\n\"a\n", "a quote is not closed"),
+        ];
+        for (text, expected) in cases {
+            let error = format!("{:#}", rows(text).unwrap_err());
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

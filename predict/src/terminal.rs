@@ -1,0 +1,21 @@
+//! Words for the user. A reader that went away, as `| head` does, ends neither the prediction nor changes its exit code.
+
+use std::fmt::Display;
+use std::io::Write;
+
+/// A line of the result.
+pub fn say(line: impl Display) {
+    if cfg!(test) {
+        // The harness keeps for itself what this prints.
+        return println!("{line}");
+    }
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// A line about the run: a note, a warning, an error.
+pub fn remark(line: impl Display) {
+    if cfg!(test) {
+        return eprintln!("{line}");
+    }
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
