@@ -43,6 +43,10 @@ pub struct ModelArguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th file
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
+    /// Which weights of a PyTorch file to take, by the name of their dictionary such as ema_state_dict [default: the only
+    /// ones]
+    #[arg(long, value_name = "KEY", requires = "weights")]
+    pub weights_key: Option<String>,
     /// Model description as JSON, such as predict/data/ellipsoid.json; `inspect --write-config` writes one to fill in
     /// [default: the one in a .th file]
     #[arg(long, value_name = "FILE", requires = "weights")]
@@ -55,8 +59,8 @@ pub struct ModelArguments {
     /// says; plain for a .th file, which does not say it]
     #[arg(long, value_name = "KIND", requires = "weights")]
     pub square_banks: Option<SquareBanksName>,
-    /// The body: a surface (.stl, .obj, .ply, .vtp, .vtu, .pvtp, .pvtu, .vtk) or points (.npy, .npz, .safetensors, with
-    /// #name for one of several arrays)
+    /// The body: a surface (.stl, .obj, .ply, .vtp, .vtu, .pvtp, .pvtu, .vtk) or points (.npy, .npz, .safetensors, .pt,
+    /// .th; with #name for one of several arrays)
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub geometry: Option<String>,
     /// Where to predict the surface fields, same formats [default: the vertices of --geometry]

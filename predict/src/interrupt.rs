@@ -1,7 +1,8 @@
 //! What a person reads who ends a run with Ctrl-C.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::exit;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -10,12 +11,23 @@ use crate::output::State;
 /// What shells expect of a process that SIGINT ended.
 const EXIT_CODE: i32 = 130;
 
+/// The folder of the run that was begun last; the process has one handler.
+static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
+
 /// From now on Ctrl-C says what of a run in this folder is safe and how to go on, and ends the process at once: all that a
 /// run has written is in order at any moment.
 pub fn explain(folder: &Path) -> Result<()> {
-    let folder = folder.to_path_buf();
+    // A poisoned lock holds a whole path all the same.
+    let last = || FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = last();
+    let is_first = known.replace(folder.to_path_buf()).is_none();
+    if !is_first {
+        return Ok(());
+    }
     let explain = move || {
-        eprintln!("\ninterrupted: {}", message(&folder));
+        if let Some(folder) = last().as_deref() {
+            eprintln!("\ninterrupted: {}", message(folder));
+        }
         exit(EXIT_CODE);
     };
     ctrlc::set_handler(explain).context("cannot listen for Ctrl-C")

@@ -19,24 +19,24 @@ use crate::support::refusal::refused;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torch_files");
 
-fn stored(name: &str) -> PathBuf {
+pub fn stored(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
 }
 
-fn config() -> AbUptConfig {
+pub fn config() -> AbUptConfig {
     AbUptConfig::read(stored("config.json")).expect("a valid configuration")
 }
 
-fn weights() -> Result<HashMap<String, Tensor>> {
+pub fn weights() -> Result<HashMap<String, Tensor>> {
     Ok(candle_core::safetensors::load(stored("weights.safetensors"), &Device::Cpu)?)
 }
 
-fn load(path: &Path) -> Result<AbUpt, AbUptError> {
+pub fn load(path: &Path) -> Result<AbUpt, AbUptError> {
     Checkpoint::open(path)?.load(&config(), DType::F32, &Device::Cpu)
 }
 
 /// The fields that a network predicts at a few fixed points.
-fn prediction(model: &AbUpt) -> Result<Tensor> {
+pub fn prediction(model: &AbUpt) -> Result<Tensor> {
     let points = |start: f32| (Tensor::arange(start, start + 15., &Device::Cpu)? / 9.)?.sin();
     let geometry = Geometry::new(&points(3.)?.reshape((5, 3))?, &[0, 3])?;
     let positions = |start| points(start)?.reshape((1, 5, 3));
@@ -379,7 +379,7 @@ fn indexes_that_cannot_be_read() -> Result<()> {
 }
 
 /// Writes an archive of `torch.save` again, with its entries changed or left out.
-fn repacked(archive: &Path, mut change: impl FnMut(&str, Vec<u8>) -> Option<Vec<u8>>) -> Result<Vec<u8>> {
+pub fn repacked(archive: &Path, mut change: impl FnMut(&str, Vec<u8>) -> Option<Vec<u8>>) -> Result<Vec<u8>> {
     let mut source = ZipArchive::new(Cursor::new(std::fs::read(archive)?))?;
     let mut target = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
@@ -402,7 +402,7 @@ fn bomb() -> Vec<u8> {
 }
 
 /// A pickle of one tensor `w` in storage 0, with strides of 0.
-fn tensor_pickle(shape: &[i64]) -> Vec<u8> {
+pub fn tensor_pickle(shape: &[i64]) -> Vec<u8> {
     let number = |number: &i64| [b"\x8a\x08".as_slice(), &number.to_le_bytes()].concat();
     let shape_numbers: Vec<u8> = shape.iter().flat_map(number).collect();
     let strides: Vec<u8> = shape.iter().flat_map(|_| number(&0)).collect();

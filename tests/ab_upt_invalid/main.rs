@@ -12,6 +12,7 @@ mod pooling;
 #[path = "../support/mod.rs"]
 mod support;
 mod untied;
+mod weights;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{VarBuilder, VarMap};

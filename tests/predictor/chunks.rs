@@ -123,7 +123,7 @@ fn an_error_ends_the_iterator_and_names_the_point_in_the_stream() {
     assert_eq!(results.len(), 4);
     assert!(results[..3].iter().all(Result::is_ok));
     let error = results[3].as_ref().unwrap_err();
-    assert_eq!(error.to_string(), "queries of 'volume': point 321 has y = NaN; positions must be finite");
+    assert_eq!(error.to_string(), "queries of 'volume' must be finite, got NaN as y of point 321");
 }
 
 #[test]

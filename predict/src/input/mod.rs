@@ -24,6 +24,7 @@ mod safetensors;
 mod sites;
 mod stl;
 mod table;
+mod torch;
 mod vtk_xml;
 mod weld;
 
@@ -45,7 +46,8 @@ use crate::mesh::Mesh;
 const DIMENSIONS: usize = 3;
 
 /// What files may be called.
-const EXTENSIONS: [&str; 11] = ["stl", "obj", "ply", "vtp", "vtu", "pvtp", "pvtu", "vtk", "npy", "npz", "safetensors"];
+const EXTENSIONS: [&str; 14] =
+    ["stl", "obj", "ply", "vtp", "vtu", "pvtp", "pvtu", "vtk", "npy", "npz", "safetensors", "pt", "th", "pth"];
 
 /// Reads a surface into memory.
 type ReadSurface = fn(&Path) -> Result<Mesh>;

@@ -172,7 +172,7 @@ mod tests {
             (TEXT.replace("3 0 1 2", "3 0 1 4"), "face 0 has a corner that is none of the 4 vertices"),
             (TEXT.replace("3 0 1 2", "3 0 1 -1"), "face 0 has a corner"),
             (TEXT.replace("3 0 1 2", "2 0 1"), "face 0 has 2 corners"),
-            (TEXT.replace("1 1 0 9", "1 nan 0 9"), "vertex 2 is"),
+            (TEXT.replace("1 1 0 9", "1 nan 0 9"), "not a readable PLY file"),
             (TEXT.replace("property float y", "property float v"), "vertex 0 has no x, y and z"),
             (TEXT.replace("element vertex 4", "element vertex 400"), "not a readable PLY file"),
             (TEXT.replace("1 0 0 9", "1 zero 0 9"), "not a readable PLY file"),

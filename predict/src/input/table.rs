@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::sites::GridArray;
-use super::{DIMENSIONS, has_extension, npy, npz, open_grid, safetensors};
+use super::{DIMENSIONS, has_extension, npy, npz, open_grid, safetensors, torch};
 
 /// Numbers in rows of one width, read range by range.
 pub trait Rows {
@@ -59,6 +59,9 @@ impl Table {
         }
         if has_extension(file, &["npz"]) {
             return Ok(Self::boxed(file, npz::open(open()?, array).with_context(named)?));
+        }
+        if has_extension(file, &torch::EXTENSIONS) {
+            return Ok(Self::boxed(file, torch::TorchRows::new(file, array).with_context(named)?));
         }
         if let Some(grid) = open_grid(Path::new(file))? {
             let array = array.with_context(|| format!("{file}: which of its arrays? {file}#NAME says it"))?;

@@ -14,6 +14,10 @@ use clap::Parser;
 pub struct Arguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th or .pt file
     pub file: PathBuf,
+    /// Which weights of a PyTorch file to take, by the name of their dictionary such as ema_state_dict [default: the only
+    /// ones]
+    #[arg(long, value_name = "KEY")]
+    pub weights_key: Option<String>,
     /// Configuration of an AB-UPT as JSON [default: the model_config in FILE, if it has one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -63,8 +63,14 @@ pub fn report_on(file: &std::path::Path) -> Result<String> {
 
 /// The report, and whether the checkpoint fits its configuration, where there is one.
 fn inspect(arguments: &Arguments) -> Result<(String, bool)> {
-    let checkpoint = Checkpoint::open(&arguments.file)?;
+    let checkpoint = match &arguments.weights_key {
+        Some(key) => Checkpoint::open_key(&arguments.file, key),
+        None => Checkpoint::open(&arguments.file),
+    }?;
     let mut report = Listing::new(&checkpoint).to_string();
+    if let Some(key) = checkpoint.weights_key() {
+        report.push_str(&format!("\nthe weights are those under '{key}'\n"));
+    }
     let mut section = |title: &str, text: String| report.push_str(&format!("\n== {title}\n{}\n", text.trim_end()));
 
     let config = match &arguments.config {

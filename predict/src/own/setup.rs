@@ -37,7 +37,14 @@ impl Setup {
     pub fn read(arguments: &Arguments) -> Result<Self> {
         let (model, chunk) = (&arguments.model, arguments.compute.chunk.get());
         let weights = model.weights.as_deref().context("--weights is missing")?;
-        let checkpoint = Checkpoint::open(weights).context("--weights")?;
+        let checkpoint = match &model.weights_key {
+            Some(key) => Checkpoint::open_key(weights, key),
+            None => Checkpoint::open(weights),
+        };
+        let checkpoint = checkpoint.context("--weights")?;
+        if let Some(key) = checkpoint.weights_key() {
+            eprintln!("note: --weights: the weights under '{key}'");
+        }
         let config = read_config(&checkpoint, model)?;
         check_supported(&config)?;
         checkpoint.check(&config).context("--weights")?;
@@ -112,6 +119,7 @@ impl Setup {
         let identity = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "weights": checksum(&self.checkpoint)?,
+            "weights_key": self.checkpoint.weights_key(),
             "config": self.config,
             "statistics": self.statistics,
             "conditions": self.conditions,

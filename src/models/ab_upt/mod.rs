@@ -65,7 +65,7 @@ mod transformer_block;
 mod weights_hash;
 
 pub use cache::{AbUptCache, AbUptFingerprint};
-pub use checkpoint::{Checkpoint, StoredTensor};
+pub use checkpoint::{Checkpoint, StoredTensor, TensorFile};
 pub use config::{
     AbUptConfig, Aggregation, Component, DomainConfig, MessageMode, PhysicsBlock, PhysicsKind, PoolingConfig,
     PositionMode,

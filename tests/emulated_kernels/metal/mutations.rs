@@ -106,7 +106,7 @@ const MUTATIONS: [Mutation; 15] = [
     Mutation {
         name: "queries_are_not_rotated",
         file: ATTENTION,
-        from: "pair = rotate(pair, *reinterpret_cast<const device float2*>(angle));",
+        from: "pair = rotate(pair, *reinterpret_cast<const device float2*>(angles + channel + 2 * k));",
         to: "",
         case: "rope",
         shows_as: WRONG_NUMBERS,

@@ -28,6 +28,9 @@ pub fn exact(bytes: &[u8]) -> Option<Vec<Solid>> {
             rest = &rest[HEADER + length..];
             solids.push((text, body));
         }
+        if solids.is_empty() {
+            return None;
+        }
         // The name of the only solid would be the remark of a program.
         let several = solids.len() > 1;
         let solids = solids.into_iter().map(|(text, body)| Solid {

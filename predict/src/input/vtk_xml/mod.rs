@@ -38,6 +38,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use roxmltree::{Document, Node, ParsingOptions};
 
+use super::foreign;
 use super::grid::{Grid, Piece};
 use file::SharedFile;
 use header::Header;
@@ -46,6 +47,9 @@ use skeleton::Skeleton;
 
 /// The extensions of these files.
 pub const EXTENSIONS: [&str; 4] = ["vtp", "vtu", "pvtp", "pvtu"];
+
+/// What of a file tells whether it is another kind of file.
+const FIRST_BYTES: u64 = 256;
 
 /// Opens a file of any of the kinds.
 ///
@@ -58,6 +62,9 @@ pub fn open(path: &Path) -> Result<Grid> {
 /// The pieces of a file, and of those that it lists, unless it is itself in a list.
 fn pieces(path: &Path, follow: bool) -> Result<Vec<Piece>> {
     let file = SharedFile::open(path)?;
+    if let Some(what) = foreign::name(&file.read(0, file.len().min(FIRST_BYTES) as usize)?) {
+        bail!("not a VTK file, but {what}");
+    }
     let skeleton = Skeleton::read(&file)?;
     let options = ParsingOptions { nodes_limit: 1 << 24, ..ParsingOptions::default() };
     let document = Document::parse_with_options(&skeleton.xml, options);

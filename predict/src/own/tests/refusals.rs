@@ -41,7 +41,8 @@ fn options_that_do_not_fit_the_network_are_named() {
         (&["--weights", "{}/nothing.safetensors"], "nothing.safetensors"),
         (&["--stats", "{}/nothing.json"], "nothing.json"),
         (&["--geometry", "{}/nothing.stl"], "--geometry: cannot open"),
-        (&["--volume", "{}/body.obj"], "--volume: {}/body.obj: expected a file named *.stl, *.npy or *.safetensors"),
+        (&["--volume", "{}/body.step"], "--volume: {}/body.step: expected a file named *.stl, *.obj, *.ply, *.vtp"),
+        (&["--volume", "{}/nothing.vtu"], "--volume: {}/nothing.vtu: cannot open"),
         (&["--square-banks", "plain"], "--square-banks: the network has no untied blocks"),
         (&["--device", "metal"], "--device metal: not available"),
     ];
@@ -119,7 +120,7 @@ fn replace(workplace: &Workplace, name: &str, from: &str, to: &str) {
 #[test]
 fn damaged_files_are_named() {
     let cases: &[(Damage, &str)] = &[
-        (|place| truncate(place, "body.stl"), "--geometry: {}/body.stl: truncated, or not an STL file"),
+        (|place| truncate(place, "body.stl"), "--geometry: {}/body.stl: damaged, or not an STL file"),
         (|place| truncate(place, "volume.npy"), "--volume: {}/volume.npy: truncated: 61 points need"),
         (|place| truncate(place, "wake.npy"), "--points wake: {}/wake.npy: truncated"),
         (|place| truncate(place, "model.json"), "--config: '{}/model.json' is not a readable configuration file"),
@@ -136,7 +137,7 @@ fn damaged_files_are_named() {
         (|place| rewrite(place, "body.stl", |_| Vec::new()), "--geometry: {}/body.stl: not an STL file: 0 bytes"),
         (
             |place| rewrite(place, "body.stl", |_| b"solid a\nendsolid a\nsolid b\nendsolid b\n".to_vec()),
-            "--geometry: {}/body.stl: holds 2 solids",
+            "--geometry: {}/body.stl: holds no triangles",
         ),
         (|place| rewrite(place, "body.stl", |_| b"solid a\nendsolid a\n".to_vec()), "body.stl: holds no triangles"),
         (|place| write_npy::<3>(&place.path("volume.npy"), &[]), "--volume: {}/volume.npy: holds no points"),

@@ -1,12 +1,15 @@
 //! Checkpoints: safetensors files, sharded or not, and the files of the PyTorch package.
 
 mod config_file;
+mod foreign;
 mod loader;
 mod model_config;
 mod names;
 mod pickle;
 mod pytorch_file;
 mod safetensors_file;
+mod tensor_file;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,10 +20,12 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
+use foreign::FIRST_BYTES;
 use loader::{Loader, Notes};
 use names::Names;
 use pytorch_file::PytorchFile;
 use safetensors_file::{SafetensorsFile, read_index};
+pub use tensor_file::TensorFile;
 
 use super::config::AbUptConfig;
 use super::error::{AbUptError, TensorProblem};
@@ -36,7 +41,7 @@ const PYTORCH_EXTENSIONS: [&str; 3] = ["th", "pt", "pth"];
 /// The weights of a network in a file.
 ///
 /// Taken are safetensors files, the index of a sharded one (`*.index.json`), and files of `torch.save` with the weights
-/// under `state_dict` or at the top. Tensors have the names of the network here: prefixes of training wrappers are left
+/// at the top or under any name, such as `state_dict` or `model`. Tensors have the names of the network here: prefixes of training wrappers are left
 /// out and names of early versions translated. Cheap to clone.
 ///
 /// ```no_run
@@ -91,7 +96,16 @@ impl Checkpoint {
     /// A file that cannot be read, is truncated or corrupt, or holds a dtype that candle does not have; an index that
     /// lists tensors that its files do not hold; two tensors of one name.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, AbUptError> {
-        Self::open_by(path.as_ref(), SafetensorsFile::read)
+        Self::open_by(path.as_ref(), None, SafetensorsFile::read)
+    }
+
+    /// As [`open`](Self::open), for a file of `torch.save` with several sets of weights: `key` is the name of the dictionary
+    /// to take, as `ema_state_dict`; those of dictionaries in dictionaries are joined by dots.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a file that has no weights there, or is none of `torch.save`.
+    pub fn open_key(path: impl AsRef<Path>, key: &str) -> Result<Self, AbUptError> {
+        Self::open_by(path.as_ref(), Some(key), SafetensorsFile::read)
     }
 
     /// As [`open`](Self::open), with safetensors files memory-mapped: only what is used is read, and several processes
@@ -104,21 +118,33 @@ impl Checkpoint {
     /// As [`open`](Self::open).
     pub unsafe fn open_mapped(path: impl AsRef<Path>) -> Result<Self, AbUptError> {
         // SAFETY: the caller promises that the files do not change.
-        Self::open_by(path.as_ref(), |path| unsafe { SafetensorsFile::map(path) })
+        Self::open_by(path.as_ref(), None, |path| unsafe { SafetensorsFile::map(path) })
     }
 
-    fn open_by(path: &Path, open: impl Fn(&Path) -> Result<SafetensorsFile, AbUptError>) -> Result<Self, AbUptError> {
-        let mut magic = Vec::new();
-        open_regular(path).and_then(|file| file.take(4).read_to_end(&mut magic)).map_err(AbUptError::io(path))?;
-        if magic == ZIP_MAGIC {
-            let file = PytorchFile::open(path)?;
+    fn open_by(
+        path: &Path,
+        key: Option<&str>,
+        open: impl Fn(&Path) -> Result<SafetensorsFile, AbUptError>,
+    ) -> Result<Self, AbUptError> {
+        let mut first = Vec::new();
+        let file = open_regular(path);
+        file.and_then(|file| file.take(FIRST_BYTES).read_to_end(&mut first)).map_err(AbUptError::io(path))?;
+        if first.starts_with(&ZIP_MAGIC) {
+            let file = PytorchFile::weights(path, key)?;
             let tensors = file.tensors().iter();
             let tensors = tensors.map(|(name, tensor)| (name.clone(), tensor.shape.clone(), tensor.dtype)).collect();
             return Self::new(vec![path.to_path_buf()], tensors, Source::Pytorch(file));
         }
+        if let Some(what) = foreign::name(&first) {
+            return Err(AbUptError::format(path, "checkpoint", what));
+        }
+        if let Some(key) = key {
+            let reason = format!("a weights key ('{key}') is for files of torch.save, which this is not");
+            return Err(AbUptError::format(path, "PyTorch", reason));
+        }
         // A safetensors file begins with the length of its header, and a length that begins with `{` is none.
         let mut paths = vec![path.to_path_buf()];
-        let files = match magic.first() {
+        let files = match first.first() {
             Some(b'{') => {
                 let (shards, files) = open_shards(path, open)?;
                 paths.extend(shards);
@@ -146,6 +172,15 @@ impl Checkpoint {
             tensors.insert(name, tensor);
         }
         Ok(Self { inner: Arc::new(Inner { files, source, tensors, names }) })
+    }
+
+    /// Where in a file of `torch.save` the weights are, by the names of dictionaries, joined by dots; `None` for other files
+    /// and for weights at the top.
+    pub fn weights_key(&self) -> Option<&str> {
+        match &self.inner.source {
+            Source::Pytorch(file) => Some(file.weights_key()).filter(|key| !key.is_empty()),
+            Source::Safetensors(_) => None,
+        }
     }
 
     /// All tensors by their names in the network.

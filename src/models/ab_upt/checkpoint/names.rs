@@ -8,7 +8,7 @@
 const WRAPPERS: [&str; 3] = ["backbone.", "module.", "_orig_mod."];
 
 /// A tensor that every network has, under no other prefix than those of wrappers.
-const ROOT_TENSOR: &str = "rope.omega";
+pub(super) const ROOT_TENSOR: &str = "rope.omega";
 
 /// Old beginnings of names and what they are now.
 const RENAMED: [(&str, &str); 6] = [
@@ -50,11 +50,12 @@ impl Names {
         renamed.unwrap_or_else(|| bare.to_string())
     }
 
-    /// Whether a tensor that the network does not ask for is no mistake: `padding_tensor` holds only zeros, and old
+    /// Whether a tensor that the network does not ask for is no mistake: `padding_tensor` holds only zeros, `n_averaged` is
+    /// how often weights were averaged, and old
     /// networks have a geometry branch even where nothing reads it.
     pub fn is_harmless(&self, name: &str, uses_geometry: bool) -> bool {
         let geometry = name.starts_with("encoder.") || name.starts_with("geometry_blocks.");
-        name.ends_with("padding_tensor") || (self.old && !uses_geometry && geometry)
+        name.ends_with("padding_tensor") || name == "n_averaged" || (self.old && !uses_geometry && geometry)
     }
 }
 

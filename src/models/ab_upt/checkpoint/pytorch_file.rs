@@ -15,6 +15,7 @@ use zip::read::ZipFile;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Object, Pickle, Place};
+use super::weights::{self, Weights};
 use crate::files::open_regular;
 use crate::models::ab_upt::error::AbUptError;
 
@@ -23,11 +24,17 @@ const FORMAT: &str = "PyTorch";
 /// Where the pickle lies in the archive, behind the archive's own folder.
 const PICKLE: &str = "data.pkl";
 
+/// What only a TorchScript program has.
+const SCRIPT: &str = "constants.pkl";
+
 /// Bytes of a pickle at most; that of a network with ten thousand tensors has about two million.
 const LONGEST_PICKLE: u64 = 64 << 20;
 
 /// Letters in the name of a storage at most; it is a number.
 const LONGEST_NAME: usize = 100;
+
+/// Bytes that a tensor which repeats a few numbers may unfold to.
+const MOST_REPEATED: u64 = 1 << 30;
 
 /// Axes of a tensor at most, as in PyTorch.
 const MOST_AXES: usize = 64;
@@ -40,6 +47,14 @@ pub(super) struct PytorchFile {
     length: u64,
     tensors: BTreeMap<String, StridedTensor>,
     model_config: Option<Value>,
+    weights_key: String,
+}
+
+/// What of a pickle is wanted.
+struct Wanted<'a> {
+    tensors: Vec<(&'a str, Place)>,
+    model_config: Option<Value>,
+    weights_key: String,
 }
 
 /// A tensor as a view of a storage.
@@ -55,31 +70,51 @@ pub(super) struct StridedTensor {
 }
 
 impl PytorchFile {
-    pub fn open(path: &Path) -> std::result::Result<Self, AbUptError> {
+    /// Opens a file with the weights of a network, under a key if there are several.
+    pub fn weights(path: &Path, key: Option<&str>) -> std::result::Result<Self, AbUptError> {
+        Self::open(path, |pickle| {
+            let Weights { key, entries } = weights::find(pickle, key)?;
+            let root = pickle.entries(pickle.root()).transpose()?.unwrap_or_default();
+            let description = root.iter().find(|(name, _)| *name == "model_config");
+            let model_config = description.map(|&(_, description)| pickle.to_json(description)).transpose();
+            let model_config = model_config.map_err(|reason| format!("model_config: {reason}"))?;
+            Ok(Wanted { tensors: entries, model_config, weights_key: key })
+        })
+    }
+
+    /// Opens a file with a dictionary of tensors, or with a single one, which has no name.
+    pub fn plain(path: &Path) -> std::result::Result<Self, AbUptError> {
+        Self::open(path, |pickle| {
+            let root = pickle.root();
+            let tensors = pickle.entries(root).transpose()?.unwrap_or_else(|| vec![("", root)]);
+            Ok(Wanted { tensors, model_config: None, weights_key: String::new() })
+        })
+    }
+
+    fn open(
+        path: &Path,
+        pick: impl for<'a> FnOnce(&'a Pickle) -> std::result::Result<Wanted<'a>, String>,
+    ) -> std::result::Result<Self, AbUptError> {
         let refuse = |reason: String| AbUptError::format(path, FORMAT, reason);
         let file = open_regular(path).map_err(AbUptError::io(path))?;
         let length = file.metadata().map_err(AbUptError::io(path))?.len();
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| refuse(error.to_string()))?;
         let names = archive.file_names().filter_map(|name| name.ok().map(|name| name.into_owned()));
+        let names: Vec<String> = names.collect();
+        if names.iter().any(|name| name == SCRIPT || name.ends_with(&format!("/{SCRIPT}"))) {
+            let advice = "save the weights alone: torch.save(module.state_dict(), file)";
+            return Err(refuse(format!("it is a TorchScript program, as torch.jit.save writes; {advice}")));
+        }
         let pickle = names.into_iter().find(|name| name == PICKLE || name.ends_with(&format!("/{PICKLE}")));
         let pickle = pickle.ok_or_else(|| refuse(format!("the archive has no {PICKLE}")))?;
         let folder = pickle.strip_suffix(PICKLE).unwrap_or_default();
         let at = archive.index_for_name(&pickle).ok_or_else(|| refuse(format!("the archive has no {PICKLE}")))?;
         let bytes = read_entry(&mut archive, at, LONGEST_PICKLE).map_err(refuse)?;
         let pickle = Pickle::read(&bytes).map_err(refuse)?;
-
-        let entries = |place| pickle.entries(place).transpose().map_err(refuse);
-        let mut root = entries(pickle.root())?.ok_or_else(|| refuse("it does not hold a dictionary".to_string()))?;
-        let find = |name: &str| root.iter().find(|(key, _)| *key == name).map(|&(_, value)| value);
-        let model_config = find("model_config").map(|description| pickle.to_json(description)).transpose();
-        let model_config = model_config.map_err(|reason| refuse(format!("model_config: {reason}")))?;
-        // A bare state_dict is accepted too.
-        if let Some(state) = find("state_dict") {
-            root = entries(state)?.ok_or_else(|| refuse("its state_dict is not a dictionary".to_string()))?;
-        }
+        let wanted = pick(&pickle).map_err(refuse)?;
         let mut storages = Storages { folder, archive: &mut archive, longest: length, lengths: BTreeMap::new() };
         let mut tensors = BTreeMap::new();
-        for (name, value) in root {
+        for (name, value) in wanted.tensors {
             let tensor = strided_tensor(&pickle, value, &mut storages);
             if let Some(tensor) = tensor.map_err(|reason| refuse(format!("tensor '{name}': {reason}")))? {
                 tensors.insert(name.to_string(), tensor);
@@ -88,7 +123,9 @@ impl PytorchFile {
         if tensors.is_empty() {
             return Err(refuse("it holds no tensors".to_string()));
         }
-        Ok(Self { path: path.to_path_buf(), archive: Mutex::new(archive), length, tensors, model_config })
+        let Wanted { model_config, weights_key, .. } = wanted;
+        let archive = Mutex::new(archive);
+        Ok(Self { path: path.to_path_buf(), archive, length, tensors, model_config, weights_key })
     }
 
     /// All tensors by name.
@@ -99,6 +136,11 @@ impl PytorchFile {
     /// The entry `model_config`, if there is one.
     pub fn model_config(&self) -> Option<&Value> {
         self.model_config.as_ref()
+    }
+
+    /// Where the tensors are, by the names of dictionaries, joined by dots; nothing at the top.
+    pub fn weights_key(&self) -> &str {
+        &self.weights_key
     }
 
     /// Reads a tensor.
@@ -117,8 +159,8 @@ impl PytorchFile {
 const BEYOND_STORAGE: &str = "it reaches beyond its storage";
 
 impl StridedTensor {
-    /// Whether every number of the tensor lies in a storage of so many bytes, and it has no more numbers than the storage:
-    /// a tensor that repeats numbers is none that was saved.
+    /// Whether every number of the tensor lies in a storage of so many bytes. It may have more numbers than the storage only
+    /// where it repeats them along an axis, and then no more than a network needs.
     fn fits(&self, storage: u64) -> Option<bool> {
         let size = self.dtype.size_in_bytes();
         let count = self.count()?;
@@ -129,8 +171,10 @@ impl StridedTensor {
             0 => 0,
             _ => self.shape.iter().zip(&self.stride).try_fold(self.offset, last)?.checked_add(1)?,
         };
-        let bytes = end.max(count).checked_mul(size)?;
-        Some(u64::try_from(bytes).ok()? <= storage)
+        let repeats = self.shape.iter().zip(&self.stride).any(|(&len, &stride)| len > 1 && stride == 0);
+        let most = if repeats { storage.max(MOST_REPEATED) } else { storage };
+        let bytes = |numbers: usize| u64::try_from(numbers.checked_mul(size)?).ok();
+        Some(bytes(end)? <= storage && bytes(count)? <= most)
     }
 
     /// Number of numbers.
@@ -247,6 +291,14 @@ fn strided_tensor(
                     Some(true) => Ok(Some(tensor)),
                     _ => Err(format!("{BEYOND_STORAGE}: shape {:?} in {length} bytes", tensor.shape)),
                 };
+            }
+            // (storage, offset, shape, stride, requires_grad, hooks, dtype), for dtypes without a class of storages
+            ("_rebuild_tensor_v3", &[_, _, _, _, _, _, dtype, ..]) => {
+                let dtype = match &pickle[dtype] {
+                    Object::Global(dtype) => dtype.as_str(),
+                    _ => "unknown",
+                };
+                return Err(format!("its dtype is {dtype}, which is not read; convert it with .to(torch.bfloat16)"));
             }
             ("_rebuild_tensor_v2", _) => return Err("its description is too short".to_string()),
             _ => return Ok(None),

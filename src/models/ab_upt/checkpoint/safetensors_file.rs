@@ -12,6 +12,9 @@ use crate::models::ab_upt::error::AbUptError;
 
 const FORMAT: &str = "safetensors";
 
+/// The format's own limit for a header.
+const LONGEST_HEADER: u64 = 100_000_000;
+
 pub(super) struct SafetensorsFile {
     bytes: Bytes,
     /// Where the data of the tensors start.
@@ -52,13 +55,17 @@ impl SafetensorsFile {
 
     fn new(path: &Path, bytes: Bytes) -> std::result::Result<Self, AbUptError> {
         let header = SafeTensors::read_metadata(bytes.as_ref());
-        let (header, metadata) = header.map_err(|error| AbUptError::format(path, FORMAT, error))?;
+        let (header, metadata) = header.map_err(|error| match missing_bytes(bytes.as_ref()) {
+            Some(missing) => AbUptError::format(path, FORMAT, format!("it is truncated: {missing} bytes are missing")),
+            None => AbUptError::format(path, FORMAT, error),
+        })?;
         check_header(bytes.as_ref(), header).map_err(|error| AbUptError::format(path, FORMAT, error))?;
         // The header follows its own length.
         let file = Self { bytes, data: HEADER_LENGTH + header, metadata };
         let unknown = file.tensors().find_map(|(name, _, dtype)| Some((name, dtype.err()?)));
         if let Some((name, dtype)) = unknown {
-            return Err(AbUptError::format(path, FORMAT, format!("tensor '{name}' has dtype {dtype}")));
+            let reason = format!("tensor '{name}' has dtype {dtype}, which is not read; convert it to BF16");
+            return Err(AbUptError::format(path, FORMAT, reason));
         }
         Ok(file)
     }
@@ -85,6 +92,21 @@ impl SafetensorsFile {
         let data = self.bytes.as_ref().get(self.data + start..self.data + end).ok_or_else(missing)?;
         Tensor::from_raw_buffer(data, info.dtype.try_into()?, &info.shape, &Device::Cpu)
     }
+}
+
+/// How many bytes a file lacks of what it promises; `None` if it lacks none, or promises nothing that can be read.
+fn missing_bytes(bytes: &[u8]) -> Option<u64> {
+    let length = u64::from_le_bytes(bytes.get(..HEADER_LENGTH)?.try_into().ok()?);
+    let start = (HEADER_LENGTH as u64).checked_add(length).filter(|_| length <= LONGEST_HEADER)?;
+    let present = bytes.len() as u64;
+    // What begins like a header is one, even if it is cut off.
+    if start > present {
+        return (bytes.get(HEADER_LENGTH) == Some(&b'{')).then(|| start - present);
+    }
+    let header = bytes.get(HEADER_LENGTH..usize::try_from(start).ok()?)?;
+    let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
+    let end = header.values().filter_map(|entry| entry["data_offsets"][1].as_u64()).max()?;
+    start.checked_add(end)?.checked_sub(present).filter(|&missing| missing > 0)
 }
 
 /// The tensors and files that an index lists, as (tensor, file next to the index).

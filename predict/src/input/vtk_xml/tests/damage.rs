@@ -118,6 +118,7 @@ fn what_is_wrong_is_named() {
         (raw("\"raw\"", "\"hex\""), "must be raw or base64, got 'hex'"),
         (raw("   _", "   x"), "must begin with '_'"),
         (b"<VTKFile type=\"UnstructuredGrid\"><UnstructuredGrid/></VTKFile>".to_vec(), "it has no <Piece>"),
+        (b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "not a VTK file, but a pointer of git LFS"),
         (b"no XML at all".to_vec(), "not a VTK file"),
         (Vec::new(), "not a VTK file"),
     ];
