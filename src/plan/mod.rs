@@ -37,7 +37,7 @@ use ranges::PatternRanges;
 /// ones. Clones of a layer share them.
 pub(crate) type RecentPlans<K> = Arc<Recent<K, AttentionPlan, RECENT_PLANS>>;
 
-/// How many plans a layer remembers: a stream of equal chunks has one, and another for its end.
+/// How many plans are kept: of a stream of equal chunks one for each kind of block, and as many for its end.
 const RECENT_PLANS: usize = 16;
 
 /// Who attends to whom, checked once: an unvalidated plan cannot exist.

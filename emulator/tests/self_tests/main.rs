@@ -5,6 +5,7 @@
 mod detectors;
 mod metal;
 mod primitives;
+mod ptx_text;
 
 use std::path::Path;
 
@@ -17,6 +18,7 @@ fn main() {
     let compiler = Compiler::find();
     let ways = [Way::compiled(&compiler), Way::interpreted(&compiler)];
     let mut trials = metal::trials();
+    trials.extend(ptx_text::trials(&compiler));
     for way in &ways {
         trials.extend(detectors::trials(way));
         trials.extend(primitives::trials(way));

@@ -496,9 +496,11 @@ mod tests {
         assert!(json_of(&text).unwrap_err().contains("letters"));
         // Nesting.
         let levels = 300_000;
-        for (open, close) in [(&b")"[..], &b"\x85"[..]), (b"]", b"a"), (b"(", b"t")] {
-            let deep = [b"\x80\x02]", open.repeat(levels).as_slice(), &close.repeat(levels), b"."].concat();
-            assert_eq!(json_of(&deep).unwrap_err(), "it is nested deeper than 64 levels", "{}", open.escape_ascii());
+        let nestings: [(&[u8], &[u8], &[u8]); 4] =
+            [(b")", b"", b"\x85"), (b"]", b"]", b"a"), (b"", b"(", b"t"), (b"}", b"X\x00\x00\x00\x00}", b"s")];
+        for (first, open, close) in nestings {
+            let deep = [b"\x80\x02", first, &open.repeat(levels), &close.repeat(levels), b"."].concat();
+            assert_eq!(json_of(&deep).unwrap_err(), "it is nested deeper than 64 levels", "{}", close.escape_ascii());
         }
         let many = [b"N".repeat(MOST_OBJECTS + 1).as_slice(), b"."].concat();
         assert!(Pickle::read(&many).unwrap_err().contains("objects"));
