@@ -26,7 +26,7 @@ pub fn read(path: &Path, config: &AbUptConfig) -> Result<Normalisation> {
     let statistics = read_any(path, config)?;
     // The library takes a field that never changed in the data; to predict one is a mistake.
     for (field, stored) in statistics.fields.iter().zip(&deviations(&statistics)) {
-        let flat = stored.iter().any(|std| *std == 0.0);
+        let flat = stored.contains(&0.0);
         let (domain, name) = (field.domain(), field.name());
         ensure!(!flat, "{}: std of field '{domain}_{name}' must be above 0, got {stored:?}", path.display());
     }

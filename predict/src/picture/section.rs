@@ -135,13 +135,13 @@ mod tests {
             };
             bodies.iter().flat_map(moved).collect()
         };
-        let cases: [(&[(&Mesh, f32)], [f32; 2]); 3] = [
-            (&[(&outer, 0.0), (&outer, 0.0)], [-1.2, 1.2]),
-            (&[(&outer, 0.0), (&inner, 0.0)], [-1.2, 1.2]),
-            (&[(&outer, 0.0), (&outer, 1.0)], [-1.2, 2.2]),
+        let cases = [
+            ([(&outer, 0.0), (&outer, 0.0)], [-1.2, 1.2]),
+            ([(&outer, 0.0), (&inner, 0.0)], [-1.2, 1.2]),
+            ([(&outer, 0.0), (&outer, 1.0)], [-1.2, 2.2]),
         ];
         for (bodies, [left, right]) in cases {
-            let [found] = inside(&outline(bodies), 0.001)[..] else { panic!("not one interval") };
+            let [found] = inside(&outline(&bodies), 0.001)[..] else { panic!("not one interval") };
             assert!((found[0] - left).abs() < 0.01 && (found[1] - right).abs() < 0.01, "{found:?}");
         }
     }
