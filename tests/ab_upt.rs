@@ -9,7 +9,6 @@ use serde_json::json;
 
 use support::ab_upt::{config, geometry, input, model, parse, points};
 use support::compare::check_close;
-use support::planning::made_by;
 
 fn assert_close(got: &Tensor, want: &Tensor) {
     check_close("field", got, want, 2e-5).unwrap();
@@ -141,24 +140,5 @@ fn block_names_and_configurations_survive_json() -> Result<()> {
     let mut shared = self::config();
     shared["physics_blocks"] = json!(["shared", "self"]);
     assert_eq!(parse(shared).physics_blocks[0], parse(self::config()).physics_blocks[1]);
-    Ok(())
-}
-
-/// Each chunk of a stream would otherwise plan anew, and a GPU upload its schedules anew.
-#[test]
-fn a_stream_of_equal_chunks_is_planned_once() -> Result<()> {
-    let model = model(&parse(config()))?;
-    let cache = model.forward(&input(1)?.anchors("wing", &points(1, 9)?).anchors("wing_tip", &points(1, 5)?))?.cache;
-    let chunk = |size: usize| -> Result<usize> {
-        let queries = points(1, size)?;
-        let (fields, made) = made_by(|| model.forward_from_cache([("wing", queries)], &cache));
-        fields?;
-        Ok(made)
-    };
-    assert!(chunk(7)? > 0);
-    assert_eq!([chunk(7)?, chunk(7)?], [0, 0]);
-    // The end of one stream, and the next one.
-    assert!(chunk(3)? > 0);
-    assert_eq!([chunk(7)?, chunk(3)?], [0, 0]);
     Ok(())
 }

@@ -49,8 +49,9 @@ fn parts_combine_to_the_whole() -> Result<()> {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let operands = [random(QUERIES, dtype)?, random(keys, dtype)?, random(keys, dtype)?];
             let want = log_sum_exp(&operands)?;
-            // Outputs reach 6, where neighbours in bf16 are 2⁻⁵ apart; each part is rounded.
-            let tolerance = if dtype == DType::F32 { 4e-6 } else { 8e-2 };
+            // An error of a part's log-sum-exp counts as often as outputs are long, and they reach 6, where neighbours in bf16
+            // are 2⁻⁵ apart; each part is rounded.
+            let tolerance = if dtype == DType::F32 { 2e-5 } else { 8e-2 };
             for options in backends() {
                 let whole = part(&operands, (0, keys), &options)?;
                 check_close("log-sum-exp", &whole.log_sum_exp, &want, 1e-5).unwrap();

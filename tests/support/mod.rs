@@ -4,5 +4,4 @@
 pub mod ab_upt;
 pub mod backends;
 pub mod compare;
-pub mod planning;
 pub mod refusal;
