@@ -31,7 +31,7 @@ impl PaddingBits {
     /// Packs a row-major mask `[batch, tokens]`, true for a real token.
     ///
     /// # Panics
-    /// A mask that does not fit into memory; [`check_shape`](Self::check_shape) tells before.
+    /// A mask that does not fit into memory: `check_shape` tells before.
     pub fn new(batch: usize, tokens: usize, real: impl Fn(usize, usize) -> bool) -> Self {
         let bits = |row, start: usize| {
             let inside = (start..tokens).take(64).enumerate();
