@@ -144,7 +144,7 @@
 //! | group names | four are allowed | any |
 //! | padding of batch 1 with two equally large patterns | crash | works |
 //! | 0 tokens with RoPE | crash | works |
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations, unreachable_pub)]
 
 mod attention;
 mod cache;

@@ -22,7 +22,7 @@ use crate::output::Existing;
 /// --alpha and --beta the demo takes another body. With --weights it predicts with your own model and meshes.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "predict", version, max_term_width = 100)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// What to predict with a model of your own.
     #[command(flatten, next_help_heading = "Your model")]
     pub model: ModelArguments,
@@ -55,7 +55,7 @@ pub struct Arguments {
 
 /// How forces are told. They are computed where the surface is a mesh and a field of it is a pressure.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ForceArguments {
+pub(crate) struct ForceArguments {
     /// Area of the coefficients of forces; without one there are forces alone
     #[arg(long, value_name = "AREA", allow_negative_numbers = true)]
     pub reference_area: Option<f64>,
@@ -81,7 +81,7 @@ pub struct ForceArguments {
 
 impl ForceArguments {
     /// The reference, with what is not given taken from another.
-    pub fn reference(&self, usual: Reference) -> Result<Reference> {
+    pub(crate) fn reference(&self, usual: Reference) -> Result<Reference> {
         let axis = |given: &Option<Vector>, usual: Vec3| given.as_ref().map_or(usual, |Vector(vector)| *vector);
         let reference = Reference {
             area: self.reference_area.or(usual.area),
@@ -98,7 +98,7 @@ impl ForceArguments {
 
 /// Three numbers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Vector(pub Vec3);
+pub(crate) struct Vector(pub Vec3);
 
 impl FromStr for Vector {
     type Err = Error;
@@ -113,7 +113,7 @@ impl FromStr for Vector {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub struct ModelArguments {
+pub(crate) struct ModelArguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th file
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
@@ -184,7 +184,7 @@ pub struct ModelArguments {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub struct DemoArguments {
+pub(crate) struct DemoArguments {
     /// Semi-axes along x, y and z
     #[arg(long, value_name = "A,B,C", value_delimiter = ',', num_args = 1, conflicts_with = "weights")]
     #[arg(default_values_t = [1.15, 0.62, 0.81])]
@@ -200,7 +200,7 @@ pub struct DemoArguments {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub struct ComputeArguments {
+pub(crate) struct ComputeArguments {
     /// Anchor points per domain [default: the most that the network was trained on, if --config tells; else 1024]
     #[arg(long, value_name = "N")]
     pub anchors: Option<NonZeroUsize>,
@@ -223,7 +223,7 @@ pub struct ComputeArguments {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub struct OutputArguments {
+pub(crate) struct OutputArguments {
     /// Folder of the results
     #[arg(long, value_name = "DIR", default_value = "prediction")]
     pub out: PathBuf,
@@ -243,7 +243,7 @@ pub struct OutputArguments {
 
 impl Arguments {
     /// What to do with the results.
-    pub fn settings(&self) -> Settings<'_> {
+    pub(crate) fn settings(&self) -> Settings<'_> {
         Settings {
             folder: &self.output.out,
             existing: self.output.existing(),
@@ -256,7 +256,7 @@ impl Arguments {
 
 impl DemoArguments {
     /// The body and its angles.
-    pub fn case(&self) -> Result<Case> {
+    pub(crate) fn case(&self) -> Result<Case> {
         let axes: Vec3 = self.semi_axes.as_slice().try_into().map_err(|_| {
             let got = self.semi_axes.len();
             Error::msg(format!("--semi-axes must be three numbers as in 1.1,0.6,0.8, got {got}"))
@@ -267,7 +267,7 @@ impl DemoArguments {
 
 impl OutputArguments {
     /// What to do with earlier results.
-    pub fn existing(&self) -> Existing {
+    pub(crate) fn existing(&self) -> Existing {
         match (self.resume, self.overwrite) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Overwrite,
@@ -278,7 +278,7 @@ impl OutputArguments {
 
 /// A condition with its values.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Condition {
+pub(crate) struct Condition {
     pub name: String,
     pub values: Vec<f64>,
 }
@@ -299,7 +299,7 @@ impl FromStr for Condition {
 
 /// A file for one of the domains of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DomainFile {
+pub(crate) struct DomainFile {
     pub domain: String,
     pub file: String,
 }
@@ -316,7 +316,7 @@ impl FromStr for DomainFile {
 
 /// A plane across an axis, for one of the domains of a network.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DomainSlice {
+pub(crate) struct DomainSlice {
     pub domain: String,
     /// 0 for x, 1 for y, 2 for z.
     pub axis: usize,
@@ -340,7 +340,7 @@ impl FromStr for DomainSlice {
 
 /// A line through one of the domains of a network.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DomainLine {
+pub(crate) struct DomainLine {
     pub domain: String,
     pub from: Vec3,
     pub to: Vec3,
@@ -368,7 +368,7 @@ impl FromStr for DomainLine {
 
 /// A device, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceName {
+pub(crate) enum DeviceName {
     Cpu,
     Cuda(usize),
     Metal,
@@ -376,7 +376,7 @@ pub enum DeviceName {
 
 impl DeviceName {
     /// The device itself.
-    pub fn open(self) -> Result<Device> {
+    pub(crate) fn open(self) -> Result<Device> {
         let device = match self {
             Self::Cpu => return Ok(Device::Cpu),
             Self::Cuda(index) => Device::new_cuda(index),
@@ -414,7 +414,7 @@ impl fmt::Display for DeviceName {
 
 /// Which way round untied square weights are stored, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SquareBanksName(pub SquareBanks);
+pub(crate) struct SquareBanksName(pub SquareBanks);
 
 impl FromStr for SquareBanksName {
     type Err = Error;
@@ -430,7 +430,7 @@ impl FromStr for SquareBanksName {
 
 /// The dtype of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Precision(pub DType);
+pub(crate) struct Precision(pub DType);
 
 impl FromStr for Precision {
     type Err = Error;

@@ -7,13 +7,13 @@ use crate::mesh::Mesh;
 use crate::solid::{cross, volume};
 
 /// A point or a vector.
-pub type Vec3 = [f64; 3];
+pub(crate) type Vec3 = [f64; 3];
 
 /// Share of the area that the area vectors of a surface may add up to before it is called open.
 const CLOSED: f64 = 1e-3;
 
 /// Values on the surface of a body, one per vertex or one per cell.
-pub struct OnSurface<'a> {
+pub(crate) struct OnSurface<'a> {
     /// The cell of every face, where values are those of cells.
     pub cells: Option<&'a [u64]>,
     pub pressure: &'a [f32],
@@ -23,7 +23,7 @@ pub struct OnSurface<'a> {
 
 /// What makes coefficients of forces.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Reference {
+pub(crate) struct Reference {
     /// Without one there are no coefficients.
     pub area: Option<f64>,
     pub speed: f64,
@@ -51,7 +51,7 @@ impl Default for Reference {
 
 /// The force on some faces, and the moment about the point of the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct Force {
+pub(crate) struct Force {
     /// The part of the pressure.
     pub pressure: Vec3,
     /// The part of the shear.
@@ -65,7 +65,7 @@ pub struct Force {
 
 /// A force over dynamic pressure and area.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Coefficients {
+pub(crate) struct Coefficients {
     pub drag: f64,
     pub drag_of_pressure: f64,
     pub drag_of_shear: f64,
@@ -80,7 +80,7 @@ impl Reference {
     ///
     /// # Errors
     /// A number that is not positive, an axis without length, axes that are not perpendicular.
-    pub fn checked(mut self) -> Result<Self> {
+    pub(crate) fn checked(mut self) -> Result<Self> {
         let numbers = [("area", self.area.unwrap_or(1.0)), ("speed", self.speed), ("length", self.length)];
         for (name, number) in numbers {
             ensure!(number > 0.0 && number.is_finite(), "--reference-{name} must be above 0, got {number}");
@@ -97,7 +97,7 @@ impl Reference {
     }
 
     /// The coefficients of a force, if the area is known.
-    pub fn coefficients(&self, force: &Force) -> Option<Coefficients> {
+    pub(crate) fn coefficients(&self, force: &Force) -> Option<Coefficients> {
         let scale = 0.5 * self.density * self.speed.powi(2) * self.area?;
         let side_axis = cross(self.lift_axis, self.drag_axis);
         let along = |axis: Vec3, force: Vec3| dot(force, axis) / scale;
@@ -116,7 +116,7 @@ impl Reference {
 impl Force {
     /// The force on the faces of a body for which `counts` holds, each with the mean of its corners. Faces look outwards,
     /// or all of them inwards.
-    pub fn on(body: &Mesh, values: &OnSurface, about: Vec3, counts: impl Fn(usize) -> bool) -> Self {
+    pub(crate) fn on(body: &Mesh, values: &OnSurface, about: Vec3, counts: impl Fn(usize) -> bool) -> Self {
         let outwards = if volume(body) < 0.0 { -1.0 } else { 1.0 };
         let point = |corner: u32| body.points()[corner as usize].map(f64::from);
         let mut force = Self::default();
@@ -153,7 +153,7 @@ impl Force {
     }
 
     /// A sentence with numbers if the faces do not close a body.
-    pub fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         let open = dot(self.area_vector, self.area_vector).sqrt();
         (open > CLOSED * self.area).then(|| {
             format!(
@@ -166,7 +166,7 @@ impl Force {
 }
 
 /// The area that each vertex stands for: a third of each triangle around it.
-pub fn areas_of_vertices(body: &Mesh) -> Vec<f64> {
+pub(crate) fn areas_of_vertices(body: &Mesh) -> Vec<f64> {
     let mut areas = vec![0.0; body.points().len()];
     for corners in body.triangles() {
         let [a, b, c] = corners.map(|corner| body.points()[corner as usize].map(f64::from));

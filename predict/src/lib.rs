@@ -22,6 +22,8 @@
 //! | `picture/` | figures |
 //! | `inspect/` | the program that looks into checkpoints |
 
+#![deny(missing_debug_implementations, unreachable_pub)]
+
 mod args;
 mod demo;
 mod ellipsoid;

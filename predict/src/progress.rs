@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 /// A bar with points per second and time left. It draws nothing where the output is not a terminal.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     /// Points that an earlier run did: they tell nothing about the speed of this one.
     before: u64,
@@ -14,7 +14,7 @@ pub struct Progress {
 
 impl Progress {
     /// A bar for so many points, of which some were done by an earlier run.
-    pub fn new(points: u64, done: u64) -> Self {
+    pub(crate) fn new(points: u64, done: u64) -> Self {
         let (bar, started) = (ProgressBar::new(points).with_position(done), Instant::now());
         let template = "{msg:8} {bar:36.cyan/blue} {human_pos}/{human_len} points  {speed}  {left} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -31,17 +31,17 @@ impl Progress {
     }
 
     /// Says which part is being predicted.
-    pub fn begin(&self, part: &str) {
+    pub(crate) fn begin(&self, part: &str) {
         self.bar.set_message(part.to_string());
     }
 
     /// Counts points.
-    pub fn add(&self, points: u64) {
+    pub(crate) fn add(&self, points: u64) {
         self.bar.inc(points);
     }
 
     /// Removes the bar, and says how long it took.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         let (points, elapsed) = (self.bar.position() - self.before, self.started.elapsed());
         self.bar.finish_and_clear();
         let (count, seconds) = (HumanCount(points), elapsed.as_secs_f64());

@@ -13,14 +13,14 @@ const NEAR_SHARE: f64 = 0.6;
 const NEAR_DISTANCE: f64 = 0.3;
 
 /// `count` points of the surface, uniform in area.
-pub fn sample_surface(semi_axes: Vec3, count: usize, seed: u64) -> Vec<Vec3> {
+pub(crate) fn sample_surface(semi_axes: Vec3, count: usize, seed: u64) -> Vec<Vec3> {
     let mut random = StdRng::seed_from_u64(seed);
     (0..count).map(|_| on_surface(semi_axes, &mut random)).collect()
 }
 
 /// `count` points outside the body and inside the box: 60 % at an exponentially distributed distance (mean 0.3) off the
 /// surface, the rest uniform; in random order.
-pub fn sample_volume(semi_axes: Vec3, count: usize, seed: u64) -> Vec<Vec3> {
+pub(crate) fn sample_volume(semi_axes: Vec3, count: usize, seed: u64) -> Vec<Vec3> {
     let mut random = StdRng::seed_from_u64(seed);
     let near = (count as f64 * NEAR_SHARE) as usize;
     let mut points: Vec<Vec3> = Vec::with_capacity(count);

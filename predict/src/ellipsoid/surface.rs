@@ -9,7 +9,7 @@ use crate::mesh::Mesh;
 ///
 /// `rings` vertices lie between the poles, `sectors` around. Vertices are evenly spaced in the angles of the sphere that
 /// is stretched onto the body; faces are counter-clockwise seen from outside.
-pub fn surface_mesh(semi_axes: Vec3, rings: usize, sectors: usize) -> Mesh {
+pub(crate) fn surface_mesh(semi_axes: Vec3, rings: usize, sectors: usize) -> Mesh {
     let on_body = |unit: Vec3| -> [f32; 3] { std::array::from_fn(|i| (unit[i] * semi_axes[i]) as f32) };
     let mut points = vec![on_body([1.0, 0.0, 0.0])];
     for ring in 1..=rings {

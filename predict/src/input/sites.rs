@@ -9,7 +9,7 @@ use super::grid::{Grid, Location, Surface};
 use super::table::{Rows, Table};
 
 /// A mesh in a file, of which cells or points are predicted.
-pub struct Sites {
+pub(crate) struct Sites {
     /// Centres or points.
     positions: Table<Positions>,
     at: Location,
@@ -28,7 +28,7 @@ impl Sites {
     ///
     /// # Errors
     /// A mesh without such places; a file that is damaged or cannot be read.
-    pub fn new(name: &str, mut grid: Grid, at: Option<Location>) -> Result<Self> {
+    pub(crate) fn new(name: &str, mut grid: Grid, at: Option<Location>) -> Result<Self> {
         let has_cell_data = grid.cells() > 0 && !grid.arrays(Location::Cells).is_empty();
         let chosen = at.unwrap_or(if has_cell_data { Location::Cells } else { Location::Points });
         let (cells, points) = (grid.cells(), grid.points());
@@ -44,12 +44,12 @@ impl Sites {
     }
 
     /// Where fields are predicted.
-    pub fn at(&self) -> Location {
+    pub(crate) fn at(&self) -> Location {
         self.at
     }
 
     /// Centres or points.
-    pub fn positions(&mut self) -> &mut Table<Positions> {
+    pub(crate) fn positions(&mut self) -> &mut Table<Positions> {
         &mut self.positions
     }
 
@@ -57,17 +57,17 @@ impl Sites {
     ///
     /// # Errors
     /// A file that is damaged or cannot be read.
-    pub fn sizes(&mut self, cells: Range<u64>) -> Result<Vec<f64>> {
+    pub(crate) fn sizes(&mut self, cells: Range<u64>) -> Result<Vec<f64>> {
         self.positions.source().grid.sizes(cells)
     }
 
     /// Whether the mesh has cells with a volume.
-    pub fn is_volume(&self) -> bool {
+    pub(crate) fn is_volume(&self) -> bool {
         self.dimension == 3
     }
 
     /// How many there are.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         match self.at {
             Location::Cells => self.cells,
             Location::Points => self.points,
@@ -75,12 +75,12 @@ impl Sites {
     }
 
     /// The faces, unless the mesh has volumes or nothing but points and lines.
-    pub fn surface(&self) -> Option<&Surface> {
+    pub(crate) fn surface(&self) -> Option<&Surface> {
         self.surface.as_ref()
     }
 
     /// A line that says what is predicted and why, where nobody asked for it.
-    pub fn remark(&self) -> Option<String> {
+    pub(crate) fn remark(&self) -> Option<String> {
         let Self { cells, points, .. } = self;
         match (self.at, self.has_cell_data) {
             _ if self.asked => None,
@@ -96,7 +96,7 @@ impl Sites {
 }
 
 /// Centres of cells, or points.
-pub struct Positions {
+pub(crate) struct Positions {
     grid: Grid,
     at: Location,
 }
@@ -120,7 +120,7 @@ impl Rows for Positions {
 }
 
 /// An array of a mesh.
-pub struct GridArray {
+pub(super) struct GridArray {
     grid: Grid,
     at: Location,
     name: String,
@@ -132,7 +132,7 @@ impl GridArray {
     ///
     /// # Errors
     /// There is none of this name, or one at both.
-    pub fn new(grid: Grid, name: &str) -> Result<Self> {
+    pub(super) fn new(grid: Grid, name: &str) -> Result<Self> {
         let mut found = [Location::Cells, Location::Points].into_iter().filter_map(|at| {
             let arrays = grid.arrays(at);
             arrays.into_iter().find(|(known, _)| known == name).map(|(_, components)| (at, components))

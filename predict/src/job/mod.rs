@@ -19,14 +19,14 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-pub use lines::Line;
+pub(crate) use lines::Line;
 #[cfg(test)]
-pub use model::Encoded;
-pub use model::{Body, FlowModel};
-pub use place::Place;
-pub use report::Report;
-pub use source::{Named, Source};
-pub use truth::{Exact, Truth};
+pub(crate) use model::Encoded;
+pub(crate) use model::{Body, FlowModel};
+pub(crate) use place::Place;
+pub(crate) use report::Report;
+pub(crate) use source::{Named, Source};
+pub(crate) use truth::{Exact, Truth};
 
 use crate::forces::Reference;
 use crate::interrupt;
@@ -37,7 +37,7 @@ use crate::progress::Progress;
 use crate::terminal::{remark, say};
 
 /// Inputs that were checked.
-pub struct Job {
+pub(crate) struct Job {
     /// All that the result depends on, so that no run is resumed as another.
     pub identity: Map<String, Value>,
     /// What is predicted: a network and a body in a flow.
@@ -54,7 +54,7 @@ pub struct Job {
 
 /// What to do with the results.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings<'a> {
+pub(crate) struct Settings<'a> {
     /// Where they go.
     pub folder: &'a Path,
     /// What to do with earlier ones.
@@ -68,7 +68,7 @@ pub struct Settings<'a> {
 }
 
 /// Draws finished results.
-pub trait Pictures {
+pub(crate) trait Pictures {
     /// Names and contents of the files. A picture may ask the model for more points.
     fn draw(
         &self,
@@ -81,7 +81,7 @@ pub trait Pictures {
 
 impl Job {
     /// Predicts, writes all files and prints the errors; nothing of that in a dry run.
-    pub fn run(&mut self, settings: &Settings) -> Result<Option<Report>> {
+    pub(crate) fn run(&mut self, settings: &Settings) -> Result<Option<Report>> {
         let space = Run::rehearse(&LocalDisk, self.request(settings))?;
         if settings.dry_run {
             plan::print(&self.parts(settings.npz), space);
@@ -102,7 +102,7 @@ impl Job {
     }
 
     /// As [`run`](Self::run) with another model, and without a word about the results.
-    pub fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
+    pub(crate) fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
         let points = self.places.iter().map(|place| place.source.input.len()).sum();
         let mut run = Run::open(LocalDisk, self.request(settings))?;
         let progress = Progress::new(points, run.done());

@@ -9,13 +9,13 @@ use crate::input::{Input, Location};
 
 /// A file, and the option that named it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Named {
+pub(crate) struct Named {
     pub option: String,
     pub file: String,
 }
 
 /// A file of points that are all finite and inside the box of the statistics.
-pub struct Source {
+pub(crate) struct Source {
     pub input: Input,
     /// Smallest and largest coordinates.
     pub bounds: [[f32; 3]; 2],
@@ -25,13 +25,18 @@ pub struct Source {
 impl Source {
     /// Opens a file and reads all of its points, or the centres of its cells; `at` says which, where the file leaves the
     /// choice.
-    pub fn open(named: &Named, at: Option<Location>, statistics: &PositionStatistics, chunk: u64) -> Result<Self> {
+    pub(crate) fn open(
+        named: &Named,
+        at: Option<Location>,
+        statistics: &PositionStatistics,
+        chunk: u64,
+    ) -> Result<Self> {
         let Named { option, file } = named;
         Self::scan(option, Input::open(file, at).context(option.clone())?, statistics, chunk)
     }
 
     /// Reads all points of an input; `option` is what errors call it.
-    pub fn scan(option: &str, mut input: Input, statistics: &PositionStatistics, chunk: u64) -> Result<Self> {
+    pub(crate) fn scan(option: &str, mut input: Input, statistics: &PositionStatistics, chunk: u64) -> Result<Self> {
         let (mut hasher, mut start) = (Hasher::new(), 0);
         let mut bounds = [[f32::INFINITY; 3], [f32::NEG_INFINITY; 3]];
         while start < input.len() {
@@ -53,7 +58,7 @@ impl Source {
     }
 
     /// What tells these points from others, whatever their file is called.
-    pub fn identity(&self) -> Value {
+    pub(crate) fn identity(&self) -> Value {
         json!({"points": self.input.len(), "crc32": format!("{:08x}", self.checksum)})
     }
 }

@@ -6,7 +6,7 @@ use super::Chunk;
 
 /// A file made of fixed bytes and of arrays with one row per point.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FileLayout {
+pub(crate) struct FileLayout {
     /// Its name in the folder of the run.
     pub name: String,
     pieces: Vec<Piece>,
@@ -27,7 +27,7 @@ enum Content {
 
 /// What the rows of an array are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowSource {
+pub(crate) enum RowSource {
     /// The position, three f32.
     Position,
     /// A field, by its place in the list of field specs, of so many f32.
@@ -38,7 +38,7 @@ pub enum RowSource {
 
 impl RowSource {
     /// Bytes of one row.
-    pub fn width(self) -> u64 {
+    pub(crate) fn width(self) -> u64 {
         match self {
             Self::Position => 12,
             Self::Field(_, components) => 4 * components as u64,
@@ -59,12 +59,12 @@ impl RowSource {
 
 impl FileLayout {
     /// An empty file.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), pieces: Vec::new(), length: 0 }
     }
 
     /// Appends bytes that are known now.
-    pub fn fixed(mut self, bytes: Vec<u8>) -> Self {
+    pub(crate) fn fixed(mut self, bytes: Vec<u8>) -> Self {
         let offset = self.length;
         self.length += bytes.len() as u64;
         self.pieces.push(Piece { offset, content: Content::Fixed(bytes) });
@@ -72,7 +72,7 @@ impl FileLayout {
     }
 
     /// Appends an array with one row for each of `points` points.
-    pub fn rows(mut self, source: RowSource, points: u64) -> Self {
+    pub(crate) fn rows(mut self, source: RowSource, points: u64) -> Self {
         let (offset, width) = (self.length, source.width());
         self.length += points * width;
         self.pieces.push(Piece { offset, content: Content::Rows { source, width } });
@@ -80,12 +80,12 @@ impl FileLayout {
     }
 
     /// Bytes of the whole file.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.length
     }
 
     /// The bytes that are known now, with their offsets.
-    pub fn fixed_pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
+    pub(crate) fn fixed_pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.pieces.iter().filter_map(|piece| match &piece.content {
             Content::Fixed(bytes) => Some((piece.offset, bytes.as_slice())),
             Content::Rows { .. } => None,
@@ -93,7 +93,7 @@ impl FileLayout {
     }
 
     /// The bytes of a chunk, with their offsets.
-    pub fn chunk_pieces(&self, range: Range<u64>, chunk: &Chunk) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    pub(crate) fn chunk_pieces(&self, range: Range<u64>, chunk: &Chunk) -> impl Iterator<Item = (u64, Vec<u8>)> {
         self.pieces.iter().filter_map(move |piece| match piece.content {
             Content::Fixed(_) => None,
             Content::Rows { source, width } => {

@@ -25,11 +25,11 @@ mod state;
 mod tests;
 mod vtk;
 
-pub use chunk::{Chunk, FieldSpec, Predict};
-pub use disk::{LocalDisk, write_whole};
-pub use npz::write_npz;
-pub use run::{Existing, Part, Request, Run, Space, human_bytes};
-pub use state::State;
-pub use vtk::Shape;
+pub(crate) use chunk::{Chunk, FieldSpec, Predict};
+pub(crate) use disk::{LocalDisk, write_whole};
+pub(crate) use npz::write_npz;
+pub(crate) use run::{Existing, Part, Request, Run, Space, human_bytes};
+pub(crate) use state::State;
+pub(crate) use vtk::Shape;
 #[cfg(test)]
-pub use vtk::vtp_layout;
+pub(crate) use vtk::vtp_layout;

@@ -20,7 +20,7 @@ const SPARE_BYTES: u64 = 16 << 20;
 
 /// Points of one domain and the files that hold them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub(crate) struct Part {
     /// The name, for messages.
     pub name: String,
     /// Number of points.
@@ -35,7 +35,7 @@ pub struct Part {
 
 /// What to do with what lies in the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
+pub(crate) enum Existing {
     /// Leave it alone and refuse to run.
     Refuse,
     /// Go on where a run was interrupted.
@@ -46,7 +46,7 @@ pub enum Existing {
 
 /// A run that is asked for.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub(crate) struct Request {
     /// Where its files go.
     pub folder: PathBuf,
     /// All that the result depends on, by name.
@@ -60,7 +60,7 @@ pub struct Request {
 }
 
 /// A run in its folder, which it keeps locked.
-pub struct Run<D: Disk> {
+pub(crate) struct Run<D: Disk> {
     _lock: FolderLock,
     disk: D,
     draft: Draft,
@@ -88,7 +88,7 @@ struct Draft {
 
 /// What a run still needs of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
+pub(crate) struct Space {
     /// Bytes that it will write.
     pub needed: u64,
     /// Bytes that can be written, with what it removes before.
@@ -97,7 +97,7 @@ pub struct Space {
 
 impl<D: Disk> Run<D> {
     /// Begins a run, or goes on with one.
-    pub fn open(disk: D, request: Request) -> Result<Self> {
+    pub(crate) fn open(disk: D, request: Request) -> Result<Self> {
         let folder = &request.folder;
         existing_folder(folder)?;
         std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;
@@ -112,7 +112,7 @@ impl<D: Disk> Run<D> {
     }
 
     /// Checks all that [`open`](Self::open) would check, and changes nothing.
-    pub fn rehearse(disk: &D, request: Request) -> Result<Space> {
+    pub(crate) fn rehearse(disk: &D, request: Request) -> Result<Space> {
         let folder = &request.folder;
         let existing = existing_folder(folder)?;
         check_writable(existing).with_context(|| format!("--out: cannot write into {}", existing.display()))?;
@@ -123,14 +123,19 @@ impl<D: Disk> Run<D> {
     }
 
     /// Points that were safe on the disk when the run was opened, or are by now.
-    pub fn done(&self) -> u64 {
+    pub(crate) fn done(&self) -> u64 {
         self.draft.state.parts.iter().map(|part| part.done).sum()
     }
 
     /// Predicts what is missing of a part, and calls `progress` with the number of new points after each chunk.
     ///
     /// An error of the predictor ends the call; what was written before it stays, and `--resume` goes on from there.
-    pub fn write_part(&mut self, name: &str, predictor: &mut dyn Predict, progress: &mut dyn FnMut(u64)) -> Result<()> {
+    pub(crate) fn write_part(
+        &mut self,
+        name: &str,
+        predictor: &mut dyn Predict,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
         let Some(at) = self.draft.parts.iter().position(|part| part.name == name) else {
             bail!("the run has no part '{name}'");
         };
@@ -185,7 +190,7 @@ impl<D: Disk> Run<D> {
 
     /// The same run, with every chunk made safe on its own.
     #[cfg(test)]
-    pub fn with_every_chunk_safe(mut self) -> Self {
+    pub(crate) fn with_every_chunk_safe(mut self) -> Self {
         self.unsafe_at_most = Limits { bytes: 0, time: Duration::ZERO };
         self
     }
@@ -195,7 +200,7 @@ impl<D: Disk> Run<D> {
     ///
     /// # Errors
     /// The note cannot be written.
-    pub fn announce(&mut self, names: impl IntoIterator<Item = String>) -> Result<()> {
+    pub(crate) fn announce(&mut self, names: impl IntoIterator<Item = String>) -> Result<()> {
         let before = self.draft.state.made.len();
         for name in names {
             if !self.draft.state.made.contains(&name) {
@@ -212,7 +217,7 @@ impl<D: Disk> Run<D> {
     ///
     /// # Errors
     /// A part is not complete, or a rename fails.
-    pub fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         if self.draft.state.stage == Stage::Complete {
             return Ok(());
         }
@@ -240,7 +245,7 @@ impl<D: Disk> Run<D> {
     ///
     /// # Errors
     /// A file cannot be removed.
-    pub fn conclude(mut self) -> Result<()> {
+    pub(crate) fn conclude(mut self) -> Result<()> {
         let replaced = std::mem::take(&mut self.draft.state.replaced);
         let kept = self.draft.state.clone().into_names();
         let own = |name: &&String| is_plain(name);
@@ -378,7 +383,13 @@ impl Draft {
 impl Part {
     /// A part in two files, `<name>.vtp` with the faces of the mesh and `<name>.safetensors`; `npz` says whether the
     /// latter becomes an `.npz` file too.
-    pub fn new<'a>(name: &str, points: u64, fields: Vec<FieldSpec>, shape: impl Into<Shape<'a>>, npz: bool) -> Self {
+    pub(crate) fn new<'a>(
+        name: &str,
+        points: u64,
+        fields: Vec<FieldSpec>,
+        shape: impl Into<Shape<'a>>,
+        npz: bool,
+    ) -> Self {
         let files = vec![
             vtp_layout(&format!("{name}.vtp"), points, &fields, shape),
             safetensors_layout(&format!("{name}.safetensors"), points, &fields),
@@ -388,7 +399,7 @@ impl Part {
     }
 
     /// Bytes of all files.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().map(FileLayout::len).sum::<u64>() + self.later
     }
 
@@ -430,6 +441,6 @@ fn cannot_write(path: &Path) -> String {
 }
 
 /// A number of bytes for people.
-pub fn human_bytes(bytes: u64) -> String {
+pub(crate) fn human_bytes(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::disk::{Disk, metadata, write_whole};
 
 /// The name of the file in the folder of the run.
-pub const STATE_FILE: &str = "run.json";
+pub(super) const STATE_FILE: &str = "run.json";
 
 /// Bytes of the file at most.
 const LONGEST_STATE: u64 = 16 << 20;
@@ -20,7 +20,7 @@ const VERSION: u32 = 2;
 /// The progress of a run. Written only after the chunks that it counts are safe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
+pub(crate) struct State {
     version: u32,
     /// All that the result depends on, by name; a run is resumed only with the same.
     pub inputs: Map<String, Value>,
@@ -39,7 +39,7 @@ pub struct State {
 /// Which names the files of a run have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub(crate) enum Stage {
     /// All of them their partial names.
     Predicting,
     /// All points are done; each file has its partial or its final name.
@@ -51,7 +51,7 @@ pub enum Stage {
 /// The progress of one part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PartState {
+pub(crate) struct PartState {
     /// The name.
     pub name: String,
     /// Points altogether.
@@ -64,7 +64,7 @@ pub struct PartState {
 
 impl State {
     /// The state of a run that has not begun.
-    pub fn new(inputs: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
+    pub(crate) fn new(inputs: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
         Self {
             version: VERSION,
             inputs,
@@ -77,7 +77,7 @@ impl State {
     }
 
     /// Reads the state of a folder, if there is one.
-    pub fn read(folder: &Path) -> Result<Option<Self>> {
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(STATE_FILE);
         let Some(found) = metadata(&path)? else { return Ok(None) };
         let regular = found.is_file() && found.len() <= LONGEST_STATE;
@@ -91,24 +91,24 @@ impl State {
     }
 
     /// Points that are safe, of how many.
-    pub fn progress(&self) -> (u64, u64) {
+    pub(crate) fn progress(&self) -> (u64, u64) {
         let sum = |count: fn(&PartState) -> u64| self.parts.iter().map(count).fold(0, u64::saturating_add);
         (sum(|part| part.done), sum(|part| part.points))
     }
 
     /// Names of all files that the run writes or replaces.
-    pub fn into_names(self) -> Vec<String> {
+    pub(crate) fn into_names(self) -> Vec<String> {
         let of_parts = self.parts.into_iter().flat_map(|part| part.files).map(|(name, _)| name);
         of_parts.chain(self.made).chain(self.replaced).collect()
     }
 
     /// Replaces the state of a folder in one step.
-    pub fn write(&self, disk: &impl Disk, folder: &Path) -> Result<()> {
+    pub(crate) fn write(&self, disk: &impl Disk, folder: &Path) -> Result<()> {
         write_whole(disk, &folder.join(STATE_FILE), &serde_json::to_vec_pretty(self)?)
     }
 
     /// Checks that `fresh`, the state of the run as it is asked for now, is that of the run that was begun.
-    pub fn check_same_run(&self, fresh: &Self) -> Result<()> {
+    pub(crate) fn check_same_run(&self, fresh: &Self) -> Result<()> {
         let names = self.inputs.keys().chain(fresh.inputs.keys());
         for name in names {
             let (before, now) = (self.inputs.get(name), fresh.inputs.get(name));

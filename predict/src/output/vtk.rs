@@ -10,7 +10,7 @@ use crate::mesh::Mesh;
 
 /// What the places of a prediction are, as far as a picture of them needs to know.
 #[derive(Debug, Clone, Copy)]
-pub enum Shape<'a> {
+pub(crate) enum Shape<'a> {
     /// Points alone.
     Cloud,
     /// The vertices of a mesh, in its order.
@@ -57,7 +57,7 @@ impl Writer {
 }
 
 /// A `.vtp` file with the fields of `places` places of a shape.
-pub fn vtp_layout<'a>(name: &str, places: u64, fields: &[FieldSpec], shape: impl Into<Shape<'a>>) -> FileLayout {
+pub(crate) fn vtp_layout<'a>(name: &str, places: u64, fields: &[FieldSpec], shape: impl Into<Shape<'a>>) -> FileLayout {
     let shape = shape.into();
     let mut writer = Writer { points: places, arrays: Vec::new(), offset: 0 };
     let (points, positions) = match shape {

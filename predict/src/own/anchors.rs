@@ -23,7 +23,7 @@ const MOST_ATTEMPTS: usize = 10_000;
 const MOST_DIFFERENCE: f64 = 0.18;
 
 /// A body in the box that a network knows.
-pub struct Surroundings<'a> {
+pub(super) struct Surroundings<'a> {
     body: &'a Mesh,
     solid: Solid,
     sampler: AreaSampler<'a>,
@@ -35,13 +35,13 @@ pub struct Surroundings<'a> {
 impl<'a> Surroundings<'a> {
     /// # Errors
     /// The body has no area.
-    pub fn new(body: &'a Mesh, bounds: Option<[[f64; 3]; 2]>) -> Result<Self> {
+    pub(super) fn new(body: &'a Mesh, bounds: Option<[[f64; 3]; 2]>) -> Result<Self> {
         let outwards = if volume(body) < 0.0 { -1.0 } else { 1.0 };
         Ok(Self { body, solid: Solid::new(body), sampler: AreaSampler::new(body)?, bounds, outwards })
     }
 
     /// Draws points as in training; nothing where that needs what is not known.
-    pub fn draw(&self, sampling: Sampling, count: usize, seed: u64) -> Result<Option<Vec<[f32; 3]>>> {
+    pub(super) fn draw(&self, sampling: Sampling, count: usize, seed: u64) -> Result<Option<Vec<[f32; 3]>>> {
         let mut random = StdRng::seed_from_u64(seed);
         let near = match (sampling, self.bounds) {
             (Sampling::Area, _) => return Ok(Some(self.body.sample(count, seed)?)),
@@ -88,7 +88,7 @@ impl<'a> Surroundings<'a> {
     }
 
     /// A sentence with numbers where points lie clearly otherwise than in training.
-    pub fn difference(
+    pub(super) fn difference(
         &self,
         domain: &str,
         points: &[[f32; 3]],

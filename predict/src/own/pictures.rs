@@ -18,7 +18,7 @@ use crate::picture::{Colormap, Content, CutPlane, Figure, Panel, PlanePanel, Sca
 const MOST_POINTS: usize = 100_000;
 
 /// Draws every field of every place.
-pub struct FieldPictures {
+pub(super) struct FieldPictures {
     /// Domains that are drawn in planes, in one or more each.
     pub planes: Vec<(String, CutPlane)>,
     /// Points of such a plane along its longer side.

@@ -22,7 +22,7 @@ const FLAT: f32 = 0.1;
 const THIN: f32 = 1e-3;
 
 /// A small part of a surface around one of its points.
-pub struct Disc {
+pub(super) struct Disc {
     pub centre: Vec3,
     /// Either of the two directions across the surface.
     pub normal: Vec3,
@@ -31,7 +31,7 @@ pub struct Disc {
 
 impl Disc {
     /// The corners, one after the other.
-    pub fn rim(&self) -> [Vec3; CORNERS] {
+    pub(super) fn rim(&self) -> [Vec3; CORNERS] {
         // Any direction that is not along the normal leads to one along the disc.
         let least = (0..3).min_by(|&a, &b| self.normal[a].abs().total_cmp(&self.normal[b].abs())).unwrap_or(0);
         let mut other = [0.0; 3];
@@ -45,13 +45,13 @@ impl Disc {
     }
 
     /// How far the middle is drawn before the rim, so that every place has the colour of its nearest point.
-    pub fn height(&self) -> f32 {
+    pub(super) fn height(&self) -> f32 {
         self.radius
     }
 }
 
 /// A disc for every point; `None` if most points do not lie on a surface.
-pub fn discs(points: &[Vec3]) -> Option<Vec<Disc>> {
+pub(super) fn discs(points: &[Vec3]) -> Option<Vec<Disc>> {
     if points.len() < NEIGHBOURS.get() {
         return None;
     }

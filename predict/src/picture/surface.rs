@@ -7,7 +7,7 @@ use super::raster::{Corner, Tile};
 use super::{text, ticks};
 use crate::mesh::Mesh;
 
-pub type Vec3 = [f32; 3];
+pub(super) type Vec3 = [f32; 3];
 
 /// Where the viewer stands: the stream comes along x, from the left of the picture.
 const VIEWER: Vec3 = [-0.62, -0.85, 0.48];
@@ -23,7 +23,7 @@ const DIFFUSE: f32 = 0.44;
 const MARGIN: f32 = 0.06;
 
 /// A body, or points without faces, and a field on it.
-pub struct SurfacePanel<'a> {
+pub(crate) struct SurfacePanel<'a> {
     /// The body.
     pub mesh: &'a Mesh,
     /// One value per vertex.
@@ -47,7 +47,7 @@ impl View {
 
 impl SurfacePanel<'_> {
     /// Draws the body as large as it fits, with thin lines at the ticks of the scale.
-    pub fn draw(&self, canvas: &mut Canvas, rect: Rect, scale: &Scale, fonts: &text::Fonts, ink: Colour) {
+    pub(crate) fn draw(&self, canvas: &mut Canvas, rect: Rect, scale: &Scale, fonts: &text::Fonts, ink: Colour) {
         let view = View::new();
         let flat: Vec<[f32; 2]> =
             self.mesh.points().iter().map(|&point| [dot(point, view.right), -dot(point, view.up)]).collect();
@@ -157,19 +157,19 @@ fn draw_axes(canvas: &mut Canvas, rect: Rect, view: &View, fonts: &text::Fonts, 
     }
 }
 
-pub fn dot(a: Vec3, b: Vec3) -> f32 {
+pub(super) fn dot(a: Vec3, b: Vec3) -> f32 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
-pub fn minus(a: Vec3, b: Vec3) -> Vec3 {
+pub(super) fn minus(a: Vec3, b: Vec3) -> Vec3 {
     std::array::from_fn(|i| a[i] - b[i])
 }
 
-pub fn cross(a: Vec3, b: Vec3) -> Vec3 {
+pub(super) fn cross(a: Vec3, b: Vec3) -> Vec3 {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
-pub fn normalised(a: Vec3) -> Vec3 {
+pub(super) fn normalised(a: Vec3) -> Vec3 {
     let length = dot(a, a).sqrt().max(f32::MIN_POSITIVE);
     a.map(|x| x / length)
 }

@@ -13,7 +13,7 @@ const MOST_CORNERS: u64 = 1 << 27;
 
 /// Some consecutive cells of a grid.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Cells {
+pub(crate) struct Cells {
     /// What VTK calls the type of each cell.
     pub kinds: Vec<u8>,
     /// Points of all cells, one cell after the other.
@@ -30,12 +30,12 @@ pub struct Cells {
 
 impl Cells {
     /// Number of cells.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.kinds.len()
     }
 
     /// The points of a cell, in the order of its kind.
-    pub fn corners_of(&self, cell: usize) -> &[u64] {
+    pub(crate) fn corners_of(&self, cell: usize) -> &[u64] {
         &self.corners[before(&self.ends, cell)..self.ends[cell]]
     }
 
@@ -52,12 +52,12 @@ impl Cells {
 }
 
 /// Where an element of a list of ends begins.
-pub fn before(ends: &[usize], at: usize) -> usize {
+pub(super) fn before(ends: &[usize], at: usize) -> usize {
     at.checked_sub(1).map_or(0, |before| ends[before])
 }
 
 /// Consecutive cells of a file, in one pair of arrays.
-pub struct Section {
+pub(crate) struct Section {
     /// What errors call it: `Cells`, `Polys` and so on.
     pub name: &'static str,
     pub cells: u64,
@@ -69,7 +69,7 @@ pub struct Section {
 }
 
 /// What says of which kind a cell is.
-pub enum Kinds {
+pub(crate) enum Kinds {
     /// An array, and the faces of those that are polyhedra.
     Stored(Box<dyn Numbers>, Option<Polyhedra>),
     /// Its number of points: one point or several, or that of a line, of a face, of a strip of triangles.
@@ -84,7 +84,7 @@ const MOST_TYPES: usize = 1 << 16;
 
 impl Section {
     /// Closes what can be opened again.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.connectivity.close();
         self.offsets.close();
         if let Kinds::Stored(numbers, polyhedra) = &mut self.kinds {
@@ -94,7 +94,7 @@ impl Section {
     }
 
     /// The largest dimension of its cells.
-    pub fn dimension(&mut self) -> Result<u8> {
+    pub(crate) fn dimension(&mut self) -> Result<u8> {
         Ok(match &mut self.kinds {
             _ if self.cells == 0 => 0,
             Kinds::Verts => 0,
@@ -115,7 +115,7 @@ impl Section {
     }
 
     /// Some of the cells; every point lies below `points`.
-    pub fn read(&mut self, range: Range<u64>, points: u64) -> Result<Cells> {
+    pub(crate) fn read(&mut self, range: Range<u64>, points: u64) -> Result<Cells> {
         let name = self.name;
         let (start, ends) = ends(self.offsets.as_mut(), range.clone(), name, "offsets")?;
         let last = ends.last().copied().unwrap_or(start);

@@ -21,12 +21,12 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
-pub use cells::{Cells, Kinds, Section};
-pub use measure::Vec3;
+pub(super) use cells::{Cells, Kinds, Section};
+pub(super) use measure::Vec3;
 use measure::{Located, centre, size, surface_faces};
-pub use numbers::{Floats, Integers, Numbers};
-pub use points::Points;
-pub use polyhedra::Polyhedra;
+pub(super) use numbers::{Floats, Integers, Numbers};
+pub(super) use points::Points;
+pub(super) use polyhedra::Polyhedra;
 
 use crate::mesh::Mesh;
 
@@ -35,7 +35,7 @@ const CELLS_AT_ONCE: u64 = 1 << 13;
 
 /// Where values of an array belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Location {
+pub(crate) enum Location {
     Cells,
     Points,
 }
@@ -53,7 +53,7 @@ impl FromStr for Location {
 }
 
 /// An array with one row for each point or cell.
-pub struct Array {
+pub(crate) struct Array {
     pub name: String,
     /// Numbers in a row.
     pub components: usize,
@@ -61,7 +61,7 @@ pub struct Array {
 }
 
 /// A part of a grid with points of its own.
-pub struct Piece {
+pub(crate) struct Piece {
     pub points: Points,
     /// Cells in the order in which arrays at cells have their rows.
     pub sections: Vec<Section>,
@@ -70,7 +70,7 @@ pub struct Piece {
 }
 
 /// A mesh in one file or several.
-pub struct Grid {
+pub(crate) struct Grid {
     pieces: Vec<Piece>,
     /// Points and cells before each piece, and in all.
     first_points: Vec<u64>,
@@ -81,7 +81,7 @@ pub struct Grid {
 
 /// Faces of a grid, with the cells that they come from.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Surface {
+pub(crate) struct Surface {
     pub mesh: Mesh,
     /// The cell of every face of the mesh.
     pub cells: Vec<u64>,
@@ -100,7 +100,7 @@ impl Piece {
     }
 
     /// Closes its file until the next read.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.points.close();
         for array in self.point_arrays.iter_mut().chain(&mut self.cell_arrays) {
             array.numbers.close();
@@ -136,7 +136,7 @@ impl Grid {
     ///
     /// # Errors
     /// More points or cells than 64 bits count.
-    pub fn new(pieces: Vec<Piece>) -> Result<Self> {
+    pub(crate) fn new(pieces: Vec<Piece>) -> Result<Self> {
         let sums = |count: &dyn Fn(&Piece) -> u64| {
             let mut sums = vec![0u64];
             for piece in &pieces {
@@ -153,17 +153,17 @@ impl Grid {
     }
 
     /// Number of points.
-    pub fn points(&self) -> u64 {
+    pub(crate) fn points(&self) -> u64 {
         self.first_points[self.pieces.len()]
     }
 
     /// Number of cells.
-    pub fn cells(&self) -> u64 {
+    pub(crate) fn cells(&self) -> u64 {
         self.first_cells[self.pieces.len()]
     }
 
     /// Number of rows of arrays.
-    pub fn rows(&self, at: Location) -> u64 {
+    pub(crate) fn rows(&self, at: Location) -> u64 {
         match at {
             Location::Cells => self.cells(),
             Location::Points => self.points(),
@@ -171,7 +171,7 @@ impl Grid {
     }
 
     /// Name and components of the arrays that every piece has, in the order of the first one with any points or cells.
-    pub fn arrays(&self, at: Location) -> Vec<(String, usize)> {
+    pub(crate) fn arrays(&self, at: Location) -> Vec<(String, usize)> {
         let of = |piece: &Piece| -> Vec<(String, usize)> {
             let arrays = match at {
                 Location::Cells => &piece.cell_arrays,
@@ -192,12 +192,12 @@ impl Grid {
     ///
     /// # Errors
     /// A file that is damaged or cannot be read; the same holds for all that follow.
-    pub fn read_points(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
+    pub(crate) fn read_points(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
         self.gather(Location::Points, range, |piece, range, _| piece.points.read(range))
     }
 
     /// Some of the rows of an array, one after the other.
-    pub fn read_array(&mut self, at: Location, name: &str, range: Range<u64>) -> Result<Vec<f64>> {
+    pub(crate) fn read_array(&mut self, at: Location, name: &str, range: Range<u64>) -> Result<Vec<f64>> {
         self.gather(at, range, |piece, range, _| {
             let mut own = piece.arrays(at).iter_mut().filter(|array| array.name == name);
             let array = own.next().with_context(|| format!("there is no array '{name}'"))?;
@@ -211,7 +211,7 @@ impl Grid {
     }
 
     /// Some of the cells, with points numbered through all pieces.
-    pub fn read_cells(&mut self, range: Range<u64>) -> Result<Cells> {
+    pub(crate) fn read_cells(&mut self, range: Range<u64>) -> Result<Cells> {
         let mut cells = Cells::default();
         self.each_piece(Location::Cells, range, |piece, range, before| {
             cells.append(piece.read_cells(range)?, before.points);
@@ -221,17 +221,17 @@ impl Grid {
     }
 
     /// The centres of some cells.
-    pub fn centres(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
+    pub(crate) fn centres(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
         self.measured(range, centre)
     }
 
     /// The lengths, areas or volumes of some cells, each by its dimension; 0 for points.
-    pub fn sizes(&mut self, range: Range<u64>) -> Result<Vec<f64>> {
+    pub(crate) fn sizes(&mut self, range: Range<u64>) -> Result<Vec<f64>> {
         self.measured(range, size)
     }
 
     /// The largest dimension of a cell: 3 where there are volumes, 0 for points alone or nothing.
-    pub fn dimension(&mut self) -> Result<u8> {
+    pub(crate) fn dimension(&mut self) -> Result<u8> {
         let mut largest = 0;
         for section in self.pieces.iter_mut().flat_map(|piece| &mut piece.sections) {
             largest = largest.max(section.dimension()?);
@@ -240,7 +240,7 @@ impl Grid {
     }
 
     /// All faces: cells that are faces, and the triangles of strips.
-    pub fn surface(&mut self) -> Result<Surface> {
+    pub(crate) fn surface(&mut self) -> Result<Surface> {
         let points = self.points();
         ensure!(u32::try_from(points).is_ok(), "a surface can have {} points, got {points}", u32::MAX);
         let mut mesh_points = Vec::new();

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, Result};
 
 /// Numbers that are read range by range, so that an array may be larger than the memory.
-pub trait Numbers: Send {
+pub(crate) trait Numbers: Send {
     /// Some of the numbers.
     ///
     /// # Errors
@@ -23,10 +23,10 @@ pub trait Numbers: Send {
 }
 
 /// Numbers in memory.
-pub struct Floats(pub Vec<f64>);
+pub(crate) struct Floats(pub Vec<f64>);
 
 /// Whole numbers in memory.
-pub struct Integers(pub Vec<i64>);
+pub(crate) struct Integers(pub Vec<i64>);
 
 impl Numbers for Floats {
     fn floats(&mut self, range: Range<u64>) -> Result<Vec<f64>> {

@@ -15,7 +15,7 @@ const PAGES: u64 = 256;
 
 /// The points of a piece, of which the last ones used stay in memory. Cells are near their neighbours in a file, so a mesh
 /// that is larger is read about once.
-pub struct Points {
+pub(crate) struct Points {
     numbers: Box<dyn Numbers>,
     count: u64,
     /// A page lies in the slot of its number modulo the number of slots, so that no run of pages displaces itself.
@@ -24,28 +24,28 @@ pub struct Points {
 
 impl Points {
     /// Points with three numbers each.
-    pub fn new(numbers: Box<dyn Numbers>, count: u64) -> Self {
+    pub(crate) fn new(numbers: Box<dyn Numbers>, count: u64) -> Self {
         Self { numbers, count, slots: (0..PAGES.min(count.div_ceil(PAGE))).map(|_| None).collect() }
     }
 
     /// Number of points.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.count
     }
 
     /// Closes the file behind it.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.numbers.close();
     }
 
     /// Some of the points, one after the other.
-    pub fn read(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
+    pub(crate) fn read(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
         let numbers = self.numbers.floats(range.start * 3..range.end * 3).context("Points")?;
         Ok(numbers.as_chunks().0.to_vec())
     }
 
     /// One of the points.
-    pub fn get(&mut self, point: u64) -> Result<Vec3> {
+    pub(crate) fn get(&mut self, point: u64) -> Result<Vec3> {
         let page = point / PAGE;
         let slot = (page % PAGES) as usize;
         if self.slots[slot].as_ref().is_none_or(|(held, _)| *held != page) {

@@ -5,7 +5,7 @@ use roxmltree::Node;
 
 /// What the first tag of a file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub(super) struct Header {
     pub big_endian: bool,
     /// Bytes of the numbers in front of each array.
     pub word: usize,
@@ -14,7 +14,7 @@ pub struct Header {
 
 /// How arrays are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
+pub(super) enum Codec {
     Zlib,
     Lz4,
     Lzma,
@@ -22,7 +22,7 @@ pub enum Codec {
 
 /// Kinds of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Element {
+pub(super) enum Element {
     Int8,
     UInt8,
     Int16,
@@ -37,7 +37,7 @@ pub enum Element {
 
 impl Header {
     /// Reads the attributes of `VTKFile`. Files of old versions lack some of them.
-    pub fn read(root: Node) -> Result<Self> {
+    pub(super) fn read(root: Node) -> Result<Self> {
         let big_endian = match root.attribute("byte_order") {
             Some("BigEndian") => true,
             Some("LittleEndian") | None => false,
@@ -59,7 +59,7 @@ impl Header {
     }
 
     /// A number of the headers of arrays.
-    pub fn word(&self, bytes: &[u8]) -> u64 {
+    pub(super) fn word(&self, bytes: &[u8]) -> u64 {
         let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
         if self.big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) }
     }
@@ -67,7 +67,7 @@ impl Header {
 
 impl Element {
     /// The kind with a name; none for texts.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "Int8" => Self::Int8,
             "UInt8" => Self::UInt8,
@@ -84,7 +84,7 @@ impl Element {
     }
 
     /// Bytes of a number.
-    pub fn size(self) -> u64 {
+    pub(super) fn size(self) -> u64 {
         match self {
             Self::Int8 | Self::UInt8 => 1,
             Self::Int16 | Self::UInt16 => 2,
@@ -94,7 +94,7 @@ impl Element {
     }
 
     /// Whether the numbers have no fractions.
-    pub fn is_whole(self) -> bool {
+    pub(super) fn is_whole(self) -> bool {
         !matches!(self, Self::Float32 | Self::Float64)
     }
 }
