@@ -32,6 +32,28 @@ pub enum PlanError {
     /// The patterns make more pairs than can be counted.
     #[error("the patterns make more than {limit} pairs of a query and a key", limit = u64::MAX)]
     TooManyPairs,
+    /// A pattern with a window counts places, and there are too many.
+    #[error(
+        "pattern {pattern} has a window and names groups of more than {limit} tokens, which is all that it can count"
+    )]
+    TooManyTokensForWindow {
+        /// Position of the pattern in the list.
+        pattern: usize,
+        /// Most tokens.
+        limit: usize,
+    },
+    /// In a later pass, the groups of a pattern with a window would come to stand elsewhere.
+    #[error(
+        "a pattern with a window sees other keys if its groups change places: they stand in the order {before:?}, and in \
+         the later pass, whose cached groups come first, they would stand as {after:?}; expected groups that are side by \
+         side in the first, in the same order"
+    )]
+    PlacesChange {
+        /// The groups that the pattern names, in the order of their places.
+        before: Vec<String>,
+        /// Those that it would name in the later pass.
+        after: Vec<String>,
+    },
     /// A dense mask does not fit into memory.
     #[error("a dense mask of {queries} queries and {keys} keys does not fit into memory")]
     DenseMask {
@@ -381,12 +403,6 @@ pub enum Unsupported {
         device: DeviceLocation,
         /// Why not.
         reason: String,
-    },
-    /// The kernel of this device gives no log-sum-exp.
-    #[error("the fused kernel for {device:?} gives no log-sum-exp; use Backend::Auto or Backend::Reference")]
-    LogSumExp {
-        /// The device.
-        device: DeviceLocation,
     },
     /// A gradient would be lost.
     #[error(

@@ -13,7 +13,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_mixed_attention::plan::{CacheLayout, TileShape};
 use candle_mixed_attention::{
     AttentionOptions, AttentionPattern, AttentionPlan, Backend, KeyPadding, KvCache, Rope, RopeConfig, TokenSpec,
-    mixed_attention, mixed_attention_cached, supports,
+    mixed_attention, mixed_attention_cached, mixed_attention_part, supports,
 };
 use libtest_mimic::{Arguments, Trial};
 use support::backends::{DTYPES, Gpu, gpus};
@@ -21,13 +21,14 @@ use support::compare::{check_close, numbers};
 
 type Test = fn(&Device) -> Result<()>;
 
-const TESTS: [(&str, Test); 8] = [
+const TESTS: [(&str, Test); 9] = [
     ("every_multiple_of_8_is_supported", every_multiple_of_8_is_supported),
     ("repeats_have_the_same_bits", repeats_have_the_same_bits),
     ("threads_share_a_plan", threads_share_a_plan),
     ("heads_that_share_their_keys_are_read_in_place", heads_that_share_their_keys_are_read_in_place),
     ("rows_at_odd_addresses_are_read", rows_at_odd_addresses_are_read),
     ("split_keys_rope_padding_and_cache", split_keys_rope_padding_and_cache),
+    ("windows_and_log_sum_exps", windows_and_log_sum_exps),
     ("a_million_queries_see_32k_keys", a_million_queries_see_32k_keys),
     ("queries_beyond_two_to_the_31_elements", queries_beyond_two_to_the_31_elements),
 ];
@@ -86,6 +87,31 @@ fn two_domains(anchors: usize, queries: usize) -> Result<AttentionPlan> {
         AttentionPattern::queries(["b_anchors", "b_queries"]).attend_to(["b_anchors", "a_anchors"]),
     ];
     Ok(AttentionPlan::new(tokens.map(|(name, size)| TokenSpec::new(name, size)), patterns)?)
+}
+
+/// Steps in windows past a cache, whole and with keys that are split, with their log-sum-exps.
+fn windows_and_log_sum_exps(device: &Device) -> Result<()> {
+    let (past, heads) = (5000, 2);
+    for (steps, left, right) in [(30, 4500, 0), (1000, 300, 20)] {
+        let pattern = AttentionPattern::queries(["steps"]).attend_to(["past", "steps"]).window(left, right);
+        let plan = AttentionPlan::new([TokenSpec::cached("past"), TokenSpec::new("steps", steps)], [pattern])?;
+        for (dtype, head_dim) in DTYPES.into_iter().flat_map(|dtype| [(dtype, 64), (dtype, 128), (dtype, 200)]) {
+            let operands = projection(steps, heads, head_dim, dtype, device)?;
+            let cached = || random((1, heads, past, head_dim), dtype, device);
+            let (keys, values) = (cached()?, cached()?);
+            let call = |[q, k, v]: &[Tensor; 3], keys: Tensor, values: Tensor, options: AttentionOptions| {
+                let cache = KvCache::from_groups([("past", keys, values)], None)?;
+                mixed_attention_part(q, Some((k, v)), Some(&cache), &plan, &options)
+            };
+            let [q, k, v] = &operands;
+            let on_cpu = [wide(q)?, wide(k)?, wide(v)?];
+            let want = call(&on_cpu, wide(&keys)?, wide(&values)?, fused().backend(Backend::Reference))?;
+            let got = call(&operands, keys, values, fused())?;
+            close("output", &got.output, &want.output, tolerance(dtype))?;
+            close("log-sum-exp", &got.log_sum_exp, &want.log_sum_exp, tolerance(dtype))?;
+        }
+    }
+    Ok(())
 }
 
 /// The definition in f64 on the CPU.

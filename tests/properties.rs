@@ -5,7 +5,7 @@ mod support;
 use candle_core::{DType, Device, Tensor};
 use candle_mixed_attention::plan::{CacheLayout, KeySource, TileShape, WorkItem};
 use candle_mixed_attention::{
-    AttentionOptions, AttentionPattern, AttentionPlan, Backend, KeyPadding, KvCache, MixedAttention,
+    AttentionOptions, AttentionPattern, AttentionPlan, AttentionWindow, Backend, KeyPadding, KvCache, MixedAttention,
     MixedAttentionConfig, Rope, RopeConfig, RopeFrequencies, TokenSpec, mixed_attention, mixed_attention_cached,
 };
 use candle_nn::{VarBuilder, VarMap};
@@ -19,6 +19,8 @@ struct Setup {
     sizes: Vec<usize>,
     pattern_of: Vec<usize>,
     keys_of: Vec<Vec<usize>>,
+    /// How far the queries of each pattern see.
+    windows: Vec<[Option<usize>; 2]>,
 }
 
 impl Setup {
@@ -35,7 +37,11 @@ impl Setup {
                     .filter(|group| self.pattern_of[*group] == pattern)
                     .map(|g| name(&g))
                     .collect();
-                (!asking.is_empty()).then(|| AttentionPattern::queries(asking).attend_to(keys.iter().map(name)))
+                let [left, right] = self.windows[pattern];
+                (!asking.is_empty()).then(|| AttentionPattern {
+                    window: AttentionWindow { left, right },
+                    ..AttentionPattern::queries(asking).attend_to(keys.iter().map(name))
+                })
             })
             .collect();
         AttentionPlan::new(tokens, patterns).expect("a valid plan")
@@ -47,7 +53,10 @@ fn setups(largest: usize) -> impl Strategy<Value = Setup> {
         let sizes = prop::collection::vec(0usize..largest, groups);
         let pattern_of = prop::collection::vec(0usize..3, groups);
         let keys_of = prop::collection::vec(prop::collection::vec(0usize..groups, 1..4), 3);
-        (sizes, pattern_of, keys_of).prop_map(|(sizes, pattern_of, keys_of)| Setup { sizes, pattern_of, keys_of })
+        let reach = || prop::option::weighted(0.3, 0usize..largest);
+        let windows = prop::collection::vec([reach(), reach()], 3);
+        let parts = (sizes, pattern_of, keys_of, windows);
+        parts.prop_map(|(sizes, pattern_of, keys_of, windows)| Setup { sizes, pattern_of, keys_of, windows })
     })
 }
 
@@ -70,9 +79,9 @@ proptest! {
             for tile in &schedule.key_tiles()[item.key_tiles()] {
                 prop_assert!(tile.source == KeySource::Input && tile.len as usize <= keys && tile.len > 0);
                 for query in item.query_start..item.query_start + u64::from(item.query_len) {
-                    for key in tile.start..tile.start + u64::from(tile.len) {
+                    for key in tile.tokens().filter(|key| tile.band.sees(query as usize, *key)) {
                         let row = (item.batch as usize * heads + item.head as usize) * tokens + query as usize;
-                        seen[row * tokens + key as usize] += 1;
+                        seen[row * tokens + key] += 1;
                     }
                 }
             }

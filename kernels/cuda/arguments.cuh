@@ -57,6 +57,13 @@ struct StepItem {
 static_assert(sizeof(StepItem) == 32, "StepItem");
 static_assert(offsetof(StepItem, partial_slot) == 28, "StepItem");
 
+// A query sees the keys whose token less its own is in [first, last]: `plan::Band`.
+struct Band {
+    int64_t first;
+    int64_t last;
+};
+static_assert(sizeof(Band) == 16, "Band");
+
 // A key tile with at least one visible key, as one batch row sees it: `plan::KeyStep`.
 struct KeyStep {
     uint64_t key_row;       // row of its first key in the key view of its source
@@ -64,9 +71,11 @@ struct KeyStep {
     uint64_t visible[2];    // bit i: key i is inside the range and no padding. Everything else must not be touched.
     uint32_t source;        // 0: input, 1: cache
     uint32_t len;           // number of keys inside the range, 1..=128
+    Band band;              // which of the visible keys a query sees; key i is token value_row + i
 };
-static_assert(sizeof(KeyStep) == 40, "KeyStep");
+static_assert(sizeof(KeyStep) == 56, "KeyStep");
 static_assert(offsetof(KeyStep, source) == 32, "KeyStep");
+static_assert(offsetof(KeyStep, band) == 40, "KeyStep");
 
 // The query tile that a partial slot belongs to: `plan::SlotReduction`.
 struct SlotReduction {
@@ -80,6 +89,14 @@ struct SlotReduction {
 };
 static_assert(sizeof(SlotReduction) == 32, "SlotReduction");
 static_assert(offsetof(SlotReduction, counter) == 28, "SlotReduction");
+
+// The log-sum-exps of all scores of a query, [batch, tokens, heads] in f32.
+struct LogSumExpView {
+    float* data;            // null: not wanted
+    int64_t batch_stride;   // floats
+    int64_t token_stride;   // floats
+};
+static_assert(sizeof(LogSumExpView) == 24, "LogSumExpView");
 
 // One launch of an attention kernel.
 struct AttentionArguments {
@@ -96,11 +113,14 @@ struct AttentionArguments {
     uint32_t item_count;
     uint32_t head_dim;               // a multiple of 8
     float scale_log2;                // factor of the scores · log2(e), positive
+    uint32_t padding;
+    LogSumExpView log_sum_exp;       // only kernels of the general variant look at it
 };
-static_assert(sizeof(AttentionArguments) == 272, "AttentionArguments");
+static_assert(sizeof(AttentionArguments) == 296, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, output) == 160, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, items) == 216, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, item_count) == 256, "AttentionArguments");
+static_assert(offsetof(AttentionArguments, log_sum_exp) == 272, "AttentionArguments");
 
 // A run of key tokens that is rotated: `plan::KeySpan`.
 struct KeySpan {

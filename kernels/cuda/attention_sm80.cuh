@@ -13,7 +13,9 @@
 //
 // Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
 // rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
-// nor multiplied: it is zeroed in shared memory, and its score is −∞. Steps without a visible row do not exist.
+// nor multiplied: it is zeroed in shared memory, and its score is −∞. Steps without a visible row do not exist. Where
+// patterns have windows, a step also says which of its keys a query sees by the distance of their tokens. Windows, and
+// log-sum-exps beside the output, are known to the general variant of a kernel alone: others do not pay for them.
 //
 // Tiles. A block of WARPS warps takes one item of up to WARPS · ROW_TILES · 16 queries; each warp owns ROW_TILES · 16
 // rows and never exchanges them. Two row tiles per warp halve the shared-memory reads per multiplication; with one, the
@@ -39,11 +41,14 @@
 #include "arguments.cuh"
 #include "combine.cuh"
 #include "elements.cuh"
+#include "log_sum_exp.cuh"
 #include "rebase.cuh"
 #include "rotation.cuh"
+#include "window.cuh"
 
 // One tuned row; see src/kernels/cuda/tiling.rs.
-template <class Element_, int HEAD_DIM_, int ROW_TILES_, int WARPS_, int KEYS_, int STAGES_, bool RESIDENT_QUERIES_>
+template <class Element_, int HEAD_DIM_, int ROW_TILES_, int WARPS_, int KEYS_, int STAGES_, bool RESIDENT_QUERIES_,
+          bool GENERAL_>
 struct Sm80Tiling {
     using Element = Element_;
     static constexpr int HEAD_DIM = HEAD_DIM_;
@@ -52,6 +57,7 @@ struct Sm80Tiling {
     static constexpr int KEYS = KEYS_;
     static constexpr int STAGES = STAGES_;
     static constexpr bool RESIDENT_QUERIES = RESIDENT_QUERIES_;
+    static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and gives log-sum-exps
 
     static constexpr int THREADS = WARPS * 32;
     static constexpr int WARP_ROWS = ROW_TILES * 16;
@@ -281,6 +287,24 @@ __device__ __forceinline__ void sm80_hide(float (&scores)[T::ROW_TILES][T::KEY_T
     }
 }
 
+// Scores of keys that the window of a row leaves out become −∞. Row 0 of the window is the first of the warp.
+template <class T>
+__device__ __forceinline__ void sm80_hide_outside(float (&scores)[T::ROW_TILES][T::KEY_TILES][4],
+                                                  const StepWindow& window) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+        for (int n = 0; n < T::KEY_TILES; ++n) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const int row = i * 16 + e / 2 * 8 + lane / 4, key = n * 8 + 2 * (lane & 3) + e % 2;
+                scores[i][n][e] = window.sees(row, key) ? scores[i][n][e] : -INFINITY;
+            }
+        }
+    }
+}
+
 // The online softmax: turns scores into probabilities relative to the new maximum; leaves the factor for older output.
 template <class T>
 __device__ __forceinline__ void sm80_softmax(float (&scores)[T::ROW_TILES][T::KEY_TILES][4], Sm80Accumulators<T>& sums,
@@ -373,6 +397,12 @@ __device__ __forceinline__ void sm80_store_output(const AttentionArguments& argu
             const uint32_t row = first_row + i * 16 + half * 8 + lane / 4;
             // No visible key: zeros. A NaN sum stays one.
             const float factor = sums.sum[i][half] == 0.0f ? 0.0f : 1.0f / sums.sum[i][half];
+            if constexpr (T::GENERAL) {
+                if ((lane & 3) == 0 && row < item.query_len) {
+                    store_log_sum_exp(arguments, item.batch, item.head, item.query_start + row,
+                                      sums.maximum[i][half] * arguments.scale_log2, sums.sum[i][half]);
+                }
+            }
 #pragma unroll
             for (int n = 0; n < T::CHANNEL_TILES; ++n) {
                 const uint32_t channel = n * 8 + 2 * (lane & 3);
@@ -460,6 +490,14 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
         float scores[T::ROW_TILES][T::KEY_TILES][4];
         sm80_scores<T>(scores, queries, shared.keys(stage));
         if (visible != T::ALL_KEYS) sm80_hide<T>(scores, visible);
+        if constexpr (T::GENERAL) {
+            // Read again instead of held in registers, of which the products need all.
+            const uint64_t first_query = arguments.items[blockIdx.x].query_start + threadIdx.x / 32 * T::WARP_ROWS;
+            const auto window = StepWindow::of<T::WARP_ROWS, T::KEYS>(arguments.steps[step], first_query);
+            // A branch would take the widest rows more registers than there are.
+            const bool always = T::HEAD_DIM * T::Element::BYTES >= 1024;
+            if (always || !window.template covers<T::WARP_ROWS, T::KEYS>()) sm80_hide_outside<T>(scores, window);
+        }
         sm80_softmax<T>(scores, sums, arguments.scale_log2);
         sm80_accumulate<T>(sums, scores, shared.values(stage));
         stage = stage + 1 == T::STAGES ? 0 : stage + 1;

@@ -45,8 +45,10 @@
 #include "combine.cuh"
 #include "elements.cuh"
 #include "exp2.cuh"
+#include "log_sum_exp.cuh"
 #include "rebase.cuh"
 #include "rotation.cuh"
+#include "window.cuh"
 
 // One launch. Toolkits differ in how far they align a tensor map, so the struct says it.
 struct alignas(128) Sm90Arguments {
@@ -64,7 +66,7 @@ constexpr uint32_t SM90_TURN_BARRIERS = 8;
 
 // One tuned row; see src/kernels/cuda/tiling.rs.
 template <class Element_, int HEAD_DIM_, int CONSUMERS_, int STAGES_, int PRODUCER_REGISTERS_, int CONSUMER_REGISTERS_,
-          int POLYNOMIAL_, bool TAKE_TURNS_>
+          int POLYNOMIAL_, bool TAKE_TURNS_, bool GENERAL_>
 struct Sm90Tiling {
     using Element = Element_;
     static constexpr int HEAD_DIM = HEAD_DIM_;
@@ -74,6 +76,7 @@ struct Sm90Tiling {
     static constexpr int CONSUMER_REGISTERS = CONSUMER_REGISTERS_;
     static constexpr int POLYNOMIAL = POLYNOMIAL_;
     static constexpr bool TAKE_TURNS = TAKE_TURNS_;
+    static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and gives log-sum-exps
 
     static constexpr int KEYS = 128;
     static constexpr int QUERIES = CONSUMERS * 64;
@@ -313,6 +316,17 @@ __device__ __forceinline__ void sm90_hide(float (&scores)[T::KEYS / 2], uint64_t
     }
 }
 
+// Scores of keys that the window of a row leaves out become −∞. Row 0 of the window is the first of the warpgroup.
+template <class T>
+__device__ __forceinline__ void sm90_hide_outside(float (&scores)[T::KEYS / 2], const StepWindow& window) {
+    const int first_key = 2 * (threadIdx.x & 3);
+#pragma unroll
+    for (int i = 0; i < T::KEYS / 2; ++i) {
+        const int key = first_key + i / 4 * 8 + i % 2;
+        if (!window.sees(int(sm90_row(i / 2 % 2)), key)) scores[i] = -INFINITY;
+    }
+}
+
 // Turns scores into probabilities relative to the new maximum; leaves the factor for what was summed before. A NaN
 // among the scores becomes the maximum and so reaches the sum, whatever the polynomial makes of it.
 template <class T>
@@ -387,9 +401,12 @@ __device__ __forceinline__ void sm90_pass_turn(uint32_t consumer) {
 
 // All steps of one item, at least one. `place` is where its first step is in the ring.
 template <class T>
-__device__ __forceinline__ void sm90_attend(const Sm90Shared<T>& shared, Sm90Rows<T>& rows, uint32_t consumer,
-                                            uint32_t steps, RingPlace<T::STAGES>& place, float scale_log2) {
+__device__ __forceinline__ void sm90_attend(const AttentionArguments& attention, const StepItem& item,
+                                            const Sm90Shared<T>& shared, Sm90Rows<T>& rows, uint32_t consumer,
+                                            RingPlace<T::STAGES>& place) {
     using S = Sm90Shared<T>;
+    const uint32_t steps = item.last_step - item.first_step;
+    const float scale_log2 = attention.scale_log2;
     const uint32_t queries = shared.address + shared.queries(consumer);
     float scores[T::KEYS / 2];
     uint32_t probabilities[T::KEYS / 16][4];
@@ -410,7 +427,7 @@ __device__ __forceinline__ void sm90_attend(const Sm90Shared<T>& shared, Sm90Row
         sm90_release(shared.barrier(S::VALUES_EMPTY, behind.stage));
     };
     // One step from the wait for its keys to its packed probabilities; OVERLAP: with the product of the step before.
-    const auto run = [&](auto overlap, auto masked, uint64_t low, uint64_t high) {
+    const auto run = [&](auto overlap, auto masked, uint64_t low, uint64_t high, const StepWindow& window) {
         constexpr bool OVERLAP = decltype(overlap)::value, MASKED = decltype(masked)::value;
         start_scores();
         if constexpr (OVERLAP) start_output();
@@ -419,6 +436,7 @@ __device__ __forceinline__ void sm90_attend(const Sm90Shared<T>& shared, Sm90Row
         ptx::wgmma_fence_registers(scores);
         sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
         if constexpr (MASKED) sm90_hide<T>(scores, low, high);
+        if constexpr (MASKED && T::GENERAL) sm90_hide_outside<T>(scores, window);
         sm90_softmax<T>(scores, rows, scale_log2);
         if constexpr (OVERLAP) {
             ptx::wgmma_wait<0>();
@@ -429,20 +447,26 @@ __device__ __forceinline__ void sm90_attend(const Sm90Shared<T>& shared, Sm90Row
     };
     // Two copies of the step, because a branch between the two waits would keep the compiler from putting exponentials
     // there. The bits of a stage are read before it is given back.
-    const auto step = [&](auto overlap) {
+    const auto step = [&](auto overlap, uint32_t i) {
+        StepWindow window = {};
+        bool is_whole = true;
+        if constexpr (T::GENERAL) {
+            window = StepWindow::of<64, T::KEYS>(attention.steps[item.first_step + i], item.query_start + consumer * 64);
+            is_whole = window.covers<64, T::KEYS>();
+        }
         ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
         const uint64_t low = shared.visible(place.stage)[0], high = shared.visible(place.stage)[1];
-        if ((low & high) == ~uint64_t(0)) {
-            run(overlap, std::false_type(), low, high);
+        if ((low & high) == ~uint64_t(0) && is_whole) {
+            run(overlap, std::false_type(), low, high, window);
         } else {
-            run(overlap, std::true_type(), low, high);
+            run(overlap, std::true_type(), low, high, window);
         }
         behind = place;
         place.advance();
     };
 
-    step(std::false_type());
-    for (uint32_t i = 1; i < steps; ++i) step(std::true_type());
+    step(std::false_type(), 0);
+    for (uint32_t i = 1; i < steps; ++i) step(std::true_type(), i);
     start_output();
     ptx::wgmma_wait<0>();
     finish_output();
@@ -458,6 +482,13 @@ __device__ __forceinline__ void sm90_store_output(const AttentionArguments& atte
     for (int half = 0; half < 2; ++half) {
         // No visible key: zeros. A NaN sum stays one.
         const float factor = rows.sum[half] == 0.0f ? 0.0f : 1.0f / rows.sum[half];
+        if constexpr (T::GENERAL) {
+            const uint32_t row = consumer * 64 + sm90_row(half);
+            if ((lane & 3) == 0 && row < item.query_len) {
+                store_log_sum_exp(attention, item.batch, item.head, item.query_start + row,
+                                  rows.maximum[half] * attention.scale_log2, rows.sum[half]);
+            }
+        }
 #pragma unroll
         for (int n = 0; n < T::HEAD_DIM / 8; ++n) {
             unsigned char* target =
@@ -526,7 +557,7 @@ __device__ __forceinline__ void sm90_consume(const AttentionArguments& attention
             rows.sum[half] = 0.0f;
         }
         if (item.first_step < item.last_step) {
-            sm90_attend<T>(shared, rows, consumer, item.last_step - item.first_step, place, attention.scale_log2);
+            sm90_attend<T>(attention, item, shared, rows, consumer, place);
         }
         // Each lane has summed its own columns of a row.
 #pragma unroll

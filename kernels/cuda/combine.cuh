@@ -9,6 +9,7 @@
 #include <ptx.cuh>
 
 #include "arguments.cuh"
+#include "log_sum_exp.cuh"
 
 // A slot of `AttentionArguments::partials`, for tiles of T::QUERIES rows of T::HEAD_DIM channels.
 template <class T>
@@ -60,6 +61,12 @@ __device__ __forceinline__ void combine(const AttentionArguments& arguments, con
                 channels[4 * quad + 1] = fmaf(weight, values.y, channels[4 * quad + 1]);
                 channels[4 * quad + 2] = fmaf(weight, values.z, channels[4 * quad + 2]);
                 channels[4 * quad + 3] = fmaf(weight, values.w, channels[4 * quad + 3]);
+            }
+        }
+        if constexpr (T::GENERAL) {
+            if (chunk == 0) {
+                const uint64_t token = reduction.query_start + row;
+                store_log_sum_exp(arguments, reduction.batch, reduction.head, token, maximum, sum);
             }
         }
         const float factor = sum == 0.0f ? 0.0f : 1.0f / sum;

@@ -44,6 +44,13 @@ struct StepItem {
 };
 static_assert(sizeof(StepItem) == 32, "StepItem");
 
+// A query sees the keys whose token less its own is in [first, last]: `plan::Band`.
+struct Band {
+    long first;
+    long last;
+};
+static_assert(sizeof(Band) == 16, "Band");
+
 // A key tile with at least one visible key, as one batch row sees it: `plan::KeyStep`.
 struct KeyStep {
     ulong key_row;     // row of its first key in the keys of its source
@@ -51,8 +58,9 @@ struct KeyStep {
     uint visible[4];   // bit i: key i is inside the range and no padding. Everything else must not be touched.
     uint source;       // 0: input, 1: cache
     uint len;          // number of keys inside the range
+    Band band;         // which of the visible keys a query sees; key i is token value_row + i
 };
-static_assert(sizeof(KeyStep) == 40, "KeyStep");
+static_assert(sizeof(KeyStep) == 56, "KeyStep");
 
 // A query tile whose keys were split: `plan::SlotReduction`.
 struct SlotReduction {
@@ -74,19 +82,21 @@ struct AttentionArguments {
     RowStrides cache_keys;
     RowStrides cache_values;
     RowStrides output;
+    RowStrides log_sum_exp;   // floats
     AngleStrides angles;
     float scale_log2;         // factor of the scores · log2(e), positive
     uint padding;
 };
-static_assert(sizeof(AttentionArguments) == 168, "AttentionArguments");
+static_assert(sizeof(AttentionArguments) == 192, "AttentionArguments");
 
 // One launch of `combine_split_keys`.
 struct CombineArguments {
     RowStrides output;
+    RowStrides log_sum_exp;   // floats
     uint head_dim;            // a multiple of 8
     uint tile_queries;        // rows of a slot
 };
-static_assert(sizeof(CombineArguments) == 32, "CombineArguments");
+static_assert(sizeof(CombineArguments) == 56, "CombineArguments");
 
 // A run of key tokens that is rotated: `plan::KeySpan`.
 struct KeySpan {

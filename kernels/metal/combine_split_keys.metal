@@ -9,13 +9,17 @@
 // A threadgroup takes one tile, a thread a pair of channels at a time.
 #include "arguments.h"
 #include "elements.h"
+#include "log_sum_exp.h"
 
 typedef TILE_ELEMENT Element;
+
+constant bool has_log_sum_exp [[function_constant(0)]];  // log-sum-exps are wanted beside the output
 
 kernel void combine_split_keys(const device float* partials [[buffer(0)]],
                                const device SlotReduction* reductions [[buffer(1)]],
                                device Element::Stored* output [[buffer(2)]],
-                               constant CombineArguments& arguments [[buffer(3)]],
+                               device float* log_sum_exps [[buffer(3), function_constant(has_log_sum_exp)]],
+                               constant CombineArguments& arguments [[buffer(4)]],
                                uint group [[threadgroup_position_in_grid]],
                                uint threads [[threads_per_threadgroup]],
                                uint thread_index [[thread_index_in_threadgroup]]) {
@@ -45,5 +49,10 @@ kernel void combine_split_keys(const device float* partials [[buffer(0)]],
         const float factor = sum == 0.0f ? 0.0f : 1.0f / sum;
         const long start = row_offset(arguments.output, reduction.batch, reduction.head, reduction.query_start + row);
         Element::write(output + start + channel, channels * factor);
+        if (has_log_sum_exp && channel == 0) {
+            const long place = row_offset(arguments.log_sum_exp, reduction.batch, reduction.head,
+                                          reduction.query_start + row);
+            log_sum_exps[place] = log_sum_exp(maximum, sum);
+        }
     }
 }

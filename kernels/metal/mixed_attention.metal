@@ -16,7 +16,8 @@
 // Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
 // rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
 // nor multiplied: zeros stand for it, and its weight is 0. Steps without a visible row do not exist, and a step whose
-// rows are all visible goes through code that knows no bits.
+// rows are all visible goes through code that knows no bits. Where patterns have windows, a step also says which of its
+// keys a query sees by the distance of their tokens.
 //
 // Tiles. A threadgroup of SIMDGROUPS simdgroups takes one item of up to SIMDGROUPS · ROW_TILES · 8 queries; each
 // simdgroup owns ROW_TILES · 8 rows and never exchanges them. More row tiles mean fewer reads of keys and values for
@@ -44,8 +45,10 @@
 // matrices in front of the first product, where they would need a register each.
 #include "arguments.h"
 #include "elements.h"
+#include "log_sum_exp.h"
 #include "matrices.h"
 #include "rotation.h"
+#include "window.h"
 
 typedef TILE_ELEMENT Element;
 typedef Element::Stored Stored;
@@ -96,6 +99,8 @@ constant bool has_rotation [[function_constant(0)]];        // queries are rotat
 constant bool has_cache [[function_constant(1)]];           // some steps read the cache
 constant bool has_partial_steps [[function_constant(2)]];   // some steps have rows that are not visible
 constant bool has_split_keys [[function_constant(3)]];      // some items write partial results
+constant bool has_windows [[function_constant(4)]];         // some rows see only some of the visible keys of a step
+constant bool has_log_sum_exp [[function_constant(5)]];     // log-sum-exps are wanted beside the output
 
 // The queries of a simdgroup.
 struct Queries {
@@ -349,6 +354,21 @@ inline float base_of(float maximum, float scale_log2) {
     return maximum == -FLT_MAX ? -FLT_MAX : maximum * scale_log2;
 }
 
+// Scores of keys that the window of a row leaves out become −∞. Row 0 of the window is the first of the simdgroup.
+inline void hide_outside(thread Scores& scores, StepWindow window, Lane lane) {
+    UNROLL
+    for (uint i = 0; i < ROW_TILES; ++i) {
+        const uint row = i * 8 + lane.row;
+        UNROLL
+        for (uint n = 0; n < KEY_TILES; ++n) {
+            const uint key = n * 8 + lane.column;
+            thread float2& score = scores.tiles[i][n];
+            if (!sees(window, row, key)) score.x = -INFINITY;
+            if (!sees(window, row, key + 1)) score.y = -INFINITY;
+        }
+    }
+}
+
 // The online softmax: turns scores into weights relative to the new maximum; leaves the factor for older output.
 template <bool ALL_VISIBLE>
 inline void softmax(thread Scores& scores, thread Rows& rows, uint visible, float scale_log2, Lane lane) {
@@ -451,9 +471,10 @@ inline void multiply_values(thread Rows& rows, thread const Scores& weights, Til
 // One step of the rows of a simdgroup.
 template <bool ALL_VISIBLE>
 inline void take_step(thread Rows& rows, thread const Queries& queries, Tile keys, Tile values, uint visible,
-                      float scale_log2, Lane lane) {
+                      StepWindow window, float scale_log2, Lane lane) {
     Scores scores;
     multiply_keys<ALL_VISIBLE>(scores, queries, keys, visible, lane);
+    if (has_windows && !ALL_VISIBLE) hide_outside(scores, window, lane);
     softmax<ALL_VISIBLE>(scores, rows, visible, scale_log2, lane);
     multiply_values<ALL_VISIBLE>(rows, scores, values, visible, lane);
 }
@@ -477,6 +498,18 @@ inline void store_output(thread const Rows& rows, device Stored* first, long str
             for (uint c = 0; c < CHANNEL_TILES; ++c) {
                 Element::write(target + output_channel(c, lane), rows.output[i][c] * factor);
             }
+        }
+    }
+}
+
+// Writes the log-sum-exps of a whole item.
+inline void store_log_sum_exp(thread const Rows& rows, device float* first, long stride, uint row_count,
+                              float scale_log2, Lane lane) {
+    UNROLL
+    for (uint i = 0; i < ROW_TILES; ++i) {
+        const uint row = i * 8 + lane.row;
+        if (row < row_count && lane.column == 0) {
+            first[long(row) * stride] = log_sum_exp(base_of(rows.maximum[i], scale_log2), rows.sum[i]);
         }
     }
 }
@@ -513,7 +546,8 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
     device float* partials [[buffer(7), function_constant(has_split_keys)]],
     const device StepItem* items [[buffer(8)]],
     const device KeyStep* steps [[buffer(9)]],
-    constant AttentionArguments& arguments [[buffer(10)]],
+    device float* log_sum_exps [[buffer(10), function_constant(has_log_sum_exp)]],
+    constant AttentionArguments& arguments [[buffer(11)]],
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -555,7 +589,14 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
     for (uint i = item.first_step; i < last_step; ++i) {
         const device KeyStep& step = steps[i];
         const uint visible = step.visible[0];
-        const bool all_visible = !has_partial_steps || visible == ALL_KEYS;
+        // Of the step, which all simdgroups load together, and of this one's rows.
+        const bool all_real = !has_partial_steps || visible == ALL_KEYS;
+        StepWindow window = {};
+        bool all_visible = all_real;
+        if (has_windows) {
+            window = step_window(step, first_query);
+            all_visible = all_real && covers(window, SIMDGROUP_ROWS, KEYS);
+        }
         Source source;
         if (has_cache && step.source != 0) {
             source.keys = cache_keys + row_offset(arguments.cache_keys, batch, head, step.key_row);
@@ -579,7 +620,7 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
         if (STAGES == 1) threadgroup_barrier(mem_flags::mem_threadgroup);
         threadgroup uint4* stage_keys = key_stages + stage * STAGE_CHUNKS;
         threadgroup uint4* stage_values = value_stages + stage * STAGE_CHUNKS;
-        if (all_visible) {
+        if (all_real) {
             load_rows<true>(stage_keys, stage_values, source, visible, thread_index);
         } else {
             load_rows<false>(stage_keys, stage_values, source, visible, thread_index);
@@ -592,9 +633,9 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
 #endif
         if (!has_rows) continue;
         if (all_visible) {
-            take_step<true>(rows, tile, keys, values, visible, arguments.scale_log2, lane);
+            take_step<true>(rows, tile, keys, values, visible, window, arguments.scale_log2, lane);
         } else {
-            take_step<false>(rows, tile, keys, values, visible, arguments.scale_log2, lane);
+            take_step<false>(rows, tile, keys, values, visible, window, arguments.scale_log2, lane);
         }
     }
 
@@ -607,5 +648,9 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
     } else {
         store_output(rows, output + row_offset(arguments.output, batch, head, first_query), arguments.output.token,
                      row_count, lane);
+        if (has_log_sum_exp) {
+            store_log_sum_exp(rows, log_sum_exps + row_offset(arguments.log_sum_exp, batch, head, first_query),
+                              arguments.log_sum_exp.token, row_count, arguments.scale_log2, lane);
+        }
     }
 }

@@ -7,6 +7,8 @@ use candle_core::CudaStorage;
 #[cfg(feature = "metal")]
 use candle_core::MetalStorage;
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
+#[cfg(any(feature = "cuda", feature = "metal"))]
+use candle_core::{Storage, op::BackpropOp};
 
 use super::call::Arguments;
 #[cfg(feature = "cuda")]
@@ -23,6 +25,18 @@ pub(super) struct FusedAttention {
     /// Where the log-sum-exp of each query's scores goes, `[batch, tokens, heads]`, if it is wanted. An op of candle has
     /// one output.
     pub log_sum_exp: Option<Arc<OnceLock<Tensor>>>,
+}
+
+#[cfg(any(feature = "cuda", feature = "metal"))]
+impl FusedAttention {
+    /// Hands out the log-sum-exp of an output of this shape.
+    fn give(&self, numbers: Option<Storage>, shape: &Shape) {
+        if let (Some(slot), Some(numbers)) = (&self.log_sum_exp, numbers) {
+            let numbers = Tensor::from_storage(numbers, &shape.dims()[..3], BackpropOp::none(), false);
+            // Set once: an op runs forward once.
+            let _ = slot.set(numbers);
+        }
+    }
 }
 
 impl CustomOp3 for FusedAttention {
@@ -60,7 +74,10 @@ impl CustomOp3 for FusedAttention {
         values_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         let (queries, keys, values) = ((queries, queries_layout), (keys, keys_layout), (values, values_layout));
-        cuda::forward(&self.arguments, &Operands { queries, keys, values })
+        let wanted = self.log_sum_exp.is_some();
+        let (output, shape, numbers) = cuda::forward(&self.arguments, &Operands { queries, keys, values }, wanted)?;
+        self.give(numbers.map(Storage::Cuda), &shape);
+        Ok((output, shape))
     }
 
     #[cfg(feature = "metal")]
@@ -74,7 +91,10 @@ impl CustomOp3 for FusedAttention {
         values_layout: &Layout,
     ) -> Result<(MetalStorage, Shape)> {
         let (queries, keys, values) = ((queries, queries_layout), (keys, keys_layout), (values, values_layout));
-        metal::forward(&self.arguments, &Operands { queries, keys, values })
+        let wanted = self.log_sum_exp.is_some();
+        let (output, shape, numbers) = metal::forward(&self.arguments, &Operands { queries, keys, values }, wanted)?;
+        self.give(numbers.map(Storage::Metal), &shape);
+        Ok((output, shape))
     }
 
     /// Gradients by recomputation, block by block of queries.

@@ -126,8 +126,7 @@ pub fn mixed_attention_cached(
 /// As [`mixed_attention`] and [`mixed_attention_cached`], with the log-sum-exp of each query's scores, so that results over
 /// several parts of the keys can be [combined](AttentionPart::combine).
 ///
-/// The log-sum-exp is fused on the CPU. On other devices, and where a gradient is followed, [`Backend::Auto`] runs the
-/// reference and [`Backend::Fused`] is an error.
+/// Where a gradient is followed, [`Backend::Auto`] runs the reference and [`Backend::Fused`] is an error.
 ///
 /// # Errors
 /// As [`mixed_attention_cached`].
@@ -205,11 +204,8 @@ impl Call {
         }
     }
 
-    /// Whether the fused kernel of the device gives a log-sum-exp.
+    /// Whether the fused kernel gives a log-sum-exp: an op of candle has one output, and so one gradient.
     fn gives_log_sum_exp(&self) -> std::result::Result<(), Unsupported> {
-        if !self.queries.device().is_cpu() {
-            return Err(Unsupported::LogSumExp { device: self.queries.device().location() });
-        }
         match [&self.queries, &self.keys, &self.values].into_iter().any(Tensor::track_op) {
             true => Err(Unsupported::Gradient { argument: "log-sum-exp" }),
             false => Ok(()),

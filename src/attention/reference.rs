@@ -41,7 +41,8 @@ pub(super) fn forward_part(
             let queries = operands.queries.narrow(2, start, len)?.contiguous()?;
             match &seen {
                 Some(seen) => {
-                    let (weights, log_sum_exp) = seen.weights(&queries, operands.scale)?;
+                    let visible = operands.visible(range, (start, len))?;
+                    let (weights, log_sum_exp) = seen.weights(&queries, visible.as_ref(), operands.scale)?;
                     outputs.push(weights.matmul(&seen.values)?);
                     log_sum_exps.push(log_sum_exp);
                 }
@@ -86,7 +87,8 @@ pub(super) fn backward(
                 continue;
             };
             let gradient = gradient.narrow(2, start, len)?.contiguous()?;
-            let (weights, _) = seen.weights(&queries, operands.scale)?;
+            let visible = operands.visible(range, (start, len))?;
+            let (weights, _) = seen.weights(&queries, visible.as_ref(), operands.scale)?;
             let of_weights = gradient.matmul(&seen.values.t()?.contiguous()?)?;
             let mean = (&weights * &of_weights)?.sum_keepdim(D::Minus1)?;
             let of_scores = ((&weights * of_weights.broadcast_sub(&mean)?)? * operands.scale)?;
@@ -188,6 +190,23 @@ impl<'a> Operands<'a> {
         let (keys, values) = (all(|part| &part.keys)?, all(|part| &part.values)?);
         Ok(Some(Seen { real: real_of_all(&parts, self.arguments.batch)?, keys, values }))
     }
+
+    /// Which of all that a range sees is visible to each of its queries `[start, start + len)`, `[1, 1, len, keys]`, or
+    /// `None` if all is.
+    fn visible(&self, queries: &QueryRange, (start, len): (usize, usize)) -> Result<Option<Tensor>> {
+        let ranges = self.arguments.resolved.ranges().keys_of(queries);
+        if ranges.iter().all(|range| range.band.is_all()) {
+            return Ok(None);
+        }
+        let of_query = |query: usize| {
+            let tokens = |range: &KeyRange| (range.start..range.start + range.len, range.band);
+            let keys = ranges.iter().map(tokens);
+            keys.flat_map(move |(tokens, band)| tokens.map(move |key| u8::from(band.sees(query, key))))
+        };
+        let visible: Vec<u8> = (start..start + len).flat_map(of_query).collect();
+        let keys = visible.len() / len;
+        Tensor::from_vec(visible, (1, 1, len, keys), self.queries.device()).map(Some)
+    }
 }
 
 /// Keys and values of one source.
@@ -229,16 +248,15 @@ struct Seen {
 
 impl Seen {
     /// `softmax(q kᵀ · scale)`, zeros for a query without a visible key and for one whose scores are all −∞; and the
-    /// logarithm of the sum that it divides by, without the shift by the maximum, `[batch, heads, queries]`.
-    fn weights(&self, queries: &Tensor, scale: f64) -> Result<(Tensor, Tensor)> {
-        let scores = (queries.matmul(&self.keys.t()?.contiguous()?)? * scale)?;
-        let scores = match &self.real {
-            Some(real) => {
-                let hidden = Tensor::full(f32::NEG_INFINITY, (), scores.device())?.to_dtype(scores.dtype())?;
-                real.broadcast_as(scores.shape())?.where_cond(&scores, &hidden.broadcast_as(scores.shape())?)?
-            }
-            None => scores,
-        };
+    /// logarithm of the sum that it divides by, without the shift by the maximum, `[batch, heads, queries]`. `visible`
+    /// limits what each query sees.
+    fn weights(&self, queries: &Tensor, visible: Option<&Tensor>, scale: f64) -> Result<(Tensor, Tensor)> {
+        let mut scores = (queries.matmul(&self.keys.t()?.contiguous()?)? * scale)?;
+        for visible in self.real.as_ref().into_iter().chain(visible) {
+            let hidden = Tensor::full(f32::NEG_INFINITY, (), scores.device())?.to_dtype(scores.dtype())?;
+            let hidden = hidden.broadcast_as(scores.shape())?;
+            scores = visible.broadcast_as(scores.shape())?.where_cond(&scores, &hidden)?;
+        }
         // The maximum only shifts the exponent: its gradient is zero by definition of the softmax. It is finite, so that
         // a row of −∞ leaves no −∞ − −∞ behind.
         let lowest = if scores.dtype() == DType::F64 { f64::MIN } else { f64::from(f32::MIN) };

@@ -52,6 +52,8 @@ pub struct ScheduleSizes {
     pub rotated_rows: usize,
     /// Whether some steps have keys that are not visible.
     pub has_partial_steps: bool,
+    /// Whether some queries see only some of the visible keys of a step.
+    pub has_windows: bool,
 }
 
 impl GpuSchedule {
@@ -72,6 +74,7 @@ impl GpuSchedule {
             key_spans: key_rows.as_ref().map_or(0, |rows| rows.spans().len()),
             rotated_rows: key_rows.as_ref().map_or(0, KeyRows::rows),
             has_partial_steps: steps.has_partial_steps(inputs.tile.keys),
+            has_windows: steps.has_windows(),
         };
         Self { steps, key_rows, sizes }
     }
@@ -144,6 +147,7 @@ mod tests {
             key_spans: 1,
             rotated_rows: 40,
             has_partial_steps: true,
+            has_windows: false,
         };
         assert_eq!(schedule.sizes, expected);
         assert_eq!(GpuSchedule::new(&resolved, &inputs(1, false, None)).sizes.rotated_rows, 0);

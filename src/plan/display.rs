@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::AttentionPlan;
+use super::{AttentionPlan, AttentionWindow};
 
 impl fmt::Display for AttentionPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,6 +23,15 @@ impl fmt::Display for AttentionPlan {
         let width = queries.iter().map(|text| text.chars().count()).max().unwrap_or(0);
         for (queries, pattern) in queries.iter().zip(self.patterns()) {
             write!(f, "\n  {queries:<width$}  ->  {}", list(&pattern.key_value_tokens))?;
+            let AttentionWindow { left, right } = pattern.window;
+            match (left, right) {
+                (None, None) => {}
+                (None, Some(0)) => write!(f, ", causal")?,
+                _ => {
+                    let far = |side: Option<usize>| side.map_or("all".to_string(), |places| places.to_string());
+                    write!(f, ", window of {} before and {} after", far(left), far(right))?;
+                }
+            }
         }
         Ok(())
     }

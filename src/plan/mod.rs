@@ -3,6 +3,7 @@
 //! [`AttentionPlan`] checks token specs and patterns once and turns them into [`PlanRanges`]; a [`TileSchedule`] cuts
 //! the ranges into the work items of a launch. Nothing here depends on a device.
 
+mod band;
 mod display;
 mod kept;
 mod key_rows;
@@ -14,6 +15,7 @@ mod resolved;
 mod schedule;
 mod steps;
 mod tokens;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use crate::error::PlanError;
 use crate::recent::Recent;
 
+pub use band::Band;
 pub use key_rows::{KeyRows, KeySpan};
 pub use layout::{CacheLayout, CachedGroup};
 pub use padding::{PaddingBits, TileClass};
@@ -30,8 +33,10 @@ pub use resolved::ResolvedPlan;
 pub use schedule::{KeyTile, Reduction, TileSchedule, TileShape, WorkItem};
 pub use steps::{KeyStep, MAX_KEYS_PER_STEP, SlotReduction, StepContext, StepItem, StepSchedule};
 pub use tokens::TokenSpec;
+pub use window::AttentionWindow;
 
 use ranges::PatternRanges;
+use window::windowed_ranges;
 
 /// The plans that a layer made last, by what it makes them from: a plan that is kept has its schedules, on a GPU uploaded
 /// ones. Clones of a layer share them.
@@ -185,7 +190,9 @@ impl AttentionPlan {
     /// ```
     ///
     /// # Errors
-    /// No queries; names that this plan does not have, a group in both lists, or keys that would be missing.
+    /// No queries; names that this plan does not have, a group in both lists, or keys that would be missing. In a pattern
+    /// with a window, groups that would come to stand elsewhere: cached groups come before the queries, which follow them
+    /// at once.
     pub fn with_cached<C: Into<String>, Q: Into<String>>(
         &self,
         cached: impl IntoIterator<Item = C>,
@@ -226,9 +233,42 @@ impl AttentionPlan {
                 let cached = tokens.iter().filter(|token| token.is_cached()).map(|token| token.name.clone()).collect();
                 return Err(PlanError::KeysMissing { query: query.clone(), group: group.clone(), cached });
             }
-            patterns.push(AttentionPattern::queries(asking).attend_to(pattern.key_value_tokens.iter().cloned()));
+            let later = AttentionPattern { query_tokens: asking, ..pattern.clone() };
+            if !later.window.is_unlimited() {
+                self.check_places(pattern, &later, &tokens)?;
+            }
+            patterns.push(later);
         }
         Self::build(tokens, patterns, expected_cached, None)
+    }
+
+    /// Checks that the tokens of a pattern with a window stand to each other in a later pass as they do in this one, apart
+    /// from the sizes of query groups: its groups there are side by side here, in this order.
+    fn check_places(
+        &self,
+        pattern: &AttentionPattern,
+        later: &AttentionPattern,
+        later_tokens: &[TokenSpec],
+    ) -> Result<(), PlanError> {
+        let named = |pattern: &AttentionPattern, tokens: &[TokenSpec]| -> (Vec<String>, Vec<String>) {
+            let is_named = |token: &&TokenSpec| {
+                pattern.query_tokens.contains(&token.name) || pattern.key_value_tokens.contains(&token.name)
+            };
+            let (cached, input): (Vec<&TokenSpec>, Vec<_>) =
+                tokens.iter().filter(is_named).partition(|token| token.is_cached());
+            let names = |tokens: Vec<&TokenSpec>| tokens.into_iter().map(|token| token.name.clone()).collect();
+            (names(cached), names(input))
+        };
+        let (cached, input) = named(pattern, &self.inner.tokens);
+        let before = [cached, input].concat();
+        // The cache lays its groups out in the order of this pass.
+        let (mut cached, input) = named(later, later_tokens);
+        cached.sort_by_key(|name| before.iter().position(|other| other == name));
+        let after = [cached, input].concat();
+        if before.windows(after.len()).any(|run| run == after) {
+            return Ok(());
+        }
+        Err(PlanError::PlacesChange { before, after })
     }
 
     /// The plan of a later pass over `size` tokens of one group, all of whose keys come from the cache.
@@ -316,8 +356,9 @@ impl AttentionPlan {
                         KeySource::Input => 0,
                         KeySource::Cache => ranges.input_tokens(),
                     };
-                    let first = row * width + offset + keys.start;
-                    mask[first..first + keys.len].iter_mut().for_each(|seen| *seen = seen.saturating_add(1));
+                    let visible = keys.band.seen_by(row..row + 1, keys.start..keys.start + keys.len);
+                    let first = row * width + offset + visible.start;
+                    mask[first..first + visible.len()].iter_mut().for_each(|seen| *seen = seen.saturating_add(1));
                 }
             }
         }
@@ -402,7 +443,7 @@ impl Inner {
         for token in &self.tokens {
             let range = match token.size {
                 Some(len) => {
-                    let range = KeyRange { source: KeySource::Input, start, len };
+                    let range = KeyRange { source: KeySource::Input, start, len, band: Band::ALL };
                     start += len;
                     range
                 }
@@ -410,18 +451,20 @@ impl Inner {
             };
             keys_of.insert(token.name.as_str(), range);
         }
-        let pattern_ranges = |pattern: &AttentionPattern| PatternRanges {
-            queries: pattern
-                .query_tokens
-                .iter()
-                .map(|name| keys_of[name.as_str()])
-                .filter(|range| range.source == KeySource::Input)
-                .map(|range| (range.start, range.len))
-                .collect(),
-            keys: pattern.key_value_tokens.iter().map(|name| keys_of[name.as_str()]).collect(),
-        };
+        let mut patterns = Vec::with_capacity(self.patterns.len());
+        for (number, pattern) in self.patterns.iter().enumerate() {
+            let ranges = |names: &[String]| names.iter().map(|name| keys_of[name.as_str()]).collect::<Vec<_>>();
+            let (asking, keys) = (ranges(&pattern.query_tokens), ranges(&pattern.key_value_tokens));
+            let of_input = asking.iter().filter(|range| range.source == KeySource::Input);
+            let queries = of_input.map(|range| (range.start, range.len)).collect();
+            if pattern.window.is_unlimited() {
+                patterns.push(PatternRanges { queries, keys });
+            } else {
+                let groups = asking.iter().chain(&keys).copied().collect();
+                patterns.extend(windowed_ranges(number, pattern.window, groups, queries, keys)?);
+            }
+        }
         let cache_tokens = layout.map_or(0, CacheLayout::tokens);
-        let patterns = self.patterns.iter().map(pattern_ranges).collect();
         PlanRanges::new(self.input_tokens, cache_tokens, patterns)
     }
 
@@ -434,7 +477,7 @@ impl Inner {
             Some(&expected) if expected != group.len => {
                 Err(PlanError::CachedSizeMismatch { group: name.to_string(), expected, got: group.len })
             }
-            _ => Ok(KeyRange { source: KeySource::Cache, start: group.start, len: group.len }),
+            _ => Ok(KeyRange { source: KeySource::Cache, start: group.start, len: group.len, band: Band::ALL }),
         }
     }
 }

@@ -161,7 +161,7 @@ impl PaddingBits {
 
 #[cfg(test)]
 mod tests {
-    use super::super::KeySource;
+    use super::super::{Band, KeySource};
     use super::*;
 
     /// A mask that no word boundary lines up with.
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn tiles_are_empty_partial_or_full() {
         let padding = PaddingBits::new(2, 96, |row, token| token >= 64 || row == 1 && token < 40);
-        let tile = |start| KeyTile { start, len: 32, source: KeySource::Input };
+        let tile = |start| KeyTile { start, len: 32, source: KeySource::Input, band: Band::ALL };
         let classes = |row| [0, 32, 64].map(|start| padding.class(row, &tile(start)));
         use TileClass::{Empty, Full, Partial};
         assert_eq!(classes(0), [Empty, Empty, Full]);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Band;
 use crate::error::PlanError;
 
 /// Where the keys and values of a range are read.
@@ -14,7 +15,7 @@ pub enum KeySource {
     Cache = 1,
 }
 
-/// A run of key tokens, `[start, start + len)` along the token axis of its source.
+/// A run of key tokens, `[start, start + len)` along the token axis of its source, as a run of queries sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyRange {
     /// Which keys.
@@ -23,9 +24,11 @@ pub struct KeyRange {
     pub start: usize,
     /// Number of tokens.
     pub len: usize,
+    /// Which of them a query sees.
+    pub band: Band,
 }
 
-/// A run of query tokens, `[start, start + len)` of the input, that all see the same keys.
+/// A run of query tokens, `[start, start + len)` of the input, that all see the same key ranges.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QueryRange {
     /// First token.
@@ -66,7 +69,10 @@ impl PlanRanges {
             for range in pattern.keys.into_iter().filter(|range| range.len > 0) {
                 // Only what this pattern has added may be extended.
                 match key_ranges[first..].last_mut() {
-                    Some(last) if last.source == range.source && last.start + last.len == range.start => {
+                    Some(last)
+                        if (last.source, last.band) == (range.source, range.band)
+                            && last.start + last.len == range.start =>
+                    {
                         last.len += range.len;
                     }
                     _ => key_ranges.push(range),
@@ -87,11 +93,12 @@ impl PlanRanges {
         });
         let mut visible_pairs = 0u64;
         for queries in &query_ranges {
-            let keys = &key_ranges[queries.keys.clone()];
-            let keys = keys.iter().try_fold(0usize, |sum, range| sum.checked_add(range.len));
-            let pairs = keys.and_then(|keys| (queries.len as u64).checked_mul(keys as u64));
-            let sum = pairs.and_then(|pairs| visible_pairs.checked_add(pairs));
-            visible_pairs = sum.ok_or(PlanError::TooManyPairs)?;
+            let asking = queries.start..queries.start + queries.len;
+            for keys in &key_ranges[queries.keys.clone()] {
+                let pairs = keys.band.pairs(asking.clone(), keys.start..keys.start + keys.len);
+                let sum = pairs.and_then(|pairs| visible_pairs.checked_add(pairs));
+                visible_pairs = sum.ok_or(PlanError::TooManyPairs)?;
+            }
         }
         Ok(Self { input_tokens, cache_tokens, query_ranges, key_ranges, visible_pairs })
     }
@@ -124,7 +131,7 @@ impl PlanRanges {
         &self.key_ranges[queries.keys.clone()]
     }
 
-    /// Number of keys that a query of this range sees; a group named twice counts twice.
+    /// Number of keys that the queries of this range see together; a group named twice counts twice.
     ///
     /// # Panics
     /// With a query range of another plan.
@@ -166,7 +173,7 @@ mod tests {
     }
 
     fn input(start: usize, len: usize) -> KeyRange {
-        KeyRange { source: KeySource::Input, start, len }
+        KeyRange { source: KeySource::Input, start, len, band: Band::ALL }
     }
 
     #[test]

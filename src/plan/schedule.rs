@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{KeySource, PlanRanges, QueryRange};
+use super::{Band, KeySource, PlanRanges};
 
 /// An item is never split into parts of fewer key tiles than this.
 pub(super) const MIN_KEY_TILES_PER_SPLIT: usize = 4;
@@ -46,6 +46,15 @@ pub struct KeyTile {
     pub len: u32,
     /// Which keys.
     pub source: KeySource,
+    /// Which of them a query sees.
+    pub band: Band,
+}
+
+impl KeyTile {
+    /// Its tokens in its source.
+    pub fn tokens(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
 }
 
 /// One unit of work: a tile of queries of one head and batch row, and the key tiles it sees.
@@ -71,6 +80,11 @@ pub struct WorkItem {
 impl WorkItem {
     /// The partial slot of an item that is not split: it writes its output itself.
     pub const WHOLE: u32 = u32::MAX;
+
+    /// Its query tokens.
+    pub fn queries(&self) -> Range<usize> {
+        self.query_start as usize..self.query_start as usize + self.query_len as usize
+    }
 
     /// Its key tiles in [`TileSchedule::key_tiles`].
     pub fn key_tiles(&self) -> Range<usize> {
@@ -99,7 +113,7 @@ pub struct Reduction {
 /// The work list of one launch.
 ///
 /// Every visible (query, key) pair of every head and batch row is in exactly one work item, as often as the plan counts
-/// it.
+/// it. With windows, the key tiles of an item also hold pairs that are not visible: [`KeyTile::band`] tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TileSchedule {
     tile: TileShape,
@@ -118,68 +132,44 @@ impl TileSchedule {
         assert!(in_32_bits(batch) && in_32_bits(heads), "{batch} rows and {heads} heads are too many for a schedule");
         let largest = u32::MAX as usize;
         let tile = TileShape { queries: tile.queries.clamp(1, largest), keys: tile.keys.clamp(1, largest) };
-        let mut key_tiles = Vec::new();
-        // Patterns share their list of keys between query ranges, and so do the tiles.
-        let mut tiles_of_keys: HashMap<(usize, usize), Range<usize>> = HashMap::new();
-        let mut tiles_of_queries = Vec::with_capacity(ranges.query_ranges().len());
-        for queries in ranges.query_ranges() {
-            let tiles = tiles_of_keys.entry((queries.keys.start, queries.keys.end)).or_insert_with(|| {
-                let first = key_tiles.len();
-                for range in ranges.keys_of(queries) {
-                    key_tiles.extend((0..range.len).step_by(tile.keys).map(|offset| KeyTile {
-                        start: (range.start + offset) as u64,
-                        len: tile.keys.min(range.len - offset) as u32,
-                        source: range.source,
-                    }));
-                }
-                first..key_tiles.len()
-            });
-            tiles_of_queries.push(tiles.clone());
-        }
-
-        let query_tiles = |queries: &QueryRange| queries.len.div_ceil(tile.queries) * batch * heads;
-        let with_tiles = || ranges.query_ranges().iter().zip(&tiles_of_queries);
-        let busy = with_tiles().filter(|(_, tiles)| !tiles.is_empty()).map(|(queries, _)| query_tiles(queries)).sum();
-        let longest = tiles_of_queries.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+        let (key_tiles, query_tiles) = tiles(ranges, tile);
+        let busy = query_tiles.iter().filter(|queries| !queries.key_tiles.is_empty()).count();
+        let busy = busy.saturating_mul(batch).saturating_mul(heads);
+        let longest = query_tiles.iter().map(|queries| queries.key_tiles.len()).max().unwrap_or(0);
         let wanted_parts = parts_that_end_soonest(busy, workers, longest / MIN_KEY_TILES_PER_SPLIT);
 
-        let total: usize = ranges.query_ranges().iter().map(query_tiles).sum();
         // However many rows there are, without queries there is nothing to do.
-        let batch = if total == 0 { 0 } else { batch };
-        let mut items = Vec::with_capacity(total);
+        let batch = if query_tiles.is_empty() { 0 } else { batch };
+        let mut items = Vec::with_capacity(query_tiles.len() * batch * heads);
         let mut reductions = Vec::new();
         let mut slots = 0u32;
         for row in 0..batch as u32 {
             for head in 0..heads as u32 {
-                for (queries, tiles) in with_tiles() {
+                for &QueryTile { query_start, query_len, key_tiles: ref tiles } in &query_tiles {
                     let parts = wanted_parts.min(tiles.len() / MIN_KEY_TILES_PER_SPLIT).max(1);
-                    for offset in (0..queries.len).step_by(tile.queries) {
-                        let query_start = (queries.start + offset) as u64;
-                        let query_len = tile.queries.min(queries.len - offset) as u32;
-                        for part in 0..parts {
-                            let cut = |part: usize| (tiles.start + tiles.len() * part / parts) as u32;
-                            items.push(WorkItem {
-                                query_start,
-                                query_len,
-                                batch: row,
-                                head,
-                                first_key_tile: cut(part),
-                                last_key_tile: cut(part + 1),
-                                partial_slot: if parts > 1 { slots + part as u32 } else { WorkItem::WHOLE },
-                            });
-                        }
-                        if parts > 1 {
-                            let (first_slot, parts) = (slots, parts as u32);
-                            reductions.push(Reduction {
-                                query_start,
-                                query_len,
-                                batch: row,
-                                head,
-                                first_slot,
-                                slots: parts,
-                            });
-                            slots += parts;
-                        }
+                    for part in 0..parts {
+                        let cut = |part: usize| (tiles.start + tiles.len() * part / parts) as u32;
+                        items.push(WorkItem {
+                            query_start,
+                            query_len,
+                            batch: row,
+                            head,
+                            first_key_tile: cut(part),
+                            last_key_tile: cut(part + 1),
+                            partial_slot: if parts > 1 { slots + part as u32 } else { WorkItem::WHOLE },
+                        });
+                    }
+                    if parts > 1 {
+                        let (first_slot, slots_of_tile) = (slots, parts as u32);
+                        reductions.push(Reduction {
+                            query_start,
+                            query_len,
+                            batch: row,
+                            head,
+                            first_slot,
+                            slots: slots_of_tile,
+                        });
+                        slots += slots_of_tile;
                     }
                 }
             }
@@ -212,6 +202,55 @@ impl TileSchedule {
     /// Number of partial results.
     pub fn partial_slots(&self) -> usize {
         self.reductions.last().map_or(0, |reduction| (reduction.first_slot + reduction.slots) as usize)
+    }
+}
+
+/// A tile of queries, for any head and batch row, and the key tiles that it sees.
+struct QueryTile {
+    query_start: u64,
+    query_len: u32,
+    key_tiles: Range<usize>,
+}
+
+/// The key tiles of all ranges, and the query tiles that refer to them.
+fn tiles(ranges: &PlanRanges, tile: TileShape) -> (Vec<KeyTile>, Vec<QueryTile>) {
+    let mut key_tiles = Vec::new();
+    let mut query_tiles = Vec::new();
+    // Patterns share their list of keys between query ranges, and so do the tiles.
+    let mut tiles_of_keys: HashMap<(usize, usize), Range<usize>> = HashMap::new();
+    for queries in ranges.query_ranges() {
+        let tiles = tiles_of_keys.entry((queries.keys.start, queries.keys.end)).or_insert_with(|| {
+            let first = key_tiles.len();
+            for range in ranges.keys_of(queries) {
+                key_tiles.extend((0..range.len).step_by(tile.keys).map(|offset| KeyTile {
+                    start: (range.start + offset) as u64,
+                    len: tile.keys.min(range.len - offset) as u32,
+                    source: range.source,
+                    band: range.band,
+                }));
+            }
+            first..key_tiles.len()
+        });
+        for offset in (0..queries.len).step_by(tile.queries) {
+            let start = queries.start + offset;
+            let len = tile.queries.min(queries.len - offset);
+            query_tiles.push(QueryTile {
+                query_start: start as u64,
+                query_len: len as u32,
+                key_tiles: seen_tiles(&key_tiles, tiles.clone(), &(start..start + len)),
+            });
+        }
+    }
+    (key_tiles, query_tiles)
+}
+
+/// The run of key tiles without those at either end that none of the queries sees.
+fn seen_tiles(key_tiles: &[KeyTile], tiles: Range<usize>, queries: &Range<usize>) -> Range<usize> {
+    let is_seen = |tile: &KeyTile| !tile.band.seen_by(queries.clone(), tile.tokens()).is_empty();
+    let (first, of_range) = (tiles.start, &key_tiles[tiles]);
+    match (of_range.iter().position(is_seen), of_range.iter().rposition(is_seen)) {
+        (Some(start), Some(last)) => first + start..first + last + 1,
+        _ => first..first,
     }
 }
 

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{KeyRows, KeySource, KeyTile, PaddingBits, Reduction, TileSchedule, WorkItem};
+use super::{Band, KeyRows, KeySource, KeyTile, PaddingBits, Reduction, TileSchedule, WorkItem};
 
 /// Most keys of a tile that a step can describe.
 pub const MAX_KEYS_PER_STEP: usize = 128;
@@ -26,6 +26,8 @@ pub struct KeyStep {
     pub source: u32,
     /// Number of keys inside the range, 1 to [`MAX_KEYS_PER_STEP`].
     pub len: u32,
+    /// Which of the visible keys a query sees. Key `i` is token `value_row + i`.
+    pub band: Band,
 }
 
 /// A [`WorkItem`] in terms of steps.
@@ -164,6 +166,11 @@ impl StepSchedule {
         let visible = |step: &KeyStep| step.visible.iter().map(|word| word.count_ones() as usize).sum::<usize>();
         self.steps.iter().any(|step| visible(step) < keys)
     }
+
+    /// Whether in some step a query sees only some of the visible keys.
+    pub fn has_windows(&self) -> bool {
+        self.steps.iter().any(|step| !step.band.is_all())
+    }
 }
 
 fn step_item(item: &WorkItem, rows: usize, tiles: &[KeyTile], before: &[u32]) -> StepItem {
@@ -199,7 +206,14 @@ fn step(row: usize, tile: &KeyTile, context: StepContext<'_>) -> Option<KeyStep>
     }
     let key_row = key_rows.map_or(tile.start, |rows| rows.row_of(tile.start as usize) as u64);
     let any = visible.iter().any(|&bits| bits != 0);
-    any.then_some(KeyStep { key_row, value_row: tile.start, visible, source: tile.source as u32, len: tile.len })
+    any.then_some(KeyStep {
+        key_row,
+        value_row: tile.start,
+        visible,
+        source: tile.source as u32,
+        len: tile.len,
+        band: tile.band,
+    })
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use anyhow::Result;
 use candle_core::Layout;
 use candle_mixed_attention::kernels::call::CallShape;
 use candle_mixed_attention::kernels::schedule::ScheduleInputs;
-use candle_mixed_attention::plan::{CacheLayout, KeySource, PaddingBits, ResolvedPlan, TileShape};
-use candle_mixed_attention::{AttentionPattern, AttentionPlan, TokenSpec};
+use candle_mixed_attention::plan::{Band, CacheLayout, KeySource, PaddingBits, ResolvedPlan, TileShape};
+use candle_mixed_attention::{AttentionPattern, AttentionPlan, AttentionWindow, TokenSpec};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 
@@ -22,6 +22,10 @@ pub struct Case {
     cached: &'static [(&'static str, usize)],
     /// Queries and keys of each pattern.
     patterns: &'static [(&'static [&'static str], &'static [&'static str])],
+    /// How far the queries of each pattern see, if they have windows.
+    windows: &'static [AttentionWindow],
+    /// Whether log-sum-exps are wanted.
+    pub log_sum_exp: bool,
     /// Real tokens of the input, by batch row and token.
     padding: Option<fn(usize, usize) -> bool>,
     /// Real tokens of the cache.
@@ -42,6 +46,8 @@ const PLAIN: Case = Case {
     groups: &[],
     cached: &[],
     patterns: &[],
+    windows: &[],
+    log_sum_exp: false,
     padding: None,
     cache_padding: None,
     rope: false,
@@ -206,7 +212,61 @@ pub const CASES: &[Case] = &[
         rope: true,
         ..PLAIN
     },
+    Case {
+        name: "log_sum_exp",
+        groups: &[("tokens", 70)],
+        patterns: &[(&["tokens"], &["tokens"])],
+        batch: 2,
+        heads: 2,
+        padding: Some(none_in_row_one),
+        log_sum_exp: true,
+        ..PLAIN
+    },
+    Case {
+        name: "causal",
+        brief: true,
+        groups: &[("early", 21), ("other", 3), ("late", 170)],
+        patterns: &[(&["early", "late"], &["late", "early"]), (&["other"], &["late"])],
+        windows: &[CAUSAL, EVERYTHING],
+        heads: 2,
+        rope: true,
+        log_sum_exp: true,
+        ..PLAIN
+    },
+    Case {
+        name: "window_past_a_cache",
+        groups: &[("steps", 140)],
+        cached: &[("past", 190)],
+        patterns: &[(&["steps"], &["past", "steps"])],
+        windows: &[AttentionWindow { left: Some(83), right: Some(5) }],
+        batch: 2,
+        padding: Some(ragged),
+        cache_padding: Some(third),
+        log_sum_exp: true,
+        ..PLAIN
+    },
+    Case {
+        name: "split_keys_in_a_window",
+        brief: true,
+        groups: &[("steps", 39)],
+        cached: &[("past", 1100)],
+        patterns: &[(&["steps"], &["past", "steps"])],
+        windows: &[AttentionWindow { left: Some(1001), right: Some(0) }],
+        workers: 32,
+        log_sum_exp: true,
+        ..PLAIN
+    },
 ];
+
+const EVERYTHING: AttentionWindow = AttentionWindow { left: None, right: None };
+const CAUSAL: AttentionWindow = AttentionWindow { left: None, right: Some(0) };
+
+impl Case {
+    /// Whether it takes a kernel that knows more than plain attention.
+    pub fn is_general(&self) -> bool {
+        self.log_sum_exp || !self.windows.is_empty()
+    }
+}
 
 fn drifting(place: f64) -> f64 {
     1.0 + place
@@ -239,6 +299,8 @@ pub struct Problem<T> {
     pub head_dim: usize,
     pub tokens: usize,
     pub workers: usize,
+    /// Whether log-sum-exps are wanted.
+    pub log_sum_exp: bool,
     /// `[batch, tokens, 3, heads, head_dim]` of queries, keys, values.
     pub fused: Vec<T>,
     /// `[batch, heads, cache tokens, head_dim]`
@@ -254,10 +316,11 @@ impl<T: Number> Problem<T> {
     pub fn new(case: &Case, head_dim: usize) -> Result<Self> {
         let specs = case.cached.iter().map(|&(name, _)| TokenSpec::cached(name));
         let specs = specs.chain(case.groups.iter().map(|&(name, size)| TokenSpec::new(name, size)));
-        let patterns = case
-            .patterns
-            .iter()
-            .map(|(queries, keys)| AttentionPattern::queries(queries.iter().copied()).attend_to(keys.iter().copied()));
+        let windows = case.windows.iter().copied().chain(std::iter::repeat(EVERYTHING));
+        let patterns = case.patterns.iter().zip(windows).map(|((queries, keys), window)| AttentionPattern {
+            window,
+            ..AttentionPattern::queries(queries.iter().copied()).attend_to(keys.iter().copied())
+        });
         let plan = AttentionPlan::new(specs.collect::<Vec<_>>(), patterns.collect::<Vec<_>>())?;
         let layout = (!case.cached.is_empty())
             .then(|| CacheLayout::new(case.cached.iter().map(|&(name, size)| (name.to_string(), size))))
@@ -277,6 +340,7 @@ impl<T: Number> Problem<T> {
             head_dim,
             tokens,
             workers: case.workers,
+            log_sum_exp: case.log_sum_exp,
             fused: draw(batch * tokens * 3 * heads * head_dim),
             cached_keys: draw(batch * heads * cache_tokens * head_dim),
             cached_values: draw(batch * heads * cache_tokens * head_dim),
@@ -345,6 +409,11 @@ impl<T: Number> Problem<T> {
     /// Numbers of the output `[batch, tokens, heads, head_dim]`.
     pub fn output_len(&self) -> usize {
         self.batch * self.tokens * self.heads * self.head_dim
+    }
+
+    /// Numbers of the log-sum-exps `[batch, tokens, heads]`, if they are wanted.
+    pub fn log_sum_exp_len(&self) -> usize {
+        if self.log_sum_exp { self.batch * self.tokens * self.heads } else { 0 }
     }
 
     /// The angles.
@@ -427,16 +496,26 @@ impl<T: Number> Problem<T> {
 
     /// The definition, computed in `F`: `[batch, tokens, heads, head_dim]`.
     pub fn reference<F: Float>(&self) -> Vec<f64> {
+        self.definition::<F>().0
+    }
+
+    /// The log-sum-exps of the definition, `[batch, tokens, heads]`, as far as they are wanted.
+    pub fn reference_log_sum_exp(&self) -> Vec<f64> {
+        if self.log_sum_exp { self.definition::<f64>().1 } else { Vec::new() }
+    }
+
+    fn definition<F: Float>(&self) -> (Vec<f64>, Vec<f64>) {
         let mut output = vec![0f64; self.output_len()];
+        let mut log_sum_exps = vec![0f64; self.batch * self.tokens * self.heads];
         let scale = F::of(1.0 / (self.head_dim as f64).sqrt());
         for batch in 0..self.batch {
             for head in 0..self.heads {
                 for queries in self.resolved.ranges().query_ranges() {
-                    let mut keys: Vec<(Vec<F>, Vec<F>)> = Vec::new();
+                    let mut keys: Vec<Key<F>> = Vec::new();
                     for range in self.resolved.ranges().keys_of(queries) {
                         let tokens = range.start..range.start + range.len;
                         keys.extend(tokens.filter(|&token| self.is_real(range.source, batch, token)).map(|token| {
-                            match range.source {
+                            let (key, value) = match range.source {
                                 KeySource::Input => (
                                     self.channels(&self.fused, self.row(batch, token, 1, head), Some(token)),
                                     self.channels(&self.fused, self.row(batch, token, 2, head), None),
@@ -445,31 +524,44 @@ impl<T: Number> Problem<T> {
                                     self.channels(&self.cached_keys, self.cache_row(batch, head, token), None),
                                     self.channels(&self.cached_values, self.cache_row(batch, head, token), None),
                                 ),
-                            }
+                            };
+                            Key { token, band: range.band, key, value }
                         }));
                     }
                     for token in queries.start..queries.start + queries.len {
                         let query = self.channels::<F>(&self.fused, self.row(batch, token, 0, head), Some(token));
-                        let first = ((batch * self.tokens + token) * self.heads + head) * self.head_dim;
-                        attend(&query, &keys, scale, &mut output[first..first + self.head_dim]);
+                        let row = (batch * self.tokens + token) * self.heads + head;
+                        let seen: Vec<&Key<F>> = keys.iter().filter(|key| key.band.sees(token, key.token)).collect();
+                        let output = &mut output[row * self.head_dim..][..self.head_dim];
+                        log_sum_exps[row] = attend(&query, &seen, scale, output);
                     }
                 }
             }
         }
-        output
+        (output, log_sum_exps)
     }
 }
 
-fn attend<F: Float>(query: &[F], keys: &[(Vec<F>, Vec<F>)], scale: F, output: &mut [f64]) {
+/// A key and value as the queries of a range see them.
+struct Key<F> {
+    token: usize,
+    band: Band,
+    key: Vec<F>,
+    value: Vec<F>,
+}
+
+/// Computes one row and returns its log-sum-exp.
+fn attend<F: Float>(query: &[F], keys: &[&Key<F>], scale: F, output: &mut [f64]) -> f64 {
     let dot = |key: &[F]| query.iter().zip(key).fold(F::of(0.0), |sum, (&q, &k)| sum + q * k) * scale;
-    let scores: Vec<F> = keys.iter().map(|(key, _)| dot(key)).collect();
+    let scores: Vec<F> = keys.iter().map(|key| dot(&key.key)).collect();
     let maximum = scores.iter().fold(F::of(f64::NEG_INFINITY), |max, &score| if score > max { score } else { max });
     let weights: Vec<F> = scores.iter().map(|&score| (score - maximum).exp()).collect();
     let sum = blocked_sum(weights.iter().copied());
     for (channel, output) in output.iter_mut().enumerate() {
-        let weighted = blocked_sum(keys.iter().zip(&weights).map(|((_, value), &weight)| weight * value[channel]));
+        let weighted = blocked_sum(keys.iter().zip(&weights).map(|(key, &weight)| weight * key.value[channel]));
         *output = if keys.is_empty() { 0.0 } else { (weighted / sum).into() };
     }
+    if keys.is_empty() { f64::NEG_INFINITY } else { maximum.into() + sum.into().ln() }
 }
 
 /// A sum by blocks, as every tiled implementation has it: one running sum of many thousand keys would make the error of

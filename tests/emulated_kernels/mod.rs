@@ -50,6 +50,9 @@ fn cases_for(head_dim: usize) -> impl Iterator<Item = &'static Case> {
     CASES.iter().filter(move |case| case.brief || !brief).chain(many_keys)
 }
 
+/// What a log-sum-exp may be off by, at least: its parts are rounded to f32.
+const LOG_SUM_EXP_TOLERANCE: f64 = 2e-6;
+
 /// How a kernel rounds the operands of its products.
 #[derive(Clone, Copy)]
 enum Operands {
@@ -76,19 +79,40 @@ impl Operands {
     }
 }
 
+/// What the launches of a call give.
+pub struct Computed<T> {
+    /// `[batch, tokens, heads, head_dim]`
+    pub output: Vec<T>,
+    /// `[batch, tokens, heads]`, empty if they are not wanted.
+    pub log_sum_exp: Vec<f32>,
+}
+
+/// What a log-sum-exp may be off by: scores are rounded as products are, and their number is large.
+fn check_log_sum_exp<T: Number>(problem: &Problem<T>, got: &[f32], tolerance: f64) -> Result<()> {
+    let expected = problem.reference_log_sum_exp();
+    ensure!(got.len() == expected.len(), "{} log-sum-exps, expected {}", got.len(), expected.len());
+    for (row, (&got, &expected)) in got.iter().zip(&expected).enumerate() {
+        let same = f64::from(got) == expected;
+        let error = (f64::from(got) - expected).abs();
+        ensure!(same || error <= tolerance, "log-sum-exp {row} is {got}, expected {expected}: off by {error:e}");
+    }
+    Ok(())
+}
+
 /// What `run` makes of a problem in a thread order is right, and has the same bits in each order.
 fn check<T: Number>(
     case: &Case,
     head_dim: usize,
     operands: Operands,
-    run: impl Fn(&Problem<T>, u64) -> Result<Vec<T>>,
+    run: impl Fn(&Problem<T>, u64) -> Result<Computed<T>>,
 ) -> Result<()> {
     let problem = Problem::<T>::new(case, head_dim)?;
     let expected = problem.reference::<f64>();
     let tolerance = operands.tolerance(&problem, &expected);
     let mut first: Option<Vec<T>> = None;
     for &order in orders_for(case) {
-        let output = run(&problem, order).with_context(|| format!("thread order {order}"))?;
+        let Computed { output, log_sum_exp } = run(&problem, order).with_context(|| format!("thread order {order}"))?;
+        check_log_sum_exp(&problem, &log_sum_exp, tolerance.max(LOG_SUM_EXP_TOLERANCE))?;
         let numbers: Vec<f64> = output.iter().map(|&number| number.to_f64()).collect();
         let error = worst_error(&numbers, &expected);
         ensure!(error <= tolerance, "thread order {order}: off by {error:e}, allowed {tolerance:e}");

@@ -10,7 +10,7 @@ use super::operands::{Keys, Operands, Source};
 use super::rotate::rotate_row;
 use super::scratch::Buffer;
 use super::simd::{Exponent, Simd};
-use super::strip::{StagedKeys, Strip};
+use super::strip::{Seeing, StagedKeys, Strip};
 use super::total::{self, Compensated, Total};
 use super::words::Words;
 use crate::element::Element;
@@ -150,6 +150,10 @@ pub(super) fn run<K: StripKernel, T: Element>(
     stage_queries(kernel, operands, item, shape, &mut tiles);
     tiles.total.clear();
 
+    // For each staged key the queries of the item that see it, if not all see all.
+    let mut seeing: Vec<Seeing> = Vec::new();
+    let windowed = key_tiles.iter().any(|tile| !tile.band.covers(item.queries(), tile.tokens()));
+
     let mut staged = 0;
     let mut tiles_taken = 0usize;
     for tile in key_tiles {
@@ -174,10 +178,19 @@ pub(super) fn run<K: StripKernel, T: Element>(
             if class == TileClass::Partial && source.padding.is_some_and(masked) {
                 continue;
             }
+            if windowed {
+                let seen_by = tile.band.that_see(token, item.queries());
+                if seen_by.is_empty() {
+                    continue;
+                }
+                let row = |query: usize| (query - item.query_start as usize) as u32;
+                seeing.push(Seeing { first: row(seen_by.start), end: row(seen_by.end) });
+            }
             stage_key(kernel, shape, source, item, (token, first_rotated + offset), staged, &mut tiles);
             staged += 1;
             if staged == K::KEYS {
-                attend(kernel, operands.exponent, shape, &mut tiles, queries, staged, tiles_taken == 0);
+                attend(kernel, operands.exponent, shape, &mut tiles, queries, (staged, &seeing), tiles_taken == 0);
+                seeing.clear();
                 (staged, tiles_taken) = (0, tiles_taken + 1);
                 if shape.many_keys && tiles_taken.is_multiple_of(total::TILES) {
                     add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, false);
@@ -186,7 +199,7 @@ pub(super) fn run<K: StripKernel, T: Element>(
         }
     }
     if staged > 0 {
-        attend(kernel, operands.exponent, shape, &mut tiles, queries, staged, tiles_taken == 0);
+        attend(kernel, operands.exponent, shape, &mut tiles, queries, (staged, &seeing), tiles_taken == 0);
         tiles_taken += 1;
     }
     if shape.many_keys && tiles_taken > 0 {
@@ -268,7 +281,7 @@ fn stage_queries<K: StripKernel, T: Element>(
     }
 }
 
-/// Takes the staged tile past every strip.
+/// Takes the staged tile past every strip. `seeing` has an entry for each staged key, or none if all queries see all keys.
 #[inline(always)]
 fn attend<K: StripKernel>(
     kernel: K,
@@ -276,9 +289,13 @@ fn attend<K: StripKernel>(
     shape: Shape,
     tiles: &mut Tiles<'_>,
     queries: usize,
-    staged: usize,
+    (staged, seeing): (usize, &[Seeing]),
     first: bool,
 ) {
+    // A key that all queries see, as most are behind the ends of a window, has nothing to hide.
+    let all = |keys: &Seeing| keys.first == 0 && keys.end as usize == queries;
+    let seeing = if seeing.iter().all(all) { &[] } else { seeing };
+    assert!(seeing.is_empty() || seeing.len() == staged);
     let keys = StagedKeys {
         keys: tiles.keys.as_ptr(),
         key_words: shape.key_words,
@@ -294,7 +311,14 @@ fn attend<K: StripKernel>(
     );
     for (start, vectors) in strips::<K>(queries) {
         let width = vectors * lanes::<K>();
+        let row = start as u32..(start + width) as u32;
+        // What a strip has summed stays as it is where it sees nothing.
+        let sees = |keys: &Seeing| keys.first < row.end && keys.end > row.start;
+        if !first && !seeing.is_empty() && !seeing.iter().any(sees) {
+            continue;
+        }
         let strip = Strip {
+            first_query: start as u32,
             queries: tiles.queries[start * shape.query_words..][..width * shape.query_words].as_ptr(),
             exponent,
             output: tiles.output[start * shape.channels..][..width * shape.channels].as_mut_ptr(),
@@ -306,9 +330,9 @@ fn attend<K: StripKernel>(
         // assertion covers keys, values and scores; all are parts of one exclusively borrowed buffer.
         unsafe {
             match vectors {
-                1 => kernel.attend::<1>(&keys, &strip, first),
-                2 => kernel.attend::<2>(&keys, &strip, first),
-                _ => kernel.attend::<3>(&keys, &strip, first),
+                1 => kernel.attend::<1>(&keys, &strip, seeing, first),
+                2 => kernel.attend::<2>(&keys, &strip, seeing, first),
+                _ => kernel.attend::<3>(&keys, &strip, seeing, first),
             }
         }
     }

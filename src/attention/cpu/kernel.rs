@@ -1,6 +1,6 @@
 //! The sizes of a kernel: how many sums it keeps in registers, and how many keys it stages at a time.
 
-use super::strip::{self, StagedKeys, Strip};
+use super::strip::{self, Seeing, StagedKeys, Strip};
 use super::words::Words;
 
 /// A kernel for strips of queries.
@@ -24,7 +24,7 @@ pub(super) trait StripKernel: Copy + Send + Sync {
     ///
     /// # Safety
     /// As there.
-    unsafe fn attend<const VECTORS: usize>(self, keys: &StagedKeys, strip: &Strip, first: bool);
+    unsafe fn attend<const VECTORS: usize>(self, keys: &StagedKeys, strip: &Strip, seeing: &[Seeing], first: bool);
 }
 
 /// `ROWS × VECTORS` accumulators.
@@ -45,8 +45,8 @@ impl<W: Words, const ROWS: usize, const WIDEST: usize> StripKernel for Blocked<W
     }
 
     #[inline(always)]
-    unsafe fn attend<const VECTORS: usize>(self, keys: &StagedKeys, strip: &Strip, first: bool) {
+    unsafe fn attend<const VECTORS: usize>(self, keys: &StagedKeys, strip: &Strip, seeing: &[Seeing], first: bool) {
         // SAFETY: passed on from the caller.
-        unsafe { strip::attend::<W, ROWS, VECTORS>(self.0, keys, strip, first) }
+        unsafe { strip::attend::<W, ROWS, VECTORS>(self.0, keys, strip, seeing, first) }
     }
 }

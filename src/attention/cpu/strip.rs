@@ -43,9 +43,18 @@ pub(super) struct StagedKeys {
     pub len: usize,
 }
 
+/// The queries of a work item that see a staged key: rows `[first, end)`.
+#[derive(Clone, Copy)]
+pub(super) struct Seeing {
+    pub first: u32,
+    pub end: u32,
+}
+
 /// The state of one strip of `VECTORS · LANES` queries.
 #[derive(Clone, Copy)]
 pub(super) struct Strip {
+    /// Its first query among those of the item.
+    pub first_query: u32,
     /// Qᵀ `[key_words, queries]`, words of channels.
     pub queries: *const f32,
     /// How differences of scores become weights.
@@ -60,21 +69,26 @@ pub(super) struct Strip {
     pub scores: *mut f32,
 }
 
-/// Takes one tile of keys into a strip. `first` says that the strip has seen no key: its output, maximum and sum are
+/// Takes one tile of keys into a strip. `seeing` has an entry for each key, or none if all queries see all keys. `first` says that the strip has seen no key: its output, maximum and sum are
 /// then written without being read.
 ///
 /// # Safety
 /// The pointers of `keys` and `strip` are valid for the shapes in their documentation, and nothing else writes there.
+/// `seeing` has at most `keys.len` entries.
 #[inline(always)]
 pub(super) unsafe fn attend<W: Words, const ROWS: usize, const VECTORS: usize>(
     words: W,
     keys: &StagedKeys,
     strip: &Strip,
+    seeing: &[Seeing],
     first: bool,
 ) {
     // SAFETY: passed on from the caller; all steps stay inside the documented shapes.
     unsafe {
-        let tile_maximum = scores::<W, ROWS, VECTORS>(words, keys, strip);
+        let mut tile_maximum = scores::<W, ROWS, VECTORS>(words, keys, strip);
+        if !seeing.is_empty() {
+            tile_maximum = hide::<W, VECTORS>(words, strip, seeing);
+        }
         let correction = softmax::<W, VECTORS>(words, keys.len, strip, tile_maximum, first);
         accumulate::<W, ROWS, VECTORS>(words, keys, strip, correction, first);
     }
@@ -116,6 +130,27 @@ unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
             }
         }
         key += ROWS;
+    }
+    maximum
+}
+
+/// Makes the scores of pairs that are not visible −∞; returns the maximum of the others over the keys.
+#[inline(always)]
+unsafe fn hide<W: Words, const VECTORS: usize>(words: W, strip: &Strip, seeing: &[Seeing]) -> [Vector<W>; VECTORS] {
+    let simd = words.simd();
+    let lanes = <W::Simd as Simd>::LANES;
+    let width = VECTORS * lanes;
+    let mut maximum = [simd.splat(f32::MIN); VECTORS];
+    for (key, queries) in seeing.iter().enumerate() {
+        // SAFETY: `scores` has a row of `width` numbers for each key, and nothing else refers to it.
+        let row = unsafe { std::slice::from_raw_parts_mut(strip.scores.add(key * width), width) };
+        let inside = |query: u32| (query.saturating_sub(strip.first_query) as usize).min(width);
+        row[..inside(queries.first)].fill(f32::NEG_INFINITY);
+        row[inside(queries.end)..].fill(f32::NEG_INFINITY);
+        for (vector, maximum) in maximum.iter_mut().enumerate() {
+            // SAFETY: the row has VECTORS vectors.
+            *maximum = simd.max(unsafe { simd.load(row.as_ptr().add(vector * lanes)) }, *maximum);
+        }
     }
     maximum
 }

@@ -13,7 +13,7 @@ use super::scratch::{Buffers as ScratchBuffers, StreamId};
 use crate::attention::call::Arguments;
 use crate::attention::gpu::Operands;
 use crate::kernels::cuda::arguments::{
-    AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView, Sm90Arguments,
+    AttentionArguments, KeyValueViews, LogSumExpView, RotationArguments, RotationTable, RowView, Sm90Arguments,
 };
 use crate::kernels::cuda::launch::{Buffers, Call, Launch, Tensors};
 use crate::kernels::rows::{AngleRows, TensorRows};
@@ -31,7 +31,7 @@ pub(crate) fn run<T: CudaDType + DeviceRepr>(
     arguments: &Arguments,
     operands: &Operands<'_, CudaStorage>,
     stream: &Arc<CudaStream>,
-    output: &mut CudaSlice<T>,
+    (output, log_sum_exp): (&mut CudaSlice<T>, Option<&mut CudaSlice<f32>>),
 ) -> Result<()> {
     let bytes = call.element.bytes();
     let plan = uploaded(call, arguments, stream)?;
@@ -88,12 +88,17 @@ pub(crate) fn run<T: CudaDType + DeviceRepr>(
     let partials = Address::of_mut(partials.as_mut(), stream);
     let arrivals = Address::of_mut(arrivals.as_mut(), stream);
     let output = Address::of_mut(Some(output), stream);
+    let log_sum_exp = Address::of_mut(log_sum_exp, stream);
     let tensors = Tensors {
         queries: view(&queries, operands.queries.1, false)?,
         input,
         cache: cache_views,
         angles,
         output: call.output(output.value),
+        log_sum_exp: match log_sum_exp.value {
+            0 => LogSumExpView::default(),
+            address => call.log_sum_exp(address),
+        },
     };
     let buffers = Buffers {
         items: items.value,

@@ -24,7 +24,7 @@ mod tensor_map;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::cudarc::driver::DeviceRepr;
 use candle_core::cuda::{CudaDType, WrapErr};
-use candle_core::{CudaStorage, DType, Result, Shape};
+use candle_core::{CudaStorage, DType, Error, Result, Shape};
 use half::{bf16, f16};
 
 pub(super) use self::support::supports;
@@ -33,33 +33,50 @@ use crate::attention::call::Arguments;
 use crate::attention::gpu::Operands;
 use crate::kernels::cuda::tiling::Element;
 
-/// Runs the plan and returns rows `[batch, tokens, heads, head_dim]`.
-pub(super) fn forward(arguments: &Arguments, operands: &Operands<'_, CudaStorage>) -> Result<(CudaStorage, Shape)> {
-    let storage = match operands.queries.0.dtype() {
-        DType::F16 => typed::<f16>(Element::F16, arguments, operands)?,
-        DType::BF16 => typed::<bf16>(Element::Bf16, arguments, operands)?,
-        DType::F32 if arguments.tf32 => typed::<f32>(Element::Tf32, arguments, operands)?,
-        DType::F32 => typed::<f32>(Element::F32, arguments, operands)?,
+/// What a call returns: rows `[batch, tokens, heads, head_dim]` and, if wanted, the log-sum-exp of each row's scores,
+/// `[batch, tokens, heads]`.
+type Results = (CudaStorage, Option<CudaStorage>);
+
+/// Runs the plan and returns rows `[batch, tokens, heads, head_dim]` and, if wanted, the log-sum-exp of each row's scores,
+/// `[batch, tokens, heads]`.
+pub(super) fn forward(
+    arguments: &Arguments,
+    operands: &Operands<'_, CudaStorage>,
+    with_log_sum_exp: bool,
+) -> Result<(CudaStorage, Shape, Option<CudaStorage>)> {
+    let (storage, log_sum_exp) = match operands.queries.0.dtype() {
+        DType::F16 => typed::<f16>(Element::F16, arguments, operands, with_log_sum_exp)?,
+        DType::BF16 => typed::<bf16>(Element::Bf16, arguments, operands, with_log_sum_exp)?,
+        DType::F32 if arguments.tf32 => typed::<f32>(Element::Tf32, arguments, operands, with_log_sum_exp)?,
+        DType::F32 => typed::<f32>(Element::F32, arguments, operands, with_log_sum_exp)?,
         other => candle_core::bail!("the fused CUDA kernel takes f32, f16 and bf16, got {other:?}"),
     };
     let shape = (arguments.batch, arguments.tokens(), arguments.heads, arguments.head_dim);
-    Ok((storage, Shape::from(shape)))
+    Ok((storage, Shape::from(shape), log_sum_exp))
 }
 
 fn typed<T: CudaDType + DeviceRepr>(
     element: Element,
     arguments: &Arguments,
     operands: &Operands<'_, CudaStorage>,
-) -> Result<CudaStorage> {
+    with_log_sum_exp: bool,
+) -> Result<Results> {
     let device = operands.queries.0.device();
     let stream = device.cuda_stream();
-    let len = arguments.batch * arguments.tokens() * arguments.heads * arguments.head_dim;
+    let rows = arguments.batch * arguments.tokens() * arguments.heads;
+    let len = rows * arguments.head_dim;
     if len == 0 {
-        return Ok(CudaStorage::wrap_cuda_slice(stream.null::<T>().w()?, device.clone()));
+        let nothing = CudaStorage::wrap_cuda_slice(stream.null::<T>().w()?, device.clone());
+        let no_numbers = || Ok::<_, Error>(CudaStorage::wrap_cuda_slice(stream.null::<f32>().w()?, device.clone()));
+        return Ok((nothing, with_log_sum_exp.then(no_numbers).transpose()?));
     }
     let call = support::call(element, arguments, operands, &stream)?;
     // SAFETY: every query token is in exactly one work item, or in one split tile, so that all rows are written.
     let mut output = unsafe { device.alloc::<T>(len)? };
-    launch::run(&call, arguments, operands, &stream, &mut output)?;
-    Ok(CudaStorage::wrap_cuda_slice(output, device.clone()))
+    // SAFETY: as above.
+    let log_sum_exp = with_log_sum_exp.then(|| unsafe { device.alloc::<f32>(rows) });
+    let mut log_sum_exp = log_sum_exp.transpose()?;
+    launch::run(&call, arguments, operands, &stream, (&mut output, log_sum_exp.as_mut()))?;
+    let log_sum_exp = log_sum_exp.map(|numbers| CudaStorage::wrap_cuda_slice(numbers, device.clone()));
+    Ok((CudaStorage::wrap_cuda_slice(output, device.clone()), log_sum_exp))
 }

@@ -14,7 +14,7 @@ use crate::AttentionError;
 use crate::attention::call::Arguments;
 use crate::attention::gpu::{Operand, Operands};
 use crate::kernels::metal::dispatches::steps_per_dispatch;
-use crate::kernels::metal::launch::{Call, Launch, Rows, Schedule, Tensors};
+use crate::kernels::metal::launch::{Call, Launch, Results, Rows, Schedule, Tensors};
 use crate::kernels::rows::{AngleRows, TensorRows};
 use crate::metal::{dispatch, load};
 
@@ -23,7 +23,7 @@ pub(super) fn run(
     call: &Call,
     arguments: &Arguments,
     operands: &Operands<'_, MetalStorage>,
-    output: &Buffer,
+    results: Results<&Buffer>,
 ) -> Result<()> {
     let (device, dtype) = (operands.queries.0.device(), operands.queries.0.dtype());
     let plan = uploaded(call, arguments, device)?;
@@ -62,9 +62,9 @@ pub(super) fn run(
         angles,
     };
     let schedule = Schedule::<&Buffer> { items: &plan.items, steps: &plan.steps };
-    let attend = |items| call.attend(sizes, &tensors, schedule, items, partials.as_deref(), output);
+    let attend = |items| call.attend(sizes, &tensors, schedule, items, partials.as_deref(), results);
     let combine = match (partials.as_deref(), &plan.split_tiles) {
-        (Some(partials), Some(tiles)) => Some(call.combine(sizes, partials, tiles, output)),
+        (Some(partials), Some(tiles)) => Some(call.combine(sizes, partials, tiles, results)),
         _ => None,
     };
 

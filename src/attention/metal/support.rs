@@ -45,7 +45,7 @@ fn compile(device: &MetalDevice, element: Element, tiling: &Tiling, head_dim: us
     let attend = recipes::mixed_attention(tiling, element, head_dim);
     load(device, attend, &Uniform::EVERYTHING.constants(), tiling.threads())?;
     load(device, recipes::rotate_keys(element), &[], ROTATE_THREADS.iter().product())?;
-    load(device, recipes::combine_split_keys(element), &[], COMBINE_THREADS)?;
+    load(device, recipes::combine_split_keys(element), &[true], COMBINE_THREADS)?;
     Ok(())
 }
 

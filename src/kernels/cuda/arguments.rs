@@ -46,6 +46,19 @@ pub struct RotationTable {
 }
 const _: () = assert!(size_of::<RotationTable>() == 24 && offset_of!(RotationTable, token_stride) == 16);
 
+/// Log-sum-exps of the scores of each query, `[batch, tokens, heads]` in f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct LogSumExpView {
+    /// Address of the first; 0: they are not wanted.
+    pub data: u64,
+    /// Floats between batch rows.
+    pub batch_stride: i64,
+    /// Floats between tokens.
+    pub token_stride: i64,
+}
+const _: () = assert!(size_of::<LogSumExpView>() == 24);
+
 /// One launch of an attention kernel.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -76,10 +89,13 @@ pub struct AttentionArguments {
     pub head_dim: u32,
     /// Factor of the scores · log2(e), positive.
     pub scale_log2: f32,
-    /// Fills the struct up to its alignment.
+    /// Fills the struct up to the alignment of what follows.
     pub padding: u32,
+    /// Where log-sum-exps are written; only kernels of the general variant look at it.
+    pub log_sum_exp: LogSumExpView,
 }
-const _: () = assert!(size_of::<AttentionArguments>() == 272);
+const _: () = assert!(size_of::<AttentionArguments>() == 296);
+const _: () = assert!(offset_of!(AttentionArguments, log_sum_exp) == 272);
 const _: () = assert!(offset_of!(AttentionArguments, output) == 160 && offset_of!(AttentionArguments, items) == 216);
 const _: () = assert!(offset_of!(AttentionArguments, item_count) == 256);
 
@@ -101,7 +117,7 @@ pub struct Sm90Arguments {
     /// The rest.
     pub attention: AttentionArguments,
     /// Fills the struct up to its alignment.
-    pub padding: [u64; 14],
+    pub padding: [u64; 11],
 }
 const _: () = assert!(size_of::<Sm90Arguments>() == 896);
 const _: () = assert!(offset_of!(Sm90Arguments, attention) == 512);

@@ -4,10 +4,11 @@
 //! ([`Call::attend`]). Addresses are device addresses as numbers.
 
 use super::arguments::{
-    AttentionArguments, KeyValueViews, RotationArguments, RotationTable, RowView, Sm90Arguments, TensorMap,
+    AttentionArguments, KeyValueViews, LogSumExpView, RotationArguments, RotationTable, RowView, Sm90Arguments,
+    TensorMap,
 };
 use super::tensor_map::TensorMapDescription;
-use super::tiling::{Element, ROTATE_THREADS, Tiling, rotate_name};
+use super::tiling::{Element, ROTATE_THREADS, Tiling, Variant, rotate_name};
 use crate::error::AttentionError;
 use crate::kernels::call::CallShape;
 use crate::kernels::rows::{AngleRows, TensorRows};
@@ -63,6 +64,8 @@ pub struct Tensors {
     pub angles: RotationTable,
     /// Where rows are written.
     pub output: RowView,
+    /// Where log-sum-exps are written, if they are wanted.
+    pub log_sum_exp: LogSumExpView,
 }
 
 /// Addresses of the uploaded schedule and of scratch memory; 0 where a call has none.
@@ -126,6 +129,17 @@ impl Call {
         RowView::new(address, TensorRows::dense(self.shape.tokens, self.shape.heads, self.shape.head_dim))
     }
 
+    /// Log-sum-exps `[batch, tokens, heads]` at `address`.
+    pub fn log_sum_exp(&self, address: u64) -> LogSumExpView {
+        let CallShape { tokens, heads, .. } = self.shape;
+        LogSumExpView { data: address, batch_stride: (tokens * heads) as i64, token_stride: heads as i64 }
+    }
+
+    /// The kernel that a call needs: the one that knows windows and log-sum-exps only where there are any.
+    pub fn variant(sizes: &ScheduleSizes, tensors: &Tensors) -> Variant {
+        if sizes.has_windows || tensors.log_sum_exp.data != 0 { Variant::General } else { Variant::Plain }
+    }
+
     /// Rotated keys in the scratch memory at `address`.
     pub fn rotated_keys(&self, sizes: &ScheduleSizes, address: u64) -> RowView {
         RowView::new(address, TensorRows::dense(sizes.rotated_rows, self.shape.heads, self.shape.head_dim))
@@ -178,7 +192,7 @@ impl Call {
             return Err(AttentionError::value("plan", expected, sizes.items));
         };
         Ok(Launch {
-            kernel: self.tiling.kernel_name(self.element),
+            kernel: self.tiling.kernel_name(self.element, Self::variant(sizes, tensors)),
             blocks,
             threads: self.tiling.threads() as u32,
             shared_bytes: self.tiling.shared_bytes() as u32,
@@ -197,6 +211,7 @@ impl Call {
                 head_dim: self.shape.head_dim as u32,
                 scale_log2: self.shape.scale_log2(),
                 padding: 0,
+                log_sum_exp: tensors.log_sum_exp,
             },
         })
     }
@@ -229,7 +244,7 @@ impl Launch<AttentionArguments> {
     /// The same for a kernel that takes these encoded maps, too.
     pub fn with_maps(self, maps: [TensorMap; 4]) -> Launch<Sm90Arguments> {
         let Self { kernel, blocks, threads, shared_bytes, arguments: attention } = self;
-        let arguments = Sm90Arguments { maps, attention, padding: [0; 14] };
+        let arguments = Sm90Arguments { maps, attention, padding: [0; 11] };
         Launch { kernel, blocks, threads, shared_bytes, arguments }
     }
 }
@@ -246,6 +261,7 @@ mod tests {
         key_spans: 0,
         rotated_rows: 0,
         has_partial_steps: false,
+        has_windows: false,
     };
 
     fn call(tiling: Tiling, input_keys: bool) -> Call {
@@ -257,7 +273,14 @@ mod tests {
     fn tensors() -> Tensors {
         let view = RowView { data: 1 << 20, batch_stride: 9600, head_stride: 0, token_stride: 120 };
         let views = KeyValueViews { keys: view, values: view };
-        Tensors { queries: view, input: views, cache: views, angles: RotationTable::default(), output: view }
+        Tensors {
+            queries: view,
+            input: views,
+            cache: views,
+            angles: RotationTable::default(),
+            output: view,
+            log_sum_exp: LogSumExpView::default(),
+        }
     }
 
     #[test]
@@ -267,6 +290,20 @@ mod tests {
         assert_eq!(maps(true).map(|map| map.map(|map| map.sizes[1])), [Some(50), Some(50), Some(70), Some(70)]);
         // All keys are cached: the op's operands for input keys and values mean nothing, with RoPE, too.
         assert_eq!(maps(false).map(|map| map.map(|map| map.sizes[1])), [None, None, Some(70), Some(70)]);
+    }
+
+    #[test]
+    fn only_calls_with_windows_or_log_sum_exps_take_the_general_kernel() {
+        let tiling = Tiling::of((8, 0), Element::F16, 40, false).unwrap();
+        let kernel = |sizes: &ScheduleSizes, tensors: &Tensors| {
+            call(tiling, true).attend(sizes, tensors, &Buffers::default()).unwrap().kernel
+        };
+        assert_eq!(kernel(&SIZES, &tensors()), "mixed_attention_sm80_f16_64");
+        let general = "mixed_attention_sm80_f16_64_general";
+        assert_eq!(kernel(&ScheduleSizes { has_windows: true, ..SIZES }, &tensors()), general);
+        let log_sum_exp = call(tiling, true).log_sum_exp(256);
+        assert_eq!((log_sum_exp.batch_stride, log_sum_exp.token_stride), (150, 3));
+        assert_eq!(kernel(&SIZES, &Tensors { log_sum_exp, ..tensors() }), general);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What to compile: the kernels of the tables of tiles as files and macros, for `build.rs` and for the emulated tests.
 
-use super::tiling::{Element, ROTATE_THREADS, SM80_TILINGS, SM90_TILINGS, Sm80Tiling, Sm90Tiling, Tiling, rotate_name};
+use super::tiling::{
+    Element, ROTATE_THREADS, SM80_TILINGS, SM90_TILINGS, Sm80Tiling, Sm90Tiling, Tiling, Variant, rotate_name,
+};
 
 /// Every element type.
 pub const ELEMENTS: [Element; 4] = [Element::F16, Element::Bf16, Element::F32, Element::Tf32];
@@ -40,15 +42,15 @@ fn policy(element: Element) -> &'static str {
 }
 
 /// The attention kernel with a tile.
-pub fn attention(tiling: Tiling, element: Element) -> Recipe {
+pub fn attention(tiling: Tiling, element: Element, variant: Variant) -> Recipe {
     match tiling {
-        Tiling::Sm80(tiling) => sm80(tiling, element),
-        Tiling::Sm90(tiling) => sm90(tiling, element),
+        Tiling::Sm80(tiling) => sm80(tiling, element, variant),
+        Tiling::Sm90(tiling) => sm90(tiling, element, variant),
     }
 }
 
-fn sm80(tiling: &Sm80Tiling, element: Element) -> Recipe {
-    let name = tiling.kernel_name(element);
+fn sm80(tiling: &Sm80Tiling, element: Element, variant: Variant) -> Recipe {
+    let name = tiling.kernel_name(element, variant);
     let defines = vec![
         format!("KERNEL_NAME={name}"),
         format!("TILE_ELEMENT={}", policy(element)),
@@ -59,14 +61,15 @@ fn sm80(tiling: &Sm80Tiling, element: Element) -> Recipe {
         format!("TILE_STAGES={}", tiling.stages),
         format!("TILE_RESIDENT_QUERIES={}", tiling.resident_queries),
         format!("TILE_BLOCKS_PER_SM={}", tiling.blocks_per_sm),
+        format!("TILE_GENERAL={}", variant == Variant::General),
         format!("TILE_SHARED_BYTES={}", tiling.shared_bytes()),
     ];
     let (file, target) = ("attention_sm80.cu", Target::Compute80);
     Recipe { name, target, file, defines, shared_bytes: tiling.shared_bytes() }
 }
 
-fn sm90(tiling: &Sm90Tiling, element: Element) -> Recipe {
-    let name = tiling.kernel_name(element);
+fn sm90(tiling: &Sm90Tiling, element: Element, variant: Variant) -> Recipe {
+    let name = tiling.kernel_name(element, variant);
     let defines = vec![
         format!("KERNEL_NAME={name}"),
         format!("TILE_ELEMENT={}", policy(element)),
@@ -77,6 +80,7 @@ fn sm90(tiling: &Sm90Tiling, element: Element) -> Recipe {
         format!("TILE_CONSUMER_REGISTERS={}", tiling.consumer_registers),
         format!("TILE_POLYNOMIAL={}", tiling.polynomial),
         format!("TILE_TAKE_TURNS={}", tiling.take_turns),
+        format!("TILE_GENERAL={}", variant == Variant::General),
         format!("TILE_SHARED_BYTES={}", tiling.shared_bytes()),
     ];
     let (file, target) = ("attention_sm90.cu", Target::Sm90a);
@@ -110,5 +114,6 @@ pub fn tilings() -> impl Iterator<Item = (Tiling, Element)> {
 /// Every kernel.
 pub fn all() -> Vec<Recipe> {
     let rotate = [Element::F16, Element::Bf16, Element::F32].map(rotate_keys);
-    tilings().map(|(tiling, element)| attention(tiling, element)).chain(rotate).collect()
+    let variants = |(tiling, element)| Variant::ALL.map(|variant| attention(tiling, element, variant));
+    tilings().flat_map(variants).chain(rotate).collect()
 }

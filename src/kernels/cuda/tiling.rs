@@ -40,6 +40,28 @@ impl Element {
     }
 }
 
+/// What a kernel knows besides plain attention. Every tile is compiled as both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Nothing.
+    Plain,
+    /// Windows and log-sum-exps.
+    General,
+}
+
+impl Variant {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::General];
+
+    /// What it adds to the name of a kernel.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::General => "_general",
+        }
+    }
+}
+
 /// The tile of a kernel in `kernels/cuda/attention_sm80.cuh`: a row of [`SM80_TILINGS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sm80Tiling {
@@ -117,8 +139,8 @@ impl Sm80Tiling {
     }
 
     /// Name of the kernel for an element type.
-    pub fn kernel_name(&self, element: Element) -> String {
-        format!("mixed_attention_sm80_{}_{}", element.name(), self.head_dim)
+    pub fn kernel_name(&self, element: Element, variant: Variant) -> String {
+        format!("mixed_attention_sm80_{}_{}{}", element.name(), self.head_dim, variant.suffix())
     }
 }
 
@@ -201,9 +223,9 @@ impl Sm90Tiling {
     }
 
     /// Name of the kernel for an element type.
-    pub fn kernel_name(&self, element: Element) -> String {
+    pub fn kernel_name(&self, element: Element, variant: Variant) -> String {
         let turns = if self.take_turns { "_turns" } else { "" };
-        format!("mixed_attention_sm90_{}_{}{turns}", element.name(), self.head_dim)
+        format!("mixed_attention_sm90_{}_{}{turns}{}", element.name(), self.head_dim, variant.suffix())
     }
 }
 
@@ -287,10 +309,10 @@ impl Tiling {
     }
 
     /// Name of the kernel for an element type.
-    pub fn kernel_name(self, element: Element) -> String {
+    pub fn kernel_name(self, element: Element, variant: Variant) -> String {
         match self {
-            Self::Sm80(tiling) => tiling.kernel_name(element),
-            Self::Sm90(tiling) => tiling.kernel_name(element),
+            Self::Sm80(tiling) => tiling.kernel_name(element, variant),
+            Self::Sm90(tiling) => tiling.kernel_name(element, variant),
         }
     }
 }

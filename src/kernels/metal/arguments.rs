@@ -44,6 +44,8 @@ pub struct AttentionArguments {
     pub cache_values: RowStrides,
     /// Where rows are written.
     pub output: RowStrides,
+    /// Where log-sum-exps are written, one per row.
+    pub log_sum_exp: RowStrides,
     /// Angles that the queries are turned by.
     pub angles: AngleStrides,
     /// Factor of the scores · log2(e), positive.
@@ -51,7 +53,7 @@ pub struct AttentionArguments {
     /// Fills the struct up to its alignment.
     pub padding: u32,
 }
-const _: () = assert!(size_of::<AttentionArguments>() == 168);
+const _: () = assert!(size_of::<AttentionArguments>() == 192);
 
 /// One launch of `combine_split_keys`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -59,12 +61,14 @@ const _: () = assert!(size_of::<AttentionArguments>() == 168);
 pub struct CombineArguments {
     /// Where rows are written.
     pub output: RowStrides,
+    /// Where log-sum-exps are written, one per row.
+    pub log_sum_exp: RowStrides,
     /// Channels of a head, a multiple of 8.
     pub head_dim: u32,
     /// Queries of a work item.
     pub tile_queries: u32,
 }
-const _: () = assert!(size_of::<CombineArguments>() == 32);
+const _: () = assert!(size_of::<CombineArguments>() == 56);
 
 /// One launch of `rotate_keys`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]

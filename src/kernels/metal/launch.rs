@@ -71,6 +71,15 @@ pub struct Tensors<B> {
     pub angles: Option<(B, AngleRows)>,
 }
 
+/// What launches write.
+#[derive(Debug, Clone, Copy)]
+pub struct Results<B> {
+    /// Rows `[batch, tokens, heads, head_dim]`.
+    pub output: B,
+    /// Log-sum-exps `[batch, tokens, heads]` in f32, if they are wanted.
+    pub log_sum_exp: Option<B>,
+}
+
 /// The uploaded schedule.
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule<B> {
@@ -166,7 +175,7 @@ impl Call {
         schedule: Schedule<B>,
         items: &Range<usize>,
         partials: Option<B>,
-        output: B,
+        results: Results<B>,
     ) -> Launch<B, AttentionArguments> {
         let &Tensors { queries, keys, values, cache, angles } = tensors;
         let uniform = Uniform {
@@ -174,6 +183,8 @@ impl Call {
             cache: cache.is_some(),
             partial_steps: sizes.has_partial_steps,
             split_keys: sizes.split_tiles > 0,
+            windows: sizes.has_windows,
+            log_sum_exp: results.log_sum_exp.is_some(),
         };
         let bind = |(buffer, rows): Rows<B>| Binding::Input(buffer, rows.offset);
         let [cache_keys, cache_values] = cache.map_or([Binding::Absent; 2], |cache| cache.map(bind));
@@ -188,10 +199,11 @@ impl Call {
                 cache_keys,
                 cache_values,
                 angles.map_or(Binding::Absent, |(angles, rows)| Binding::Input(angles, rows.offset)),
-                Binding::Output(output),
+                Binding::Output(results.output),
                 partials.map_or(Binding::Absent, Binding::Output),
                 Binding::Input(schedule.items, items.start * size_of::<StepItem>()),
                 Binding::Input(schedule.steps, 0),
+                results.log_sum_exp.map_or(Binding::Absent, Binding::Output),
             ],
             arguments: AttentionArguments {
                 queries: RowStrides::new(queries.1),
@@ -200,6 +212,7 @@ impl Call {
                 cache_keys: cache_strides[0],
                 cache_values: cache_strides[1],
                 output: self.output(),
+                log_sum_exp: self.log_sum_exp(),
                 angles: angles.map(|(_, rows)| AngleStrides::new(rows)).unwrap_or_default(),
                 scale_log2: self.shape.scale_log2(),
                 padding: 0,
@@ -216,14 +229,20 @@ impl Call {
         sizes: &ScheduleSizes,
         partials: B,
         tiles: B,
-        output: B,
+        results: Results<B>,
     ) -> Launch<B, CombineArguments> {
         Launch {
             recipe: recipes::combine_split_keys(self.element),
-            constants: Vec::new(),
-            bindings: vec![Binding::Input(partials, 0), Binding::Input(tiles, 0), Binding::Output(output)],
+            constants: vec![results.log_sum_exp.is_some()],
+            bindings: vec![
+                Binding::Input(partials, 0),
+                Binding::Input(tiles, 0),
+                Binding::Output(results.output),
+                results.log_sum_exp.map_or(Binding::Absent, Binding::Output),
+            ],
             arguments: CombineArguments {
                 output: self.output(),
+                log_sum_exp: self.log_sum_exp(),
                 head_dim: self.shape.head_dim as u32,
                 tile_queries: self.tiling.queries() as u32,
             },
@@ -235,5 +254,10 @@ impl Call {
     /// Output rows `[batch, tokens, heads, head_dim]`.
     fn output(&self) -> RowStrides {
         RowStrides::new(TensorRows::dense(self.shape.tokens, self.shape.heads, self.shape.head_dim))
+    }
+
+    /// Log-sum-exps `[batch, tokens, heads]`.
+    fn log_sum_exp(&self) -> RowStrides {
+        RowStrides::new(TensorRows::dense(self.shape.tokens, self.shape.heads, 1))
     }
 }

@@ -45,14 +45,20 @@ pub struct Uniform {
     pub partial_steps: bool,
     /// Some items write partial results.
     pub split_keys: bool,
+    /// Some queries see only some of the visible keys of a step.
+    pub windows: bool,
+    /// Log-sum-exps are wanted beside the output.
+    pub log_sum_exp: bool,
 }
 
 impl Uniform {
     /// A launch with everything.
-    pub const EVERYTHING: Self = Self { rotation: true, cache: true, partial_steps: true, split_keys: true };
+    pub const EVERYTHING: Self =
+        Self { rotation: true, cache: true, partial_steps: true, split_keys: true, windows: true, log_sum_exp: true };
 
     /// The constants in the order of their indices.
-    pub fn constants(self) -> [bool; 4] {
-        [self.rotation, self.cache, self.partial_steps, self.split_keys]
+    pub fn constants(self) -> [bool; 6] {
+        let Self { rotation, cache, partial_steps, split_keys, windows, log_sum_exp } = self;
+        [rotation, cache, partial_steps, split_keys, windows, log_sum_exp]
     }
 }

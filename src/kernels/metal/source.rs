@@ -21,11 +21,13 @@ impl Recipe {
 }
 
 /// The files of `kernels/metal/`.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 10] = [
     ("arguments.h", include_str!("../../../kernels/metal/arguments.h")),
     ("elements.h", include_str!("../../../kernels/metal/elements.h")),
+    ("log_sum_exp.h", include_str!("../../../kernels/metal/log_sum_exp.h")),
     ("matrices.h", include_str!("../../../kernels/metal/matrices.h")),
     ("rotation.h", include_str!("../../../kernels/metal/rotation.h")),
+    ("window.h", include_str!("../../../kernels/metal/window.h")),
     ("mixed_attention.metal", include_str!("../../../kernels/metal/mixed_attention.metal")),
     ("rotate_keys.metal", include_str!("../../../kernels/metal/rotate_keys.metal")),
     ("combine_split_keys.metal", include_str!("../../../kernels/metal/combine_split_keys.metal")),

@@ -2,7 +2,7 @@
 //! description.
 
 use anyhow::{Result, ensure};
-use candle_mixed_attention::kernels::cuda::arguments::{self, KeyValueViews, RotationTable, RowView};
+use candle_mixed_attention::kernels::cuda::arguments::{self, KeyValueViews, LogSumExpView, RotationTable, RowView};
 use candle_mixed_attention::kernels::cuda::launch::{Buffers, Call, Launch, Tensors};
 use candle_mixed_attention::kernels::cuda::tensor_map::TensorMapDescription;
 use candle_mixed_attention::kernels::cuda::tiling::{Element, Tiling};
@@ -13,6 +13,7 @@ use bytemuck::NoUninit;
 use candle_mixed_attention::plan::KeyRows;
 use emulator::{Device, Kernels, TensorMap};
 
+use crate::emulated_kernels::Computed;
 use crate::emulated_kernels::case::Problem;
 use crate::emulated_kernels::numbers::Number;
 
@@ -26,22 +27,21 @@ pub struct CallKernels<'a> {
     pub rotate: &'a Kernels,
 }
 
-/// Runs the attention kernel, after the one that rotates keys where there is RoPE. Returns
-/// `[batch, tokens, heads, head_dim]`.
+/// Runs the attention kernel, after the one that rotates keys where there is RoPE.
 pub fn run<T: Number>(
     element: Element,
     tiling: Tiling,
     kernels: CallKernels<'_>,
     problem: &Problem<T>,
     order: u64,
-) -> Result<Vec<T>> {
+) -> Result<Computed<T>> {
     let shape = problem.shape();
     let call = Call { shape, element, tiling, multiprocessors: MULTIPROCESSORS, workers: problem.workers };
     let GpuSchedule { steps, key_rows, sizes } =
         GpuSchedule::new(&problem.resolved, &problem.schedule_inputs(call.tile()));
     ensure!(problem.workers == 1 || sizes.partial_slots > 0, "the case is there to split keys, and none is split");
     if sizes.items == 0 {
-        return Ok(Vec::new());
+        return Ok(Computed { output: Vec::new(), log_sum_exp: Vec::new() });
     }
     let rotated = match (&problem.rope, &key_rows) {
         (Some(rope), Some(rows)) => rotated_keys(&call, &sizes, kernels.rotate, problem, rope, rows, order)?,
@@ -61,6 +61,7 @@ pub fn run<T: Number>(
     let partials = device.output::<f32>("partials", scratch.partials);
     let arrivals = device.in_out("arrivals", &vec![0u32; scratch.arrivals]);
     let output = device.output::<T>("output", problem.output_len());
+    let log_sum_exp = device.output::<f32>("log-sum-exps", problem.log_sum_exp_len());
 
     let keys = match key_rows {
         Some(_) => call.rotated_keys(&sizes, rotated.address()),
@@ -79,6 +80,10 @@ pub fn run<T: Number>(
             None => RotationTable::default(),
         },
         output: call.output(output.address()),
+        log_sum_exp: match problem.log_sum_exp {
+            true => call.log_sum_exp(log_sum_exp.address()),
+            false => LogSumExpView::default(),
+        },
     };
     let buffers = Buffers {
         items: items.address(),
@@ -93,7 +98,7 @@ pub fn run<T: Number>(
         Some(maps) => start(&device, &launch.with_maps(maps.map(encode::<T>)), order)?,
     }
     ensure!(arrivals.read().iter().all(|&count| count == 0), "the counters are not ready for the next launch");
-    Ok(output.read())
+    Ok(Computed { output: output.read(), log_sum_exp: log_sum_exp.read() })
 }
 
 /// The keys `[batch, rows, heads, head_dim]` that the attention kernel reads.

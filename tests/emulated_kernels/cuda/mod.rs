@@ -15,7 +15,7 @@ use super::case::Case;
 use super::numbers::Number;
 use super::{HEAD_DIMS, Operands, cases_for};
 use candle_mixed_attention::kernels::cuda::recipes::{self, ELEMENTS, Recipe};
-use candle_mixed_attention::kernels::cuda::tiling::{Element, SM90_TILINGS, Sm80Tiling, Sm90Tiling, Tiling};
+use candle_mixed_attention::kernels::cuda::tiling::{Element, SM90_TILINGS, Sm80Tiling, Sm90Tiling, Tiling, Variant};
 use emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
 use launch::CallKernels;
 
@@ -28,11 +28,12 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     for element in ELEMENTS {
         let rotate = compile(compiler, recipes::rotate_keys(element));
         for tiling in tilings_of(element) {
-            let attend = compile(compiler, recipes::attention(tiling, element));
+            let attend = Variant::ALL.map(|variant| compile(compiler, recipes::attention(tiling, element, variant)));
             for head_dim in HEAD_DIMS.into_iter().filter(|&head_dim| serves(tiling, element, head_dim)) {
                 for case in cases_for(head_dim) {
-                    let name = format!("{}::head_dim_{head_dim}::{}", tiling.kernel_name(element), case.name);
-                    let kernels = Pair { attend, rotate };
+                    let variant = variant_for(case);
+                    let name = format!("{}::head_dim_{head_dim}::{}", tiling.kernel_name(element, variant), case.name);
+                    let kernels = Pair { attend: attend[variant as usize], rotate };
                     trials.push(trial(&name, compiler, move || check(element, tiling, kernels, head_dim, case)));
                 }
             }
@@ -57,6 +58,11 @@ fn serves(tiling: Tiling, element: Element, head_dim: usize) -> bool {
         Tiling::Sm80(tiling) => Sm80Tiling::of(element, head_dim) == Some(tiling),
         Tiling::Sm90(tiling) => Sm90Tiling::of(element, head_dim).is_some_and(|of| of.head_dim == tiling.head_dim),
     }
+}
+
+/// The kernel that a case needs.
+fn variant_for(case: &Case) -> Variant {
+    if case.is_general() { Variant::General } else { Variant::Plain }
 }
 
 /// The kernels of a call.

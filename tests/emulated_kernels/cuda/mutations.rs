@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use half::f16;
 use libtest_mimic::Trial;
 
-use super::FOLDER;
 use super::launch::{self, CallKernels};
+use super::{FOLDER, variant_for};
 use crate::emulated_kernels::case::{self, Problem};
 use crate::emulated_kernels::numbers::Number;
 use crate::emulated_kernels::{Operands, check};
@@ -48,7 +48,43 @@ const SM90: (Tiling, Element) = (Tiling::Sm90(&SM90_TILINGS[0]), Element::F16);
 const ATTENTION_SM80: &str = "attention_sm80.cuh";
 const ATTENTION_SM90: &str = "attention_sm90.cuh";
 
-const MUTATIONS: [Mutation; 24] = [
+const MUTATIONS: [Mutation; 28] = [
+    Mutation {
+        name: "keys_outside_of_windows_are_seen",
+        kernel: SM80,
+        file: ATTENTION_SM80,
+        from: "if (always || !window.template covers<T::WARP_ROWS, T::KEYS>()) sm80_hide_outside<T>(scores, window);",
+        to: "",
+        case: "causal",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "hopper_windows_of_the_next_consumer",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "item.query_start + consumer * 64);\n            is_whole",
+        to: "item.query_start + (consumer + 1) * 64);\n            is_whole",
+        case: "causal",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "windows_are_one_key_too_wide",
+        kernel: SM90,
+        file: "window.cuh",
+        from: "key - row <= last;",
+        to: "key - row <= last + 1;",
+        case: "causal",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "log_sum_exps_are_of_one_part",
+        kernel: SM80,
+        file: "combine.cuh",
+        from: "token, maximum, sum);",
+        to: "token, maximum, 1.0f);",
+        case: "split_keys_in_a_window",
+        shows_as: WRONG_NUMBERS,
+    },
     Mutation {
         name: "copies_are_not_awaited",
         kernel: SM80,
@@ -301,8 +337,8 @@ impl Mutation {
     fn check<T: Number>(&self, operands: Operands, compiler: &Compiler) -> Result<()> {
         let (tiling, element) = self.kernel;
         let folder = self.write()?;
-        let attend = compile(compiler, &folder, &recipes::attention(tiling, element))?;
         let case = case::find(self.case).context("a case of this name")?;
+        let attend = compile(compiler, &folder, &recipes::attention(tiling, element, variant_for(case)))?;
         let rotate = match case.rope {
             true => compile(compiler, &folder, &recipes::rotate_keys(element))?,
             false => attend.clone(),

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result};
 use libtest_mimic::Trial;
 
-use super::{FOLDER, HEAD_DIMS, Pair, cases_for, check, ptx_mutations, serves, tilings_of};
+use super::{FOLDER, HEAD_DIMS, Pair, cases_for, check, ptx_mutations, serves, tilings_of, variant_for};
 use candle_mixed_attention::kernels::cuda::recipes::{self, ELEMENTS, Recipe, Target};
+use candle_mixed_attention::kernels::cuda::tiling::Variant;
 use emulator::{Compiler, Kernels, LazyKernels, Nvcc, PtxSource, build_once, trial};
 
 /// What runs PTX.
@@ -49,12 +50,14 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     for element in ELEMENTS {
         let rotate = translate(&tools, recipes::rotate_keys(element));
         for tiling in tilings_of(element) {
-            let attend = translate(&tools, recipes::attention(tiling, element));
+            let attend = Variant::ALL.map(|variant| translate(&tools, recipes::attention(tiling, element, variant)));
             let head_dims = HEAD_DIMS.into_iter().filter(|&head_dim| serves(tiling, element, head_dim));
             for head_dim in head_dims.take(if whole { usize::MAX } else { 1 }) {
                 for case in cases_for(head_dim).filter(|case| whole || case.brief) {
-                    let name = format!("ptx_{}::head_dim_{head_dim}::{}", tiling.kernel_name(element), case.name);
-                    let kernels = Pair { attend, rotate };
+                    let variant = variant_for(case);
+                    let kernel = tiling.kernel_name(element, variant);
+                    let name = format!("ptx_{kernel}::head_dim_{head_dim}::{}", case.name);
+                    let kernels = Pair { attend: attend[variant as usize], rotate };
                     trials.push(trial(&name, &tools, move || check(element, tiling, kernels, head_dim, case)));
                 }
             }

@@ -15,7 +15,7 @@ use crate::emulated_kernels::mutation::{Sign, WRONG_NUMBERS};
 use crate::emulated_kernels::numbers::Number;
 use crate::emulated_kernels::{Operands, check};
 use candle_mixed_attention::kernels::cuda::recipes;
-use candle_mixed_attention::kernels::cuda::tiling::{Element, SM80_TILINGS, SM90_TILINGS, Tiling};
+use candle_mixed_attention::kernels::cuda::tiling::{Element, SM80_TILINGS, SM90_TILINGS, Tiling, Variant};
 use emulator::FindingKind::*;
 use emulator::{Kernels, trial};
 
@@ -138,7 +138,7 @@ pub fn trials(tools: &Result<Tools, String>) -> Vec<Trial> {
 
 impl Mutation {
     fn is_noticed(&self, tools: &Tools) -> Result<()> {
-        let recipe = recipes::attention(self.kernel.0, self.kernel.1);
+        let recipe = recipes::attention(self.kernel.0, self.kernel.1, Variant::Plain);
         let text = self.apply(&fs::read_to_string(tools.ptx(&recipe)?)?)?;
         let file = tempfile::Builder::new().suffix(".ptx").tempfile_in(env!("CARGO_TARGET_TMPDIR"))?;
         fs::write(file.path(), text)?;

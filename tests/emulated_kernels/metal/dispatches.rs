@@ -6,6 +6,7 @@ use libtest_mimic::Trial;
 
 use super::launch::{self, CallKernels};
 use super::{LazyCallKernels, compile};
+use crate::emulated_kernels::Computed;
 use crate::emulated_kernels::case::{self, Problem};
 use candle_mixed_attention::kernels::metal::recipes;
 use candle_mixed_attention::kernels::metal::tiling::{Element, Family, Tiling};
@@ -36,7 +37,7 @@ fn same_bytes(case: &str, kernels: LazyCallKernels, tiling: &'static Tiling) -> 
     };
     let problem = Problem::<f16>::new(case::find(case).context("a case")?, HEAD_DIM)?;
     let run = |steps| launch::run(Element::F16, tiling, kernels, &problem, 0, steps);
-    let bits = |numbers: Vec<f16>| numbers.into_iter().map(f16::to_bits).collect::<Vec<_>>();
+    let bits = |computed: Computed<f16>| computed.output.into_iter().map(f16::to_bits).collect::<Vec<_>>();
     ensure!(bits(run(u64::MAX)?) == bits(run(STEPS_PER_DISPATCH)?), "other bytes");
     Ok(())
 }

@@ -4,13 +4,14 @@
 use anyhow::Result;
 use bytemuck::NoUninit;
 use candle_mixed_attention::kernels::metal::dispatches::dispatches;
-use candle_mixed_attention::kernels::metal::launch::{Binding, Call, Launch, Rows, Schedule, Tensors};
+use candle_mixed_attention::kernels::metal::launch::{Binding, Call, Launch, Results, Rows, Schedule, Tensors};
 use candle_mixed_attention::kernels::metal::tiling::{Element, Tiling};
 use candle_mixed_attention::kernels::rows::{AngleRows, TensorRows};
 use candle_mixed_attention::kernels::schedule::{GpuSchedule, ScheduleSizes};
 use candle_mixed_attention::plan::{KeyRows, SlotReduction, StepItem};
 use emulator::{Device, Kernels, MetalArguments};
 
+use crate::emulated_kernels::Computed;
 use crate::emulated_kernels::case::Problem;
 use crate::emulated_kernels::numbers::Number;
 
@@ -22,8 +23,7 @@ pub struct CallKernels<'a> {
     pub combine: &'a Kernels,
 }
 
-/// Rotates keys where there is RoPE, runs the attention kernel, and combines the parts of split tiles. Returns
-/// `[batch, tokens, heads, head_dim]`. A dispatch takes at most so many steps.
+/// Rotates keys where there is RoPE, runs the attention kernel, and combines the parts of split tiles. A dispatch takes at most so many steps.
 pub fn run<T: Number>(
     element: Element,
     tiling: &'static Tiling,
@@ -31,12 +31,12 @@ pub fn run<T: Number>(
     problem: &Problem<T>,
     order: u64,
     steps_per_dispatch: u64,
-) -> Result<Vec<T>> {
+) -> Result<Computed<T>> {
     let call = Call { shape: problem.shape(), element, tiling };
     let GpuSchedule { steps, key_rows, sizes } =
         GpuSchedule::new(&problem.resolved, &problem.schedule_inputs(call.tile()));
     if sizes.items == 0 {
-        return Ok(Vec::new());
+        return Ok(Computed { output: Vec::new(), log_sum_exp: Vec::new() });
     }
     let rotated = match (&problem.rope, &key_rows) {
         (Some(rope), Some(rows)) => rotated_keys(&call, &sizes, kernels.rotate, problem, rope, rows, order)?,
@@ -53,6 +53,7 @@ pub fn run<T: Number>(
     let key_steps = device.input("steps", steps.steps());
     let partials = device.output::<f32>("partials", call.scratch(&sizes).partials);
     let output = device.output::<T>("output", problem.output_len());
+    let log_sum_exp = device.output::<f32>("log-sum-exps", problem.log_sum_exp_len());
 
     let cached =
         |address: u64| -> Result<Rows<u64>> { Ok((address, TensorRows::of(&problem.cache(), size_of::<T>(), false)?)) };
@@ -76,12 +77,15 @@ pub fn run<T: Number>(
     let parts = (sizes.split_tiles > 0).then(|| partials.address());
     let steps_of = |item: &StepItem| (item.last_step - item.first_step).into();
     for items in dispatches(steps.items().iter().map(steps_of), steps_per_dispatch) {
-        let launch = call.attend(&sizes, &tensors, schedule, &items, parts, output.address());
+        let wanted = problem.log_sum_exp.then(|| log_sum_exp.address());
+        let results = Results { output: output.address(), log_sum_exp: wanted };
+        let launch = call.attend(&sizes, &tensors, schedule, &items, parts, results);
         start(&device, &launch, tiling.threadgroup_bytes(problem.head_dim), order)?;
     }
+    let whole = Computed { output: output.read(), log_sum_exp: log_sum_exp.read() };
     match sizes.split_tiles {
-        0 => Ok(output.read()),
-        _ => combined(&call, &sizes, kernels.combine, &steps.split_tiles(), &partials.read(), output.read(), order),
+        0 => Ok(whole),
+        _ => combined(&call, &sizes, kernels.combine, &steps.split_tiles(), &partials.read(), whole, order),
     }
 }
 
@@ -114,16 +118,19 @@ fn combined<T: Number>(
     kernels: &Kernels,
     tiles: &[SlotReduction],
     partials: &[f32],
-    whole: Vec<T>,
+    whole: Computed<T>,
     order: u64,
-) -> Result<Vec<T>> {
+) -> Result<Computed<T>> {
     let device = kernels.device();
     let partials = device.input("partials", partials);
     let tiles = device.input("split tiles", tiles);
-    let output = device.in_out("output", &whole);
-    let launch = call.combine(sizes, partials.address(), tiles.address(), output.address());
+    let output = device.in_out("output", &whole.output);
+    let log_sum_exp = device.in_out("log-sum-exps", &whole.log_sum_exp);
+    let wanted = (!whole.log_sum_exp.is_empty()).then(|| log_sum_exp.address());
+    let results = Results { output: output.address(), log_sum_exp: wanted };
+    let launch = call.combine(sizes, partials.address(), tiles.address(), results);
     start(&device, &launch, 0, order)?;
-    Ok(output.read())
+    Ok(Computed { output: output.read(), log_sum_exp: log_sum_exp.read() })
 }
 
 fn start<A: NoUninit>(device: &Device, launch: &Launch<u64, A>, threadgroup_bytes: usize, order: u64) -> Result<()> {

@@ -22,7 +22,31 @@ const HEAD_DIM: usize = 64;
 /// With one stage.
 const WIDE_HEAD_DIM: usize = 256;
 
-const MUTATIONS: [Mutation; 15] = [
+const MUTATIONS: [Mutation; 18] = [
+    Mutation {
+        name: "keys_outside_of_windows_are_seen",
+        file: ATTENTION,
+        from: "if (has_windows && !ALL_VISIBLE) hide_outside(scores, window, lane);",
+        to: "",
+        case: "causal",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "windows_are_those_of_the_item",
+        file: ATTENTION,
+        from: "step_window(step, first_query)",
+        to: "step_window(step, item.query_start)",
+        case: "causal",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "log_sum_exps_are_of_one_part",
+        file: "combine_split_keys.metal",
+        from: "log_sum_exp(maximum, sum)",
+        to: "log_sum_exp(maximum, 1.0f)",
+        case: "split_keys_in_a_window",
+        shows_as: WRONG_NUMBERS,
+    },
     Mutation {
         name: "no_barrier_behind_the_load",
         file: ATTENTION,

@@ -44,8 +44,8 @@ fn run(problem: &Problem<f32>, kernels: LazyCallKernels, tiling: &'static Tiling
         rotate: compiled(kernels.rotate)?,
         combine: compiled(kernels.combine)?,
     };
-    let output = launch::run(Element::F32, tiling, kernels, problem, 0, u64::MAX)?;
-    Ok(output.into_iter().map(f64::from).collect())
+    let computed = launch::run(Element::F32, tiling, kernels, problem, 0, u64::MAX)?;
+    Ok(computed.output.into_iter().map(f64::from).collect())
 }
 
 /// How large the root of the mean squared error may be, in that of two passes in plain f32 arithmetic: its maximum is
