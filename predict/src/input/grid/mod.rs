@@ -22,13 +22,13 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, bail, ensure};
 
 pub(super) use cells::{Cells, Kinds, Section};
-pub(super) use measure::Vec3;
 use measure::{Located, centre, size, surface_faces};
 pub(super) use numbers::{Floats, Integers, Numbers};
 pub(super) use points::Points;
 pub(super) use polyhedra::Polyhedra;
 
 use crate::mesh::Mesh;
+use crate::vector::Vec3;
 
 /// Cells whose points are in memory at once.
 const CELLS_AT_ONCE: u64 = 1 << 13;
