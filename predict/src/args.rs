@@ -10,11 +10,12 @@ use candle_mixed_attention::SquareBanks;
 use candle_mixed_attention::candle_core::{DType, Device};
 use clap::Parser;
 
-use crate::ellipsoid::{Case, Vec3};
+use crate::ellipsoid::Case;
 use crate::forces::Reference;
 use crate::input::Location;
 use crate::job::Settings;
 use crate::output::Existing;
+use crate::vector::Vec3;
 
 /// Predicts the flow around a body.
 ///
