@@ -182,5 +182,5 @@ pub use modules::{
     PerceiverAttentionConfig, SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
 };
 pub use padding::KeyPadding;
-pub use plan::{AttentionPattern, AttentionPlan, AttentionWindow, TokenSpec};
+pub use plan::{AttentionPattern, AttentionPlan, AttentionWindow, BatchPlan, TokenSpec};
 pub use rope::{Rope, RopeConfig, RopeFrequencies, RopeLayout, wave_numbers};

@@ -356,15 +356,17 @@ inline float base_of(float maximum, float scale_log2) {
 
 // Scores of keys that the window of a row leaves out become −∞. Row 0 of the window is the first of the simdgroup.
 inline void hide_outside(thread Scores& scores, StepWindow window, Lane lane) {
+    // Of a key tile and a row tile, this lane's first key is so far behind its row.
+    const int shift = int(lane.column) - int(lane.row);
+    const int first = window.first - shift, last = window.last - shift;
     UNROLL
     for (uint i = 0; i < ROW_TILES; ++i) {
-        const uint row = i * 8 + lane.row;
         UNROLL
         for (uint n = 0; n < KEY_TILES; ++n) {
-            const uint key = n * 8 + lane.column;
-            thread float2& score = scores.tiles[i][n];
-            if (!sees(window, row, key)) score.x = -INFINITY;
-            if (!sees(window, row, key + 1)) score.y = -INFINITY;
+            const int apart = int(n * 8) - int(i * 8);
+            const float2 score = scores.tiles[i][n];
+            scores.tiles[i][n].x = apart < first || apart > last ? -INFINITY : score.x;
+            scores.tiles[i][n].y = apart + 1 < first || apart + 1 > last ? -INFINITY : score.y;
         }
     }
 }
@@ -471,10 +473,11 @@ inline void multiply_values(thread Rows& rows, thread const Scores& weights, Til
 // One step of the rows of a simdgroup.
 template <bool ALL_VISIBLE>
 inline void take_step(thread Rows& rows, thread const Queries& queries, Tile keys, Tile values, uint visible,
-                      StepWindow window, float scale_log2, Lane lane) {
+                      const device KeyStep& step, ulong first_query, float scale_log2, Lane lane) {
     Scores scores;
     multiply_keys<ALL_VISIBLE>(scores, queries, keys, visible, lane);
-    if (has_windows && !ALL_VISIBLE) hide_outside(scores, window, lane);
+    // Made again instead of held in registers, of which the products need all.
+    if (has_windows && !ALL_VISIBLE) hide_outside(scores, step_window(step, first_query), lane);
     softmax<ALL_VISIBLE>(scores, rows, visible, scale_log2, lane);
     multiply_values<ALL_VISIBLE>(rows, scores, values, visible, lane);
 }
@@ -591,12 +594,8 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
         const uint visible = step.visible[0];
         // Of the step, which all simdgroups load together, and of this one's rows.
         const bool all_real = !has_partial_steps || visible == ALL_KEYS;
-        StepWindow window = {};
-        bool all_visible = all_real;
-        if (has_windows) {
-            window = step_window(step, first_query);
-            all_visible = all_real && covers(window, SIMDGROUP_ROWS, KEYS);
-        }
+        const bool all_visible =
+            all_real && (!has_windows || covers(step_window(step, first_query), SIMDGROUP_ROWS, KEYS));
         Source source;
         if (has_cache && step.source != 0) {
             source.keys = cache_keys + row_offset(arguments.cache_keys, batch, head, step.key_row);
@@ -633,9 +632,9 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
 #endif
         if (!has_rows) continue;
         if (all_visible) {
-            take_step<true>(rows, tile, keys, values, visible, window, arguments.scale_log2, lane);
+            take_step<true>(rows, tile, keys, values, visible, step, first_query, arguments.scale_log2, lane);
         } else {
-            take_step<false>(rows, tile, keys, values, visible, window, arguments.scale_log2, lane);
+            take_step<false>(rows, tile, keys, values, visible, step, first_query, arguments.scale_log2, lane);
         }
     }
 

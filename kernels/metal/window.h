@@ -1,7 +1,5 @@
-// Windows: which keys of a step each row of queries sees, by the distance of their tokens.
+// Windows: which keys of a step each row of queries sees, by the distance of their tokens. Comes after arguments.h.
 #pragma once
-
-#include "arguments.h"
 
 // Row r of a run of queries sees key i of a step if first ≤ i − r ≤ last.
 struct StepWindow {
@@ -27,9 +25,4 @@ inline StepWindow step_window(const device KeyStep& step, ulong first_query) {
 // Whether each of so many rows sees each of so many keys.
 inline bool covers(StepWindow window, uint rows, uint keys) {
     return window.first <= 1 - int(rows) && window.last >= int(keys) - 1;
-}
-
-inline bool sees(StepWindow window, uint row, uint key) {
-    const int difference = int(key) - int(row);
-    return difference >= window.first && difference <= window.last;
 }

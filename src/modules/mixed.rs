@@ -13,7 +13,7 @@ use crate::attention::{Inputs, run};
 use crate::cache::KvCache;
 use crate::checks::check_tokens;
 use crate::error::{AttentionError, PlanError};
-use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
+use crate::plan::{AttentionPattern, AttentionPlan, BatchPlan, TokenSpec};
 use crate::rope::RopeFrequencies;
 
 /// A word of a group's name, between its underscores, that begins like this makes a pass keep the group in its cache unless
@@ -162,6 +162,57 @@ impl MixedAttention {
         options: &AttentionOptions,
     ) -> Result<Tensor> {
         self.forward(x, &AttentionPlan::new(token_specs, patterns)?, options)
+    }
+
+    /// Samples of different sizes in one launch, without padding: the tokens of each sample, `[tokens, hidden_dim]`, to the
+    /// same shapes.
+    ///
+    /// `x` that lie one after another already, `[1, tokens of all, hidden_dim]`, are for [`forward`](Self::forward) with
+    /// [`BatchPlan::plan`]. Angles and padding of the options are those of all tokens, one after another.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use candle_mixed_attention::{
+    ///     AttentionOptions, AttentionPattern, AttentionPlan, BatchPlan, MixedAttention, MixedAttentionConfig, TokenSpec,
+    /// };
+    /// use candle_nn::{VarBuilder, VarMap};
+    ///
+    /// let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
+    /// let layer = MixedAttention::new(&MixedAttentionConfig::new(32, 2), vb)?;
+    /// let sizes = [40, 7];
+    /// let plan = |tokens| {
+    ///     AttentionPlan::new(
+    ///         [TokenSpec::new("tokens", tokens)],
+    ///         [AttentionPattern::queries(["tokens"]).attend_to(["tokens"])],
+    ///     )
+    /// };
+    /// let batch = BatchPlan::new(&[plan(sizes[0])?, plan(sizes[1])?])?;
+    /// let x = |tokens: usize| Tensor::randn(0f32, 1., (tokens, 32), &Device::Cpu);
+    /// let y = layer.forward_samples(&[x(sizes[0])?, x(sizes[1])?], &batch, &AttentionOptions::default())?;
+    /// assert_eq!(y[1].dims(), [7, 32]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); another number of samples than the plan has, or another number of tokens in one.
+    pub fn forward_samples(
+        &self,
+        samples: &[Tensor],
+        batch: &BatchPlan,
+        options: &AttentionOptions,
+    ) -> Result<Vec<Tensor>> {
+        if samples.len() != batch.samples().len() {
+            let expected = format!("{}, one for each plan of the batch", batch.samples().len());
+            return Err(AttentionError::value("number of samples", expected, samples.len()).into());
+        }
+        for (x, tokens) in samples.iter().zip(batch.samples()) {
+            let expected = [tokens.len(), self.config.hidden_dim];
+            if x.dims() != expected {
+                return Err(AttentionError::shape("x of a sample", format!("{expected:?}"), x.dims()).into());
+            }
+        }
+        let y = self.forward(&Tensor::cat(samples, 0)?.unsqueeze(0)?, batch.plan(), options)?.squeeze(0)?;
+        batch.samples().iter().map(|tokens| y.narrow(0, tokens.start, tokens.len())).collect()
     }
 
     /// As [`forward`](Self::forward), and also returns the keys (after rotation) and values of the groups whose name has a

@@ -4,6 +4,7 @@
 //! the ranges into the work items of a launch. Nothing here depends on a device.
 
 mod band;
+mod batch;
 mod display;
 mod kept;
 mod key_rows;
@@ -24,6 +25,7 @@ use crate::error::PlanError;
 use crate::recent::Recent;
 
 pub use band::Band;
+pub use batch::BatchPlan;
 pub use key_rows::{KeyRows, KeySpan};
 pub use layout::{CacheLayout, CachedGroup};
 pub use padding::{PaddingBits, TileClass};

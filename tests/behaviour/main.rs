@@ -3,6 +3,7 @@
 //! The cases are those in which the published PyTorch package is known to refuse, crash, or be silently wrong; the table
 //! in the crate's documentation lists where this crate differs on purpose.
 
+mod batches;
 mod caches;
 mod calls;
 mod layers;
