@@ -9,12 +9,13 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use candle_mixed_attention::SquareBanks;
 use candle_mixed_attention::candle_core::{DType, Device};
 use clap::Parser;
+use serde_json::{Map, Value, json};
 
 use crate::ellipsoid::{Case, Vec3};
 use crate::forces::Reference;
 use crate::input::Location;
-use crate::job::Settings;
-use crate::output::Existing;
+use crate::job::{Outside, Settings};
+use crate::output::{Codec, Existing};
 
 /// Predicts the flow around a body.
 ///
@@ -150,6 +151,27 @@ pub struct ModelArguments {
     /// Where in meshes to predict: at cells or points [default: cells where the file has cell data, else points]
     #[arg(long, value_name = "cells|points", requires = "weights")]
     pub at: Option<Location>,
+    /// Factor of the coordinates of --geometry, such as 0.001 for a body in millimetres; or of the points of a domain, as in
+    /// volume=0.001; once for each
+    #[arg(long, value_name = "[DOMAIN=]FACTOR", requires = "weights")]
+    pub scale: Vec<DomainScale>,
+    /// What becomes of points outside the box of the statistics: refuse is an error, drop leaves their fields NaN, clamp
+    /// predicts them at the nearest point of the box
+    #[arg(
+        long,
+        value_name = "refuse|drop|clamp",
+        requires = "weights",
+        default_value = "refuse",
+        hide_default_value = true
+    )]
+    pub outside: Outside,
+    /// An array of whole numbers at the cells of the surface that tells which patch each belongs to; forces are told for
+    /// each of them
+    #[arg(long, value_name = "ARRAY", requires = "weights")]
+    pub patches: Option<String>,
+    /// The field that is the velocity, for streamlines [default: the one that is called so]
+    #[arg(long, value_name = "FIELD", requires = "weights")]
+    pub velocity: Option<String>,
     /// Points that the anchors of a domain are drawn from [default: drawn as in training, if --config tells and --geometry
     /// is a mesh; else those where it is predicted]
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
@@ -239,6 +261,12 @@ pub struct OutputArguments {
     /// Write .npz files too
     #[arg(long)]
     pub npz: bool,
+    /// Keep the arrays that meshes came with, beside the predicted ones
+    #[arg(long, requires = "weights")]
+    pub keep_arrays: bool,
+    /// Compress the arrays of .vtp and .vtu files: zlib is smaller, lz4 faster
+    #[arg(long, value_name = "zlib|lz4")]
+    pub compress: Option<Codec>,
 }
 
 impl Arguments {
@@ -249,8 +277,37 @@ impl Arguments {
             existing: self.output.existing(),
             chunk: self.compute.chunk.get(),
             npz: self.output.npz,
+            codec: self.output.compress,
             dry_run: self.output.dry_run,
+            told: String::new(),
         }
+    }
+}
+
+impl Arguments {
+    /// How a result was asked for, for `run.json`: the command line, the files that it names, the program.
+    pub fn origin(&self) -> Map<String, Value> {
+        let model = &self.model;
+        let mut files = Map::new();
+        let mut note = |option: &str, file: String| {
+            files.insert(option.to_string(), Value::String(file));
+        };
+        let paths = [("weights", &model.weights), ("config", &model.config), ("stats", &model.stats)];
+        for (option, path) in paths {
+            path.iter().for_each(|path| note(option, path.display().to_string()));
+        }
+        let names = [("geometry", &model.geometry), ("surface", &model.surface), ("volume", &model.volume)];
+        for (option, name) in names {
+            name.iter().for_each(|name| note(option, name.clone()));
+        }
+        let domains = [("points", &model.points), ("anchor_points", &model.anchor_points), ("truth", &model.truth)];
+        for (option, given) in domains {
+            given.iter().for_each(|DomainFile { domain, file }| note(&format!("{option} {domain}"), file.clone()));
+        }
+        let command: Vec<String> = std::env::args().collect();
+        let program = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+        let origin = json!({"program": program, "command": command, "files": files});
+        origin.as_object().cloned().unwrap_or_default()
     }
 }
 
@@ -311,6 +368,24 @@ impl FromStr for DomainFile {
         let parts = text.split_once('=').filter(|(domain, file)| !domain.is_empty() && !file.is_empty());
         let (domain, file) = parts.with_context(|| format!("expected DOMAIN=FILE, got '{text}'"))?;
         Ok(Self { domain: domain.to_string(), file: file.to_string() })
+    }
+}
+
+/// A factor of coordinates, of a domain or of the geometry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DomainScale {
+    pub domain: Option<String>,
+    pub factor: f64,
+}
+
+impl FromStr for DomainScale {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (domain, factor) = text.split_once('=').map_or((None, text), |(domain, factor)| (Some(domain), factor));
+        let factor = factor.parse::<f64>().ok().filter(|factor| *factor > 0.0 && factor.is_finite());
+        let factor = factor.with_context(|| format!("expected [DOMAIN=]FACTOR with a factor above 0, got '{text}'"))?;
+        Ok(Self { domain: domain.map(str::to_string), factor })
     }
 }
 

@@ -54,6 +54,16 @@ impl Mesh {
         &self.face_groups
     }
 
+    /// Multiplies all coordinates.
+    pub fn scale(&mut self, by: f64) {
+        self.points.as_flattened_mut().iter_mut().for_each(|x| *x = (f64::from(*x) * by) as f32);
+    }
+
+    /// Puts faces into groups, which have names.
+    pub fn set_groups(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
+        (self.groups, self.face_groups, self.group) = (names, of_faces, None);
+    }
+
     /// The vertices.
     pub fn points(&self) -> &[[f32; 3]] {
         &self.points

@@ -34,8 +34,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::sample_indices;
 
-use grid::Grid;
-pub use grid::Location;
+pub use grid::{Column, Grid, Location, PieceOutline, SOLID};
 pub use safetensors::tensor_names;
 pub use sites::Sites;
 pub use table::Table;
@@ -77,7 +76,11 @@ impl Input {
         if tensor.is_none() {
             for (extension, read) in SURFACES {
                 if has_extension(file, &[extension]) {
-                    return Ok(Self::Mesh(read(path)?));
+                    let mesh = read(path)?;
+                    return Ok(match at {
+                        Some(Location::Cells) => Self::Sites(Box::new(Sites::of_mesh(file, &mesh)?)),
+                        _ => Self::Mesh(mesh),
+                    });
                 }
             }
             if let Some(grid) = open_grid(path)? {
@@ -92,6 +95,16 @@ impl Input {
         );
         ensure!(table.rows() > 0, "{file}: holds no points");
         Ok(Self::Points(table))
+    }
+
+    /// Multiplies all coordinates from here on.
+    pub fn scale(&mut self, by: f64) {
+        match self {
+            _ if by == 1.0 => {}
+            Self::Mesh(mesh) => mesh.scale(by),
+            Self::Sites(sites) => sites.scale(by),
+            Self::Points(table) => table.scale(by),
+        }
     }
 
     /// Number of points, of vertices, or of cells.

@@ -9,6 +9,7 @@
 mod forces;
 mod lines;
 mod model;
+mod outside;
 mod place;
 mod report;
 mod source;
@@ -23,6 +24,7 @@ pub use lines::Line;
 #[cfg(test)]
 pub use model::Encoded;
 pub use model::{Body, FlowModel};
+pub use outside::{Border, Outside};
 pub use place::Place;
 pub use report::Report;
 pub use source::{Named, Source};
@@ -31,15 +33,17 @@ pub use truth::{Exact, Truth};
 use crate::forces::Reference;
 use crate::interrupt;
 use crate::metrics::Metrics;
-use crate::output::{Existing, LocalDisk, Part, Request, Run};
+use crate::output::{Codec, Existing, LocalDisk, Part, Request, Run};
 use crate::plan;
-use crate::progress::Progress;
+use crate::progress::{Progress, summary};
 use crate::terminal::{remark, say};
 
 /// Inputs that were checked.
 pub struct Job {
     /// All that the result depends on, so that no run is resumed as another.
     pub identity: Map<String, Value>,
+    /// What else says how the result was made: files and options.
+    pub origin: Map<String, Value>,
     /// What is predicted: a network and a body in a flow.
     pub body: Body,
     /// Where it is predicted, each a part of the result.
@@ -53,7 +57,7 @@ pub struct Job {
 }
 
 /// What to do with the results.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings<'a> {
     /// Where they go.
     pub folder: &'a Path,
@@ -63,8 +67,12 @@ pub struct Settings<'a> {
     pub chunk: u64,
     /// Whether to write `.npz` files too.
     pub npz: bool,
+    /// How meshes are compressed.
+    pub codec: Option<Codec>,
     /// Whether to stop before anything is computed.
     pub dry_run: bool,
+    /// What the bar begins with, where this is one of many runs.
+    pub told: String,
 }
 
 /// Draws finished results.
@@ -84,7 +92,7 @@ impl Job {
     pub fn run(&mut self, settings: &Settings) -> Result<Option<Report>> {
         let space = Run::rehearse(&LocalDisk, self.request(settings))?;
         if settings.dry_run {
-            plan::print(&self.parts(settings.npz), space);
+            plan::print(&self.parts(settings), space);
             return Ok(None);
         }
         interrupt::explain(settings.folder)?;
@@ -105,30 +113,33 @@ impl Job {
     pub fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
         let points = self.places.iter().map(|place| place.source.input.len()).sum();
         let mut run = Run::open(LocalDisk, self.request(settings))?;
-        let progress = Progress::new(points, run.done());
+        let progress = Progress::new(&settings.told, points, run.done());
         for place in &mut self.places {
             progress.begin(&place.name);
             let name = place.name.clone();
             run.write_part(&name, &mut |range| place.predict(model, range), &mut |points| progress.add(points))?;
         }
-        let summary = progress.finish();
+        let (points, seconds) = progress.finish();
+        run.predicted(points, seconds);
         run.finish()?;
-        remark(summary);
+        remark(summary(points, seconds));
         let report = self.report(model, settings, &mut run)?;
         run.conclude()?;
         Ok(report)
     }
 
-    fn parts(&self, npz: bool) -> Vec<Part> {
-        self.places.iter().map(|place| place.part(self.body.draws(), npz)).collect()
+    fn parts(&self, settings: &Settings) -> Vec<Part> {
+        let part = |place: &Place| place.part(self.body.draws(), settings.npz, settings.codec);
+        self.places.iter().map(part).collect()
     }
 
     fn request(&self, settings: &Settings) -> Request {
         Request {
             folder: settings.folder.to_path_buf(),
             inputs: self.identity.clone(),
+            origin: self.origin.clone(),
             chunk: settings.chunk,
-            parts: self.parts(settings.npz),
+            parts: self.parts(settings),
             existing: settings.existing,
         }
     }

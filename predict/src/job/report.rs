@@ -40,11 +40,12 @@ impl Job {
             }
             let faces = place.source.input.mesh().filter(|mesh| mesh.faces().next().is_some());
             let areas = faces.map(areas_of_vertices);
+            let dropped = place.source.drops();
             let input = &mut place.source.input;
             let mut weights = |range| Place::sizes(input, areas.as_deref(), range);
             let Some(truth) = &mut place.truth else { continue };
             for field in &place.domain.fields {
-                if let Some(error) = truth.measure(&field.name, &results, settings.chunk, &mut weights)? {
+                if let Some(error) = truth.measure(&field.name, &results, settings.chunk, dropped, &mut weights)? {
                     metrics.insert(format!("{}_{}", place.name, field.name), error.metrics());
                 }
             }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::disk::{Disk, metadata, write_whole};
+use super::pack::packed_name;
 
 /// The name of the file in the folder of the run.
 pub const STATE_FILE: &str = "run.json";
@@ -24,6 +25,9 @@ pub struct State {
     version: u32,
     /// All that the result depends on, by name; a run is resumed only with the same.
     pub inputs: Map<String, Value>,
+    /// What else says how the result was made: files, options, times.
+    #[serde(default)]
+    pub origin: Map<String, Value>,
     /// Points per chunk.
     pub chunk: u64,
     /// The parts of the result.
@@ -64,10 +68,11 @@ pub struct PartState {
 
 impl State {
     /// The state of a run that has not begun.
-    pub fn new(inputs: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
+    pub fn new(inputs: Map<String, Value>, origin: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
         Self {
             version: VERSION,
             inputs,
+            origin,
             chunk,
             parts,
             stage: Stage::Predicting,
@@ -98,7 +103,8 @@ impl State {
 
     /// Names of all files that the run writes or replaces.
     pub fn into_names(self) -> Vec<String> {
-        let of_parts = self.parts.into_iter().flat_map(|part| part.files).map(|(name, _)| name);
+        let of_parts = self.parts.into_iter().flat_map(|part| part.files);
+        let of_parts = of_parts.flat_map(|(name, _)| [packed_name(&name), name]);
         of_parts.chain(self.made).chain(self.replaced).collect()
     }
 

@@ -17,8 +17,9 @@ use super::pictures::FieldPictures;
 use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
 use crate::forces::Reference;
 use crate::input::{Input, Location};
-use crate::job::{Body, Job, Line, Named, Place, Source, Truth};
+use crate::job::{Body, Border, Job, Line, Named, Place, Source, Truth};
 use crate::mesh::Mesh;
+use crate::output::{Codec, Kept};
 use crate::picture::CutPlane;
 use crate::solid::Defects;
 use crate::terminal::remark;
@@ -73,7 +74,12 @@ impl Setup {
         for warning in description.warnings(&conditions) {
             remark(format_args!("warning: {warning}; expect larger errors"));
         }
-        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, chunk);
+        let border = Border::new(&statistics.position, model.outside);
+        for domain in model.scale.iter().filter_map(|scale| scale.domain.as_ref()) {
+            domains::check_known("--scale", domain, &config)?;
+        }
+        check_velocity(model.velocity.as_deref(), &config)?;
+        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, &border, chunk);
         let open = |named: &Named| open_at(named, model.at);
         // Points of a body are drawn from its faces, whatever is predicted on it.
         let geometry = open_geometry(model, &config, |named| open_at(named, Some(Location::Points)))?;
@@ -99,7 +105,7 @@ impl Setup {
                 anchor_points.push((name.clone(), open(named)?));
             }
             let truth = truths.get(name);
-            let source = match (points.get(name), around) {
+            let mut source = match (points.get(name), around) {
                 (Some(named), _) => open(named)?,
                 (None, Some((body, bounds))) if !anchors.contains_key(name) => {
                     let plane = plane_around(name, body, bounds, &model.slice)?;
@@ -115,7 +121,7 @@ impl Setup {
                          {name}=FILE predicts it elsewhere",
                         ["x", "y", "z"][axis]
                     ));
-                    Source::scan("--slice", Input::Mesh(grid.mesh()), &statistics.position, chunk)?
+                    Source::scan("--slice", "--slice", Input::Mesh(grid.mesh()), &statistics.position, &border, chunk)?
                 }
                 (None, _) => {
                     ensure!(truth.is_none(), "--truth {name}: the domain is not predicted, it has no points");
@@ -125,6 +131,14 @@ impl Setup {
             if let (Some(named), Some(said)) = (points.get(name), source.input.remark()) {
                 remark(format_args!("note: {}: {said}", named.option));
             }
+            let wall = name == domains::SURFACE;
+            if let (Some(array), true) = (&model.patches, wall) {
+                source.patch_by(array).context("--patches")?;
+            }
+            let kept = Kept {
+                all: arguments.output.keep_arrays,
+                named: truth.map(Truth::arrays).unwrap_or_default().into_iter().collect(),
+            };
             let truth = {
                 let own = points.get(name);
                 truth.map(|named| Truth::open(named, own, domain, source.input.len(), chunk)).transpose()?
@@ -135,8 +149,7 @@ impl Setup {
                 ));
             }
             planes.extend(slices_of(name, &source, &model.slice)?.into_iter().map(|plane| (name.clone(), plane)));
-            let wall = name == domains::SURFACE;
-            places.push(Place { name: name.clone(), domain: domain.clone(), source, wall, truth });
+            places.push(Place { name: name.clone(), domain: domain.clone(), source, wall, truth, kept });
         }
         ensure!(!places.is_empty(), "nothing to predict: no domain has points");
         check_slices(&model.slice, &places, &config)?;
@@ -159,10 +172,19 @@ impl Setup {
             points_across: arguments.model.slice_points.get(),
             body: self.geometry.as_ref().and_then(|geometry| geometry.input.surface()).cloned(),
             remarks: self.description.remarks,
+            velocity: arguments.model.velocity.clone(),
         };
         let reference = arguments.forces.reference(Reference::default())?;
         let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
-        Ok(Job { identity, body, places: self.places, lines, reference, pictures: Box::new(pictures) })
+        Ok(Job {
+            identity,
+            origin: arguments.origin(),
+            body,
+            places: self.places,
+            lines,
+            reference,
+            pictures: Box::new(pictures),
+        })
     }
 
     /// All that the result depends on.
@@ -189,6 +211,8 @@ impl Setup {
             "seeds": compute.seeds,
             "device": compute.device.to_string(),
             "dtype": compute.dtype.to_string(),
+            "outside": format!("{:?}", model.outside).to_lowercase(),
+            "compress": arguments.output.compress.map(Codec::name),
         });
         Ok(identity.as_object().cloned().unwrap_or_default())
     }
@@ -212,7 +236,7 @@ impl Setup {
         }
         let count = self.geometry_points(model);
         if let Some(geometry) = &mut self.geometry {
-            let points = geometry.input.draw(count, compute.seed).context("--geometry")?;
+            let points = geometry.draw(count, compute.seed).context("--geometry")?;
             // Points are drawn in random order, so the first are as random as any.
             let supernodes: Vec<u32> = (0..supernodes(model, &self.description, geometry)?).collect();
             input = input.geometry(points.as_flattened(), &supernodes);
@@ -241,7 +265,7 @@ impl Setup {
             let anchors = match drawn {
                 Some(drawn) => drawn,
                 None => {
-                    let drawn = self.anchor_source(&domain)?.input.draw(wanted, seed);
+                    let drawn = self.anchor_source(&domain)?.draw(wanted, seed);
                     drawn.with_context(|| format!("anchors of domain '{domain}'"))?
                 }
             };
@@ -268,6 +292,15 @@ impl Setup {
         let place = self.places.iter_mut().find(|place| place.domain.name == domain).map(|place| &mut place.source);
         own.or(place).with_context(|| format!("domain '{domain}' has no points"))
     }
+}
+
+/// Checks that a field that is called the velocity is one.
+fn check_velocity(given: Option<&str>, config: &AbUptConfig) -> Result<()> {
+    let Some(given) = given else { return Ok(()) };
+    let fields: Vec<_> = config.domains.iter().flat_map(|domain| &domain.fields).collect();
+    let vectors: Vec<_> = fields.iter().filter(|field| field.dim == 3).map(|field| field.name.as_str()).collect();
+    ensure!(vectors.contains(&given), "--velocity: there is no field '{given}' of three components, but {vectors:?}");
+    Ok(())
 }
 
 fn read_config(checkpoint: &Checkpoint, model: &ModelArguments) -> Result<AbUptConfig> {
@@ -302,7 +335,7 @@ fn open_geometry(
     config: &AbUptConfig,
     open: impl Fn(&Named) -> Result<Source>,
 ) -> Result<Option<Source>> {
-    let named = |file: &String| Named { option: "--geometry".to_string(), file: file.clone() };
+    let named = |file: &String| Named { scale: domains::scale(model, None), ..Named::new("--geometry", file) };
     match (&model.geometry, config.uses_geometry()) {
         (Some(file), true) => {
             let geometry = open(&named(file))?;

@@ -8,10 +8,12 @@
 //! | `polyhedra.rs` | faces of polyhedra |
 //! | `points.rs` | points in any order |
 //! | `measure.rs` | centres and sizes of cells |
+//! | `outline.rs` | arrays as they came, for a file that goes out |
 
 mod cells;
 mod measure;
 mod numbers;
+mod outline;
 mod points;
 mod polyhedra;
 mod shape;
@@ -24,7 +26,8 @@ use anyhow::{Context, Error, Result, bail, ensure};
 pub use cells::{Cells, Kinds, Section};
 pub use measure::Vec3;
 use measure::{Located, centre, size, surface_faces};
-pub use numbers::{Floats, Integers, Numbers};
+pub use numbers::{Element, Floats, Integers, Numbers, Singles};
+pub use outline::{Column, PieceOutline};
 pub use points::Points;
 pub use polyhedra::Polyhedra;
 
@@ -32,6 +35,9 @@ use crate::mesh::Mesh;
 
 /// Cells whose points are in memory at once.
 const CELLS_AT_ONCE: u64 = 1 << 13;
+
+/// The array of the faces of a surface that tells the solid of each.
+pub const SOLID: &str = "solid";
 
 /// Where values of an array belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +156,33 @@ impl Grid {
         };
         let (first_points, first_cells) = (sums(&|piece| piece.points.len())?, sums(&Piece::cells)?);
         Ok(Self { pieces, first_points, first_cells, open: 0 })
+    }
+
+    /// A surface in memory; what its faces are called becomes an array of them, as [`SOLID`].
+    pub fn of_mesh(mesh: &Mesh) -> Result<Self> {
+        let (points, faces) = (mesh.points().len() as u64, mesh.ends().len() as u64);
+        let whole = |numbers: Vec<i64>| Box::new(Integers(numbers));
+        let section = Section {
+            name: "Polys",
+            cells: faces,
+            connectivity: whole(mesh.corners().iter().map(|&corner| i64::from(corner)).collect()),
+            offsets: whole(mesh.ends().iter().map(|&end| end as i64).collect()),
+            kinds: Kinds::Polys,
+        };
+        let solids = mesh.face_groups().iter().map(|&group| i64::from(group)).collect();
+        let solids = Array { name: SOLID.to_string(), components: 1, numbers: whole(solids) };
+        let numbers = Singles(mesh.points().as_flattened().to_vec());
+        Self::new(vec![Piece {
+            points: Points::new(Box::new(numbers), points),
+            sections: vec![section],
+            point_arrays: Vec::new(),
+            cell_arrays: if mesh.groups().is_empty() { Vec::new() } else { vec![solids] },
+        }])
+    }
+
+    /// Multiplies all coordinates from here on.
+    pub fn scale(&mut self, by: f64) {
+        self.pieces.iter_mut().for_each(|piece| piece.points.scale(by));
     }
 
     /// Number of points.
@@ -306,6 +339,14 @@ impl Grid {
         Ok(gathered)
     }
 
+    /// Closes the file of another piece before this one is read.
+    fn turn_to(&mut self, piece: usize) {
+        if self.open != piece {
+            self.pieces[self.open].close();
+            self.open = piece;
+        }
+    }
+
     /// Visits the pieces that have a part of a range.
     fn each_piece(
         &mut self,
@@ -314,8 +355,8 @@ impl Grid {
         mut visit: impl FnMut(&mut Piece, Range<u64>, Before) -> Result<()>,
     ) -> Result<()> {
         let firsts = match at {
-            Location::Cells => &self.first_cells,
-            Location::Points => &self.first_points,
+            Location::Cells => self.first_cells.clone(),
+            Location::Points => self.first_points.clone(),
         };
         let start = firsts.partition_point(|&first| first <= range.start).saturating_sub(1);
         for piece in start..self.pieces.len() {
@@ -324,10 +365,7 @@ impl Grid {
             if from >= to {
                 continue;
             }
-            if self.open != piece {
-                self.pieces[self.open].close();
-                self.open = piece;
-            }
+            self.turn_to(piece);
             let before = Before { points: self.first_points[piece], cells: self.first_cells[piece] };
             visit(&mut self.pieces[piece], from - first..to - first, before)?;
             if to == range.end {
