@@ -25,7 +25,7 @@ impl<K: Clone + PartialEq, V: Clone, const MOST: usize> Recent<K, V, MOST> {
     ///
     /// # Errors
     /// Those of `make`.
-    pub fn get<E>(&self, key: &K, make: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
+    pub(crate) fn get<E>(&self, key: &K, make: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
         if let Some(value) = find(&mut lock(&self.known), key) {
             return Ok(value);
         }

@@ -39,6 +39,7 @@ type LaunchProgram =
 type DescribeOpcode = unsafe extern "C" fn(usize, *mut *const c_char, *mut *const c_char) -> bool;
 
 /// The C interface of a kernel library (`engine/api.cpp`).
+#[derive(Debug)]
 struct Interface {
     device_new: unsafe extern "C" fn() -> *mut RawDevice,
     device_free: unsafe extern "C" fn(*mut RawDevice),
@@ -49,7 +50,7 @@ struct Interface {
 }
 
 /// Kernels that can run: compiled ones, or programs in PTX.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Kernels {
     interface: Arc<Interface>,
     path: PathBuf,
@@ -58,6 +59,7 @@ pub struct Kernels {
 }
 
 /// What the interpreter runs, and how.
+#[derive(Debug)]
 struct Programs {
     by_name: HashMap<String, Program>,
     launch: LaunchProgram,
@@ -137,6 +139,7 @@ pub struct Launch {
 }
 
 /// Memory of an emulated device.
+#[derive(Debug)]
 pub struct Device {
     raw: NonNull<RawDevice>,
     kernels: Kernels,
@@ -150,6 +153,7 @@ impl Drop for Device {
 }
 
 /// A buffer of an emulated device.
+#[derive(Debug)]
 pub struct Buffer<'a, T> {
     start: NonNull<T>,
     len: usize,

@@ -85,13 +85,13 @@ pub(super) struct RawFinding {
 const NO_THREAD: u32 = u32::MAX;
 
 impl RawFinding {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (file, message) = ([0; 256], [0; 512]);
         Self { kind: 0, block: [0; 3], thread: NO_THREAD, line: 0, code_offset: 0, file, message }
     }
 
     /// The finding, if there is one, of a kernel out of `library`.
-    pub fn decode(&self, library: &Path) -> Option<Finding> {
+    pub(crate) fn decode(&self, library: &Path) -> Option<Finding> {
         let kind = FindingKind::from_number(self.kind)?;
         let place = match (self.line, self.code_offset) {
             (0, 0) => None,

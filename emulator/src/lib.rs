@@ -1,5 +1,7 @@
 //! Runs CUDA and Metal kernels on the CPU, from their unmodified source, with every access checked. See `README.md`.
 
+#![deny(missing_debug_implementations, unreachable_pub)]
+
 mod compile;
 mod device;
 mod finding;

@@ -13,6 +13,6 @@ pub struct Source<'a> {
 }
 
 /// The folder of this crate, whose C++ kernels are compiled with.
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const EDGES: [u64; 8] = [0, 1, 0x7f, 0xff, 1 << 31, 1 << 62, i64::MAX as u64, u64::MAX];
 
 /// The seeds of a reader, by their names.
-pub fn of(reader: &str) -> Vec<(PathBuf, Vec<u8>)> {
+pub(super) fn of(reader: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     // This file is a part of several crates of the repository.
     let folder = folder.ancestors().map(|folder| folder.join("fuzz/seeds").join(reader)).find(|path| path.is_dir());
@@ -20,13 +20,13 @@ pub fn of(reader: &str) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// How long each reader is given: `FUZZ_SECONDS`, or one second.
-pub fn time() -> Duration {
+pub(super) fn time() -> Duration {
     let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(1))
 }
 
 /// Calls `read` with every seed, then with changed ones until the time is over; returns how often.
-pub fn run(reader: &str, mut read: impl FnMut(&[u8])) -> u64 {
+pub(super) fn run(reader: &str, mut read: impl FnMut(&[u8])) -> u64 {
     let seeds = of(reader);
     assert!(!seeds.is_empty(), "{reader} has no seeds");
     seeds.iter().for_each(|(_, seed)| read(seed));

@@ -4,13 +4,13 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// For every kernel and target.
-pub const FLAGS: [&str; 2] = ["-std=c++17", "-O3"];
+pub(super) const FLAGS: [&str; 2] = ["-std=c++17", "-O3"];
 
 /// Where a toolkit may be, by environment variable.
-pub const TOOLKIT_VARIABLES: [&str; 4] = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR"];
+pub(super) const TOOLKIT_VARIABLES: [&str; 4] = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR"];
 
 /// `NVCC`, else the one of a toolkit that a variable names, else on the search path, else in the usual place.
-pub fn find() -> Result<PathBuf, String> {
+pub(super) fn find() -> Result<PathBuf, String> {
     let named = env::var_os("NVCC").map(PathBuf::from);
     let roots = TOOLKIT_VARIABLES.into_iter().filter_map(env::var_os).map(|root| Path::new(&root).join("bin"));
     let path = env::var_os("PATH").unwrap_or_default();

@@ -4,16 +4,14 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::mesh::Mesh;
-use crate::solid::{cross, volume};
-
-/// A point or a vector.
-pub type Vec3 = [f64; 3];
+use crate::solid::volume;
+use crate::vector::{Vec3, add, cross, dot, length, sub};
 
 /// Share of the area that the area vectors of a surface may add up to before it is called open.
 const CLOSED: f64 = 1e-3;
 
 /// Values on the surface of a body, one per vertex or one per cell.
-pub struct OnSurface<'a> {
+pub(crate) struct OnSurface<'a> {
     /// The cell of every face, where values are those of cells.
     pub cells: Option<&'a [u64]>,
     pub pressure: &'a [f32],
@@ -23,7 +21,7 @@ pub struct OnSurface<'a> {
 
 /// What makes coefficients of forces.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Reference {
+pub(crate) struct Reference {
     /// Without one there are no coefficients.
     pub area: Option<f64>,
     pub speed: f64,
@@ -51,7 +49,7 @@ impl Default for Reference {
 
 /// The force on some faces, and the moment about the point of the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct Force {
+pub(crate) struct Force {
     /// The part of the pressure.
     pub pressure: Vec3,
     /// The part of the shear.
@@ -65,7 +63,7 @@ pub struct Force {
 
 /// A force over dynamic pressure and area.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Coefficients {
+pub(crate) struct Coefficients {
     pub drag: f64,
     pub drag_of_pressure: f64,
     pub drag_of_shear: f64,
@@ -80,14 +78,14 @@ impl Reference {
     ///
     /// # Errors
     /// A number that is not positive, an axis without length, axes that are not perpendicular.
-    pub fn checked(mut self) -> Result<Self> {
+    pub(crate) fn checked(mut self) -> Result<Self> {
         let numbers = [("area", self.area.unwrap_or(1.0)), ("speed", self.speed), ("length", self.length)];
         for (name, number) in numbers {
             ensure!(number > 0.0 && number.is_finite(), "--reference-{name} must be above 0, got {number}");
         }
         ensure!(self.density > 0.0 && self.density.is_finite(), "--density must be above 0, got {}", self.density);
         for (name, axis) in [("drag", &mut self.drag_axis), ("lift", &mut self.lift_axis)] {
-            let length = dot(*axis, *axis).sqrt();
+            let length = length(*axis);
             ensure!(length > 0.0 && length.is_finite(), "--{name}-axis must have a length, got {axis:?}");
             *axis = axis.map(|x| x / length);
         }
@@ -97,11 +95,11 @@ impl Reference {
     }
 
     /// The coefficients of a force, if the area is known.
-    pub fn coefficients(&self, force: &Force) -> Option<Coefficients> {
+    pub(crate) fn coefficients(&self, force: &Force) -> Option<Coefficients> {
         let scale = 0.5 * self.density * self.speed.powi(2) * self.area?;
         let side_axis = cross(self.lift_axis, self.drag_axis);
         let along = |axis: Vec3, force: Vec3| dot(force, axis) / scale;
-        let total = sum(force.pressure, force.shear);
+        let total = add(force.pressure, force.shear);
         Some(Coefficients {
             drag: along(self.drag_axis, total),
             drag_of_pressure: along(self.drag_axis, force.pressure),
@@ -116,7 +114,7 @@ impl Reference {
 impl Force {
     /// The force on the faces of a body for which `counts` holds, each with the mean of its corners. Faces look outwards,
     /// or all of them inwards.
-    pub fn on(body: &Mesh, values: &OnSurface, about: Vec3, counts: impl Fn(usize) -> bool) -> Self {
+    pub(crate) fn on(body: &Mesh, values: &OnSurface, about: Vec3, counts: impl Fn(usize) -> bool) -> Self {
         let outwards = if volume(body) < 0.0 { -1.0 } else { 1.0 };
         let point = |corner: u32| body.points()[corner as usize].map(f64::from);
         let mut force = Self::default();
@@ -125,10 +123,10 @@ impl Force {
             // A face that is not flat has the area vector of its rim.
             let mut vector = [0.0; 3];
             for pair in face[1..].windows(2) {
-                vector = sum(vector, cross(minus(point(pair[0]), first), minus(point(pair[1]), first)));
+                vector = add(vector, cross(sub(point(pair[0]), first), sub(point(pair[1]), first)));
             }
             let vector = vector.map(|x| 0.5 * outwards * x);
-            let area = dot(vector, vector).sqrt();
+            let area = length(vector);
             let mean = |component: &dyn Fn(usize) -> f64| {
                 face.iter().map(|&corner| component(corner as usize)).sum::<f64>() / face.len() as f64
             };
@@ -147,17 +145,17 @@ impl Force {
                 shear => std::array::from_fn(|i| area * value(&|place| f64::from(shear[3 * place + i]))),
             };
             let centre: Vec3 = std::array::from_fn(|i| mean(&|corner| f64::from(body.points()[corner][i])));
-            force.pressure = sum(force.pressure, by_pressure);
-            force.shear = sum(force.shear, by_shear);
-            force.moment = sum(force.moment, cross(minus(centre, about), sum(by_pressure, by_shear)));
+            force.pressure = add(force.pressure, by_pressure);
+            force.shear = add(force.shear, by_shear);
+            force.moment = add(force.moment, cross(sub(centre, about), add(by_pressure, by_shear)));
             force.area += area;
-            force.area_vector = sum(force.area_vector, vector);
+            force.area_vector = add(force.area_vector, vector);
         }
         force
     }
 
     /// A sentence with numbers if the faces do not close a body.
-    pub fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         let open = dot(self.area_vector, self.area_vector).sqrt();
         (open > CLOSED * self.area).then(|| {
             format!(
@@ -170,27 +168,15 @@ impl Force {
 }
 
 /// The area that each vertex stands for: a third of each triangle around it.
-pub fn areas_of_vertices(body: &Mesh) -> Vec<f64> {
+pub(crate) fn areas_of_vertices(body: &Mesh) -> Vec<f64> {
     let mut areas = vec![0.0; body.points().len()];
     for corners in body.triangles() {
         let [a, b, c] = corners.map(|corner| body.points()[corner as usize].map(f64::from));
-        let vector = cross(minus(b, a), minus(c, a));
-        let share = dot(vector, vector).sqrt() / 6.0;
+        let vector = cross(sub(b, a), sub(c, a));
+        let share = length(vector) / 6.0;
         corners.iter().for_each(|&corner| areas[corner as usize] += share);
     }
     areas
-}
-
-fn dot(a: Vec3, b: Vec3) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
-fn sum(a: Vec3, b: Vec3) -> Vec3 {
-    std::array::from_fn(|i| a[i] + b[i])
-}
-
-fn minus(a: Vec3, b: Vec3) -> Vec3 {
-    std::array::from_fn(|i| a[i] - b[i])
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// From now on Ctrl-C says what of a run in this folder is safe and how to go on, and ends the process at once: all that a
 /// run has written is in order at any moment.
-pub fn explain(folder: &Path) -> Result<()> {
+pub(crate) fn explain(folder: &Path) -> Result<()> {
     // A poisoned lock holds a whole path all the same.
     let last = || FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
     let mut known = last();

@@ -18,9 +18,11 @@
 //! | `job/` | from inputs to the report, whoever gave the inputs |
 //! | `input/` | what is read |
 //! | `output/` | what is written: known places, kills and resumption |
-//! | `mesh.rs`, `solid.rs`, `forces.rs`, `metrics.rs` | faces; the inside of a body; forces; errors |
+//! | `mesh.rs`, `solid.rs`, `forces.rs`, `metrics.rs`, `vector.rs` | faces; the inside of a body; forces; errors; vectors in space |
 //! | `picture/` | figures |
 //! | `inspect/` | the program that looks into checkpoints |
+
+#![deny(missing_debug_implementations, unreachable_pub)]
 
 mod args;
 mod demo;
@@ -42,6 +44,7 @@ mod progress;
 mod solid;
 mod sweep;
 mod terminal;
+mod vector;
 
 use std::process::ExitCode;
 

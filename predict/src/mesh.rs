@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 
 /// A surface mesh. Without faces it is a point cloud.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Mesh {
+pub(crate) struct Mesh {
     points: Vec<[f32; 3]>,
     /// Vertices of all faces, one face after the other.
     corners: Vec<u32>,
@@ -22,12 +22,12 @@ pub struct Mesh {
 
 impl Mesh {
     /// A point cloud.
-    pub fn new(points: Vec<[f32; 3]>) -> Self {
+    pub(crate) fn new(points: Vec<[f32; 3]>) -> Self {
         Self { points, ..Self::default() }
     }
 
     /// Adds a face, given by its vertices in order around it.
-    pub fn push_face(&mut self, vertices: &[u32]) {
+    pub(crate) fn push_face(&mut self, vertices: &[u32]) {
         self.corners.extend_from_slice(vertices);
         self.ends.push(self.corners.len());
         if let Some(group) = self.group {
@@ -36,7 +36,7 @@ impl Mesh {
     }
 
     /// Faces that are added from here on belong to a group; groups of one name are one.
-    pub fn begin_group(&mut self, name: String) {
+    pub(crate) fn begin_group(&mut self, name: String) {
         let group = self.groups.iter().position(|known| *known == name).unwrap_or_else(|| {
             self.groups.push(name);
             self.groups.len() - 1
@@ -45,48 +45,48 @@ impl Mesh {
     }
 
     /// Names of the groups of faces; none where faces are not in groups.
-    pub fn groups(&self) -> &[String] {
+    pub(crate) fn groups(&self) -> &[String] {
         &self.groups
     }
 
     /// The group of every face, by its place in [`groups`](Self::groups); empty where there are no groups.
-    pub fn face_groups(&self) -> &[u32] {
+    pub(crate) fn face_groups(&self) -> &[u32] {
         &self.face_groups
     }
 
     /// Multiplies all coordinates.
-    pub fn scale(&mut self, by: f64) {
+    pub(crate) fn scale(&mut self, by: f64) {
         self.points.as_flattened_mut().iter_mut().for_each(|x| *x = (f64::from(*x) * by) as f32);
     }
 
     /// Puts faces into groups, which have names.
-    pub fn set_groups(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
+    pub(crate) fn set_groups(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
         (self.groups, self.face_groups, self.group) = (names, of_faces, None);
     }
 
     /// The vertices.
-    pub fn points(&self) -> &[[f32; 3]] {
+    pub(crate) fn points(&self) -> &[[f32; 3]] {
         &self.points
     }
 
     /// The vertices of every face.
-    pub fn faces(&self) -> impl Iterator<Item = &[u32]> {
+    pub(crate) fn faces(&self) -> impl Iterator<Item = &[u32]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, &end)| &self.corners[start..end])
     }
 
     /// The faces cut into triangles.
-    pub fn triangles(&self) -> impl Iterator<Item = [u32; 3]> {
+    pub(crate) fn triangles(&self) -> impl Iterator<Item = [u32; 3]> {
         self.faces().flat_map(|face| (2..face.len()).map(|i| [face[0], face[i - 1], face[i]]))
     }
 
     /// Vertices of all faces, one face after the other.
-    pub fn corners(&self) -> &[u32] {
+    pub(crate) fn corners(&self) -> &[u32] {
         &self.corners
     }
 
     /// End of every face in [`corners`](Self::corners).
-    pub fn ends(&self) -> &[usize] {
+    pub(crate) fn ends(&self) -> &[usize] {
         &self.ends
     }
 
@@ -94,7 +94,7 @@ impl Mesh {
     ///
     /// # Errors
     /// The faces have no area, or there are none.
-    pub fn sample(&self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
+    pub(crate) fn sample(&self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
         let mut random = StdRng::seed_from_u64(seed);
         let sampler = AreaSampler::new(self)?;
         Ok((0..count).map(|_| sampler.draw(&mut random).0.map(|x| x as f32)).collect())
@@ -109,7 +109,7 @@ impl Mesh {
 }
 
 /// Draws points of the faces of a mesh, evenly over their area.
-pub struct AreaSampler<'a> {
+pub(crate) struct AreaSampler<'a> {
     mesh: &'a Mesh,
     triangles: Vec<[u32; 3]>,
     /// Area up to the end of each triangle, twice over.
@@ -119,7 +119,7 @@ pub struct AreaSampler<'a> {
 impl<'a> AreaSampler<'a> {
     /// # Errors
     /// The faces have no area, or there are none.
-    pub fn new(mesh: &'a Mesh) -> Result<Self> {
+    pub(crate) fn new(mesh: &'a Mesh) -> Result<Self> {
         let triangles: Vec<_> = mesh.triangles().collect();
         let mut area = 0.0;
         let mut ends = Vec::with_capacity(triangles.len());
@@ -132,7 +132,7 @@ impl<'a> AreaSampler<'a> {
     }
 
     /// A point, and the corners of the triangle that it lies in.
-    pub fn draw(&self, random: &mut StdRng) -> ([f64; 3], [[f64; 3]; 3]) {
+    pub(crate) fn draw(&self, random: &mut StdRng) -> ([f64; 3], [[f64; 3]; 3]) {
         let at = random.random::<f64>() * self.ends[self.ends.len() - 1];
         let triangle = self.ends.partition_point(|&end| end <= at).min(self.triangles.len() - 1);
         let [a, b, c] = self.triangles[triangle].map(|corner| self.mesh.points()[corner as usize].map(f64::from));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Running sums over the values of one field; the field itself is never held.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct FieldError {
+pub(crate) struct FieldError {
     values: u64,
     squared_error: f64,
     squared_truth: f64,
@@ -30,7 +30,7 @@ struct Weighted {
 
 /// The errors of one field, over all points and components.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct FieldMetrics {
+pub(crate) struct FieldMetrics {
     /// Number of values.
     pub values: u64,
     /// `√(Σ (predicted − true)² / Σ true²)`
@@ -60,14 +60,14 @@ impl fmt::Display for FieldMetrics {
 }
 
 /// The errors of all fields, by `<domain>_<field>`: the contents of `metrics.json`.
-pub type Metrics = BTreeMap<String, FieldMetrics>;
+pub(crate) type Metrics = BTreeMap<String, FieldMetrics>;
 
 impl FieldError {
     /// Adds values of a field.
     ///
     /// # Errors
     /// The lists differ in length.
-    pub fn add(&mut self, predicted: &[f32], truth: &[f32]) -> Result<()> {
+    pub(crate) fn add(&mut self, predicted: &[f32], truth: &[f32]) -> Result<()> {
         let (got, expected) = (predicted.len(), truth.len());
         ensure!(got == expected, "metrics: {got} predicted values for {expected} true ones");
         for (&predicted, &truth) in predicted.iter().zip(truth) {
@@ -89,7 +89,7 @@ impl FieldError {
     ///
     /// # Errors
     /// The lists differ in length.
-    pub fn add_weighted(&mut self, predicted: &[f32], truth: &[f32], weights: &[f64]) -> Result<()> {
+    pub(crate) fn add_weighted(&mut self, predicted: &[f32], truth: &[f32], weights: &[f64]) -> Result<()> {
         self.add(predicted, truth)?;
         let (points, values) = (weights.len(), predicted.len());
         ensure!(points > 0 && values.is_multiple_of(points), "metrics: {points} weights for {values} values");
@@ -109,7 +109,7 @@ impl FieldError {
 
     /// The errors of all values so far. Relative to a field that is zero everywhere they are infinite or, without any
     /// error, 0.
-    pub fn metrics(&self) -> FieldMetrics {
+    pub(crate) fn metrics(&self) -> FieldMetrics {
         let ratio = |error: f64, truth: f64| if error == 0.0 { 0.0 } else { error / truth };
         FieldMetrics {
             values: self.values,

@@ -4,7 +4,7 @@ use crate::output::{Part, Space, human_bytes};
 use crate::terminal::say;
 
 /// Prints what the parts take, and what of it the disk must still hold.
-pub fn print(parts: &[Part], space: Space) {
+pub(crate) fn print(parts: &[Part], space: Space) {
     for part in parts {
         let files: Vec<_> = part.files.iter().map(|file| file.name.as_str()).collect();
         let bytes = human_bytes(part.bytes());

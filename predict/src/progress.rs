@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 /// A bar with points per second and time left. It draws nothing where the output is not a terminal.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     /// Points that an earlier run did: they tell nothing about the speed of this one.
     before: u64,
@@ -14,7 +14,7 @@ pub struct Progress {
 
 impl Progress {
     /// A bar for so many points, of which some were done by an earlier run; `which` tells the run from others.
-    pub fn new(which: &str, points: u64, done: u64) -> Self {
+    pub(crate) fn new(which: &str, points: u64, done: u64) -> Self {
         let (bar, started) =
             (ProgressBar::new(points).with_position(done).with_prefix(which.to_string()), Instant::now());
         let template = "{prefix}{msg:8} {bar:36.cyan/blue} {human_pos}/{human_len} points  {speed}  {left} left";
@@ -32,12 +32,12 @@ impl Progress {
     }
 
     /// A bar for so many bytes of something that takes a while.
-    pub fn bytes(what: &str, bytes: u64) -> Self {
+    pub(crate) fn bytes(what: &str, bytes: u64) -> Self {
         Self::plain(what, bytes, "{msg:8} {bar:36.cyan/blue} {bytes}/{total_bytes}")
     }
 
     /// A bar for so many points that are read.
-    pub fn reading(what: &str, points: u64) -> Self {
+    pub(crate) fn reading(what: &str, points: u64) -> Self {
         Self::plain(what, points, "{msg} {bar:36.cyan/blue} {human_pos}/{human_len} points")
     }
 
@@ -50,29 +50,29 @@ impl Progress {
     }
 
     /// Removes the bar.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
     /// Says which part is being predicted.
-    pub fn begin(&self, part: &str) {
+    pub(crate) fn begin(&self, part: &str) {
         self.bar.set_message(part.to_string());
     }
 
     /// Counts points.
-    pub fn add(&self, points: u64) {
+    pub(crate) fn add(&self, points: u64) {
         self.bar.inc(points);
     }
 
     /// Removes the bar; returns how many points were done since it began, and in how many seconds.
-    pub fn finish(self) -> (u64, f64) {
+    pub(crate) fn finish(self) -> (u64, f64) {
         self.bar.finish_and_clear();
         (self.bar.position() - self.before, self.started.elapsed().as_secs_f64())
     }
 }
 
 /// How long so many points took.
-pub fn summary(points: u64, seconds: f64) -> String {
+pub(crate) fn summary(points: u64, seconds: f64) -> String {
     match points {
         0 => "no points were left to predict".to_string(),
         _ => {

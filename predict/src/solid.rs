@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use crate::mesh::Mesh;
+use crate::vector::{cross, dot};
 
 /// The triangles of a surface, sorted so that a ray along x meets few of them.
-pub struct Solid {
+pub(crate) struct Solid {
     triangles: Vec<[[f64; 3]; 3]>,
     /// A grid over y and z: its corner, the size of a cell, cells along each axis.
     low: [f64; 2],
@@ -18,7 +19,7 @@ pub struct Solid {
 
 impl Solid {
     /// The inside of a mesh. Points outside of a mesh that is not closed may be found inside where it is open.
-    pub fn new(mesh: &Mesh) -> Self {
+    pub(crate) fn new(mesh: &Mesh) -> Self {
         let corners = |corners: [u32; 3]| corners.map(|corner| mesh.points()[corner as usize].map(f64::from));
         let triangles: Vec<_> = mesh.triangles().map(corners).collect();
         let bounds = |pick: fn(f64, f64) -> f64, start: f64| {
@@ -50,7 +51,7 @@ impl Solid {
 
     /// How often the surface goes around a point: 0 outside, 1 inside of a body whose faces look outwards, 2 where two
     /// such bodies overlap.
-    pub fn winding(&self, point: [f32; 3]) -> i32 {
+    pub(crate) fn winding(&self, point: [f32; 3]) -> i32 {
         let [x, y, z] = point.map(f64::from);
         let (Some(column), Some(row)) = (self.cell_at(0, y), self.cell_at(1, z)) else { return 0 };
         let cell = row * self.size[0] + column;
@@ -60,7 +61,7 @@ impl Solid {
     }
 
     /// Whether a point lies inside.
-    pub fn contains(&self, point: [f32; 3]) -> bool {
+    pub(crate) fn contains(&self, point: [f32; 3]) -> bool {
         self.winding(point) != 0
     }
 
@@ -120,7 +121,7 @@ fn crossing([x, y, z]: [f64; 3], corners: &[[f64; 3]; 3]) -> i32 {
 
 /// What keeps a surface from having one inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Defects {
+pub(crate) struct Defects {
     /// Edges of the faces.
     pub edges: usize,
     /// Edges that an odd number of faces has.
@@ -131,7 +132,7 @@ pub struct Defects {
 
 impl Defects {
     /// Counts them.
-    pub fn of(mesh: &Mesh) -> Self {
+    pub(crate) fn of(mesh: &Mesh) -> Self {
         // Faces of an edge, and how much oftener it is walked upwards than downwards.
         let mut edges: HashMap<(u32, u32), (u32, i32)> = HashMap::new();
         for face in mesh.faces() {
@@ -150,7 +151,7 @@ impl Defects {
     }
 
     /// A sentence about a mesh that is not closed or not oriented, if it is so.
-    pub fn warning(self) -> Option<String> {
+    pub(crate) fn warning(self) -> Option<String> {
         let Self { edges, open, flipped } = self;
         (open + flipped > 0).then(|| {
             format!(
@@ -162,18 +163,12 @@ impl Defects {
 }
 
 /// Volume inside of a closed mesh; negative if its faces look inwards.
-pub fn volume(mesh: &Mesh) -> f64 {
+pub(crate) fn volume(mesh: &Mesh) -> f64 {
     let triangle = |corners: [u32; 3]| {
         let [a, b, c] = corners.map(|corner| mesh.points()[corner as usize].map(f64::from));
-        let across = cross(b, c);
-        a.iter().zip(across).map(|(x, y)| x * y).sum::<f64>() / 6.0
+        dot(a, cross(b, c)) / 6.0
     };
     mesh.triangles().map(triangle).sum()
-}
-
-/// The vector product.
-pub fn cross(u: [f64; 3], v: [f64; 3]) -> [f64; 3] {
-    [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ struct Row {
 ///
 /// # Errors
 /// A file that cannot be read; at the end, rows that failed.
-pub fn run(arguments: &Arguments, table: &Path) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
     let text = std::fs::read_to_string(table).with_context(|| format!("--sweep: cannot open {}", table.display()))?;
     let rows = rows(&text).with_context(|| format!("--sweep: {}", table.display()))?;
     let (mut results, mut failed, mut network) = (Vec::new(), Vec::new(), None);

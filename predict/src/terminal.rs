@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 
 /// A line of the result.
-pub fn say(line: impl Display) {
+pub(crate) fn say(line: impl Display) {
     if cfg!(test) {
         // The harness keeps for itself what this prints.
         return println!("{line}");
@@ -13,7 +13,7 @@ pub fn say(line: impl Display) {
 }
 
 /// A line about the run: a note, a warning, an error.
-pub fn remark(line: impl Display) {
+pub(crate) fn remark(line: impl Display) {
     if cfg!(test) {
         return eprintln!("{line}");
     }

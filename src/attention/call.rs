@@ -66,7 +66,11 @@ pub(crate) struct CacheArguments {
 
 impl Arguments {
     /// Checks a call against its plan.
-    pub fn new(inputs: Inputs<'_>, plan: &AttentionPlan, options: &AttentionOptions) -> Result<Self, AttentionError> {
+    pub(super) fn new(
+        inputs: Inputs<'_>,
+        plan: &AttentionPlan,
+        options: &AttentionOptions,
+    ) -> Result<Self, AttentionError> {
         let queries = inputs.queries;
         let (batch, heads, tokens, head_dim) = check_heads("queries", queries)?;
         check_tokens("queries", plan.len(), tokens, || plan.describe_input())?;
@@ -134,12 +138,12 @@ impl Arguments {
     }
 
     /// Number of query tokens.
-    pub fn tokens(&self) -> usize {
+    pub(super) fn tokens(&self) -> usize {
         self.resolved.ranges().input_tokens()
     }
 
     /// Whether the fused kernel of the device can run this call, besides what [`supports`](crate::supports) says.
-    pub fn follows_gradients(&self) -> Result<(), Unsupported> {
+    pub(super) fn follows_gradients(&self) -> Result<(), Unsupported> {
         let tracked = |tensor: &Tensor| tensor.track_op();
         if self.rope.as_ref().is_some_and(tracked) {
             return Err(Unsupported::Gradient { argument: "RoPE frequencies" });

@@ -20,7 +20,7 @@ pub(crate) struct Operands<'a, S> {
 
 impl Arguments {
     /// The call in numbers.
-    pub fn shape(&self) -> CallShape {
+    pub(crate) fn shape(&self) -> CallShape {
         let ranges = self.resolved.ranges();
         CallShape {
             batch: self.batch,
@@ -34,7 +34,7 @@ impl Arguments {
     }
 
     /// What the schedule of a GPU depends on.
-    pub fn schedule_inputs(&self, tile: TileShape, workers: usize) -> ScheduleInputs {
+    pub(crate) fn schedule_inputs(&self, tile: TileShape, workers: usize) -> ScheduleInputs {
         ScheduleInputs {
             tile,
             // One worker: no item is split.

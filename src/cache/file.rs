@@ -25,7 +25,7 @@ pub(crate) struct CacheFormat {
 
 impl CacheFormat {
     /// Writes a file, which appears under its name only when it is complete.
-    pub fn write<H: Serialize>(&self, path: &Path, header: &H, tensors: Vec<(String, Tensor)>) -> Result<()> {
+    pub(crate) fn write<H: Serialize>(&self, path: &Path, header: &H, tensors: Vec<(String, Tensor)>) -> Result<()> {
         let header = serde_json::to_string(header).map_err(Error::wrap)?;
         let metadata = HashMap::from([
             ("format".to_string(), self.name.to_string()),
@@ -42,7 +42,7 @@ impl CacheFormat {
     }
 
     /// Reads the header and all tensors of a file, onto the CPU.
-    pub fn read<H: DeserializeOwned>(&self, path: &Path) -> Result<(H, HashMap<String, Tensor>)> {
+    pub(crate) fn read<H: DeserializeOwned>(&self, path: &Path) -> Result<(H, HashMap<String, Tensor>)> {
         let bytes = read_regular(path).map_err(|error| without_backtrace(Error::from(error).with_path(path)))?;
         let refuse = |reason: &dyn Display| Error::from(not_a_cache(path, reason));
         let (length, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| refuse(&error))?;

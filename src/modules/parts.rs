@@ -17,7 +17,7 @@ impl SharedModule {
     }
 
     /// `x [batch, tokens, ..]` to `[batch, tokens, width]`; `argument` names the result for the error.
-    pub fn forward(&self, argument: &'static str, x: &Tensor, width: usize) -> Result<Tensor> {
+    pub(super) fn forward(&self, argument: &'static str, x: &Tensor, width: usize) -> Result<Tensor> {
         let y = self.0.forward(x)?;
         let expected = [&x.dims()[..2], &[width]].concat();
         match y.dims() == expected {

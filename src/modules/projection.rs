@@ -57,7 +57,7 @@ pub(crate) enum Projection {
 
 impl Projection {
     /// Loads `weight` and `bias`, or `weight.0`, … for each domain.
-    pub fn load(widths: (usize, usize), bias: bool, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn load(widths: (usize, usize), bias: bool, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
         check_drawn(widths, &vb)?;
         match sharing {
             WeightSharing::Shared => Ok(Self::Shared(candle_nn::linear_b(widths.0, widths.1, bias, vb)?)),
@@ -104,12 +104,12 @@ impl Projection {
     }
 
     /// `x [batch, tokens, in_dim]` to `[batch, tokens, out_dim]`.
-    pub fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
         self.forward_then(x, runs, Epilogue::None)
     }
 
     /// As [`forward`](Self::forward), followed by a function of every number.
-    pub fn forward_then(&self, x: &Tensor, runs: &DomainRuns, epilogue: Epilogue) -> Result<Tensor> {
+    pub(crate) fn forward_then(&self, x: &Tensor, runs: &DomainRuns, epilogue: Epilogue) -> Result<Tensor> {
         match self {
             Self::Shared(layer) => linear(layer, x, epilogue),
             Self::PerDomain(layers) => layers.forward_then(x, runs, epilogue),
@@ -160,7 +160,7 @@ enum Layers {
 
 impl FusedLinear {
     /// Loads `names[i].weight` (and `.bias`), or the tensor `fused` that holds them one under the other.
-    pub fn load(
+    pub(super) fn load(
         vb: &VarBuilder,
         fused: &str,
         names: &[&str],
@@ -197,7 +197,7 @@ impl FusedLinear {
     }
 
     /// The layers `[first, first + count)` alone; shares their weights.
-    pub fn narrow(&self, first: usize, count: usize) -> Result<Self> {
+    pub(super) fn narrow(&self, first: usize, count: usize) -> Result<Self> {
         let layers = match &self.layers {
             Layers::Modules(modules) => Layers::Modules(modules.iter().skip(first).take(count).cloned().collect()),
             Layers::FusedModule { module, all, .. } => {
@@ -210,7 +210,7 @@ impl FusedLinear {
     }
 
     /// Checks an input `[batch, tokens, width]` of these layers, its dtype and its device; returns the number of tokens.
-    pub fn check_input(&self, argument: &'static str, x: &Tensor, width: usize) -> Result<usize> {
+    pub(super) fn check_input(&self, argument: &'static str, x: &Tensor, width: usize) -> Result<usize> {
         let (_, tokens) = check_input(argument, x, width)?;
         let any = match &self.layers {
             Layers::Fused(all, _) => Some(all),
@@ -225,7 +225,7 @@ impl FusedLinear {
     }
 
     /// `x [batch, tokens, in_dim]` to one view `[batch, heads, tokens, head_dim]` per layer.
-    pub fn heads(&self, x: &Tensor, num_heads: usize, runs: &DomainRuns) -> Result<Vec<Tensor>> {
+    pub(super) fn heads(&self, x: &Tensor, num_heads: usize, runs: &DomainRuns) -> Result<Vec<Tensor>> {
         let (batch, tokens, _) = x.dims3()?;
         let head_dim = self.out_dim / num_heads;
         let cut = |outputs: Tensor, all: usize, used: Range<usize>| -> Result<Vec<Tensor>> {

@@ -37,13 +37,13 @@ mod on_metal {
     const THREADS: usize = 256;
 
     #[derive(Clone, Copy, PartialEq)]
-    pub enum Function {
+    pub(super) enum Function {
         Sine,
         Cosine,
     }
 
     impl Function {
-        pub fn of(self, angles: &Tensor) -> Result<Tensor> {
+        pub(super) fn of(self, angles: &Tensor) -> Result<Tensor> {
             angles.contiguous()?.apply_op1(self)
         }
     }

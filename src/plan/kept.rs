@@ -15,7 +15,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// The value of this type.
-    pub fn of<T: Any + Send + Sync + Default>(&self) -> Arc<T> {
+    pub(super) fn of<T: Any + Send + Sync + Default>(&self) -> Arc<T> {
         let value = lock(&self.values).entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default())).clone();
         match value.downcast::<T>() {
             Ok(value) => value,

@@ -18,7 +18,7 @@ use std::ops::Range;
 use super::{KeySource, PlanRanges, QueryRange};
 
 /// An item is never split into parts of fewer key tiles than this.
-pub const MIN_KEY_TILES_PER_SPLIT: usize = 4;
+pub(super) const MIN_KEY_TILES_PER_SPLIT: usize = 4;
 
 /// Tile sizes of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use super::syntax::{Guard, Instruction, Operand, Register, SpecialRegister, Widt
 
 /// An instruction of a form that the interpreter knows.
 #[derive(Debug)]
-pub struct Flat {
+pub(super) struct Flat {
     pub opcode: u32,
     pub line: u32,
     pub guard: Option<Guard>,
@@ -17,7 +17,7 @@ pub struct Flat {
 
 /// Where a thread goes behind an instruction that it executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
+pub(super) enum Flow {
     Next,
     Jump(u32),
     Leave,
@@ -25,7 +25,7 @@ pub enum Flow {
 
 /// A word among the operands of an instruction.
 #[derive(Clone, Debug)]
-pub enum Part {
+pub(super) enum Part {
     Read(Register),
     Write(Register),
     /// Side by side.
@@ -37,7 +37,7 @@ pub enum Part {
 
 /// A source that is no register of the kernel; each has slots of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Constant {
+pub(super) enum Constant {
     Narrow(u32),
     Wide(u64),
     Special(SpecialRegister),
@@ -46,7 +46,7 @@ pub enum Constant {
 }
 
 /// The instruction in the form that fits its operands.
-pub fn flatten(instruction: &Instruction, opcodes: &Opcodes, widths: &[Width]) -> Result<Flat> {
+pub(super) fn flatten(instruction: &Instruction, opcodes: &Opcodes, widths: &[Width]) -> Result<Flat> {
     let Instruction { line, guard, opcode, operands } = instruction;
     let forms = opcodes.forms(opcode).with_context(|| format!("line {line}: `{opcode}` is not interpreted"))?;
     let fit = forms.iter().find_map(|form| Some((form, parts(form, operands, widths).ok()?)));

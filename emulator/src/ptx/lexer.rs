@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 
 /// A word, a number or a punctuation mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Token<'a> {
+pub(super) enum Token<'a> {
     /// A name, directive, opcode with its modifiers, or number.
     Word(&'a str),
     /// What stands in quotes.
@@ -13,7 +13,7 @@ pub enum Token<'a> {
 }
 
 /// All tokens, each with the number of its line.
-pub fn tokens(text: &str) -> Result<Vec<(Token<'_>, u32)>> {
+pub(super) fn tokens(text: &str) -> Result<Vec<(Token<'_>, u32)>> {
     let mut tokens = Vec::new();
     let mut in_comment = false;
     for (number, line) in (1..).zip(text.lines()) {

@@ -6,13 +6,13 @@ use super::syntax::Register;
 
 /// The first and the last instruction at which a register must keep its value, and all between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub(super) struct Span {
     pub first: usize,
     pub last: usize,
 }
 
 /// The span of every register; none for those that no instruction names.
-pub fn spans(instructions: &[Flat], registers: usize) -> Vec<Option<Span>> {
+pub(super) fn spans(instructions: &[Flat], registers: usize) -> Vec<Option<Span>> {
     let blocks = blocks(instructions);
     let mut sets: Vec<Sets> = blocks.iter().map(|block| Sets::of(&instructions[block.clone()], registers)).collect();
     let block_at = |instruction: usize| blocks.partition_point(|block| block.end <= instruction);

@@ -16,11 +16,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-pub use opcodes::Opcodes;
-pub use program::{Program, RawProgram};
+pub(crate) use opcodes::Opcodes;
+pub(crate) use program::{Program, RawProgram};
 
 /// The kernels of a PTX file. An instruction that the interpreter does not know is an error that names the line.
-pub fn translate(text: &str, opcodes: &Opcodes, path: &Path) -> Result<Vec<Program>> {
+pub(crate) fn translate(text: &str, opcodes: &Opcodes, path: &Path) -> Result<Vec<Program>> {
     let module = parser::parse(text)?;
     let program = |kernel| Program::new(kernel, opcodes, path).with_context(|| format!("kernel `{}`", kernel.name));
     module.kernels.iter().map(program).collect()

@@ -8,20 +8,20 @@ use super::syntax::Width;
 
 /// The opcodes by name; several forms of one differ in their operands.
 #[derive(Debug, Default)]
-pub struct Opcodes {
+pub(crate) struct Opcodes {
     forms: HashMap<String, Vec<Form>>,
 }
 
 /// A row of the interpreter's table.
 #[derive(Debug)]
-pub struct Form {
+pub(crate) struct Form {
     pub number: u32,
     pub operands: Vec<Description>,
 }
 
 /// What must stand at the place of an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Description {
+pub(crate) enum Description {
     /// Destinations, in braces if there is more than one.
     Write(Width, usize),
     /// Sources, likewise.
@@ -42,7 +42,7 @@ pub enum Description {
 
 impl Opcodes {
     /// Adds the row of this number.
-    pub fn add(&mut self, number: u32, name: &str, operands: &str) -> Result<()> {
+    pub(crate) fn add(&mut self, number: u32, name: &str, operands: &str) -> Result<()> {
         let operands = operands.split_whitespace().map(describe).collect::<Result<Vec<_>>>();
         let operands = operands.with_context(|| format!("the interpreter's description of `{name}`"))?;
         self.forms.entry(name.to_string()).or_default().push(Form { number, operands });
@@ -50,7 +50,7 @@ impl Opcodes {
     }
 
     /// All forms of an opcode.
-    pub fn forms(&self, name: &str) -> Option<&[Form]> {
+    pub(crate) fn forms(&self, name: &str) -> Option<&[Form]> {
         self.forms.get(name).map(Vec::as_slice)
     }
 }

@@ -9,7 +9,7 @@ use super::syntax::{Guard, Instruction, Kernel, Module, Operand, Parameter, Regi
 
 /// The kernels of a PTX file. What the interpreter has no notion of (functions, global variables, local memory) is an
 /// error that names the line.
-pub fn parse(text: &str) -> Result<Module> {
+pub(super) fn parse(text: &str) -> Result<Module> {
     let tokens = tokens(text)?;
     let mut parser = Parser { tokens: &tokens, at: 0, shared: None };
     let parsed = parser.module();

@@ -19,7 +19,7 @@ const PARAMETERS: u32 = 14;
 
 /// A kernel that can run.
 #[derive(Debug)]
-pub struct Program {
+pub(crate) struct Program {
     pub name: String,
     file: CString,
     instructions: Vec<RawInstruction>,
@@ -52,7 +52,7 @@ struct RawSpecial {
 
 /// Borrows from a [`Program`].
 #[repr(C)]
-pub struct RawProgram {
+pub(crate) struct RawProgram {
     file: *const c_char,
     instructions: *const RawInstruction,
     operands: *const u32,
@@ -67,7 +67,7 @@ pub struct RawProgram {
 
 impl Program {
     /// `path` is what findings name.
-    pub fn new(kernel: &Kernel, opcodes: &Opcodes, path: &Path) -> Result<Self> {
+    pub(crate) fn new(kernel: &Kernel, opcodes: &Opcodes, path: &Path) -> Result<Self> {
         let flat = kernel.instructions.iter().map(|instruction| flatten(instruction, opcodes, &kernel.registers));
         let flat = flat.collect::<Result<Vec<_>>>()?;
         let last = flat.last().context("a kernel without instructions")?;
@@ -144,7 +144,7 @@ impl Program {
     }
 
     /// For a launch.
-    pub fn raw(&self) -> RawProgram {
+    pub(crate) fn raw(&self) -> RawProgram {
         RawProgram {
             file: self.file.as_ptr(),
             instructions: self.instructions.as_ptr(),

@@ -10,7 +10,7 @@ use super::syntax::{Register, Width};
 
 /// Where everything lies.
 #[derive(Debug)]
-pub struct Slots {
+pub(super) struct Slots {
     /// By register; those that no instruction names have none.
     registers: Vec<Option<u32>>,
     constants: HashMap<Constant, u32>,
@@ -22,7 +22,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    pub fn assign(instructions: &[Flat], widths: &[Width]) -> Result<Self> {
+    pub(super) fn assign(instructions: &[Flat], widths: &[Width]) -> Result<Self> {
         let mut slots = Self {
             registers: vec![None; widths.len()],
             constants: HashMap::new(),
@@ -96,26 +96,26 @@ impl Slots {
         }
     }
 
-    pub fn count(&self) -> u32 {
+    pub(super) fn count(&self) -> u32 {
         self.count
     }
 
     /// The first slot of a register that some instruction names.
-    pub fn register(&self, register: Register) -> u32 {
+    pub(super) fn register(&self, register: Register) -> u32 {
         self.registers[register].unwrap_or_default()
     }
 
     /// The first slot of a constant that some instruction names.
-    pub fn constant(&self, constant: Constant) -> u32 {
+    pub(super) fn constant(&self, constant: Constant) -> u32 {
         self.constants.get(&constant).copied().unwrap_or_default()
     }
 
-    pub fn constants(&self) -> impl Iterator<Item = (Constant, u32)> {
+    pub(super) fn constants(&self) -> impl Iterator<Item = (Constant, u32)> {
         self.constants.iter().map(|(&constant, &slot)| (constant, slot))
     }
 
     /// Whether an accumulator lies in a slot.
-    pub fn is_accumulator(&self, slot: u32) -> bool {
+    pub(super) fn is_accumulator(&self, slot: u32) -> bool {
         slot < self.accumulators
     }
 }

@@ -2,13 +2,13 @@
 
 /// A file.
 #[derive(Debug)]
-pub struct Module {
+pub(super) struct Module {
     pub kernels: Vec<Kernel>,
 }
 
 /// An `.entry`.
 #[derive(Debug)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     pub name: String,
     pub parameters: Vec<Parameter>,
     /// `.maxntid`: the most threads of a block.
@@ -20,7 +20,7 @@ pub struct Kernel {
 
 /// A parameter of a kernel.
 #[derive(Debug)]
-pub struct Parameter {
+pub(crate) struct Parameter {
     /// Where it lies among the bytes of all parameters.
     pub offset: u32,
     pub bytes: u32,
@@ -28,7 +28,7 @@ pub struct Parameter {
 
 /// The width of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
+pub(crate) enum Width {
     Predicate,
     Bits16,
     Bits32,
@@ -36,11 +36,11 @@ pub enum Width {
 }
 
 /// A number in [`Kernel::registers`].
-pub type Register = usize;
+pub(super) type Register = usize;
 
 /// One instruction.
 #[derive(Debug)]
-pub struct Instruction {
+pub(crate) struct Instruction {
     pub line: u32,
     pub guard: Option<Guard>,
     /// With all modifiers.
@@ -50,14 +50,14 @@ pub struct Instruction {
 
 /// `@p` or `@!p`.
 #[derive(Clone, Copy, Debug)]
-pub struct Guard {
+pub(crate) struct Guard {
     pub predicate: Register,
     pub negated: bool,
 }
 
 /// An operand.
 #[derive(Clone, Debug)]
-pub enum Operand {
+pub(crate) enum Operand {
     Register(Register),
     /// A register that the hardware sets, as `%tid.x`.
     Special(SpecialRegister),
@@ -85,7 +85,7 @@ pub enum Operand {
 /// The registers that the hardware sets, numbered as `ptx::Special::Kind` of the interpreter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
-pub enum SpecialRegister {
+pub(crate) enum SpecialRegister {
     ThreadX,
     ThreadY,
     ThreadZ,
@@ -103,7 +103,7 @@ pub enum SpecialRegister {
 
 impl SpecialRegister {
     /// By its name in PTX.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         use SpecialRegister::*;
         Some(match name {
             "%tid.x" => ThreadX,

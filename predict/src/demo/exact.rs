@@ -4,7 +4,7 @@ use crate::ellipsoid::Flow;
 use crate::job::Exact;
 
 /// The exact flow in one of the domains of the network.
-pub struct ExactFlow {
+pub(super) struct ExactFlow {
     pub flow: Flow,
     pub domain: &'static str,
 }

@@ -39,7 +39,7 @@ struct Resolution {
 const FINE: Resolution = Resolution { surface: [127, 256], slice: [401, 321] };
 
 /// The prediction that the command line asks for.
-pub fn job(arguments: &Arguments) -> Result<Job> {
+pub(crate) fn job(arguments: &Arguments) -> Result<Job> {
     let case = arguments.demo.case()?;
     let anchors = anchors(arguments);
     for warning in case.warnings().into_iter().chain(network::warning(anchors)) {
@@ -109,7 +109,7 @@ fn place(name: &str, domain: &'static str, mesh: Mesh, case: &Case, predictor: &
 
 /// The network with a body that it has read.
 #[cfg(test)]
-pub fn encoded(case: &Case, anchors: usize, seed: u64) -> crate::job::Encoded {
+pub(crate) fn encoded(case: &Case, anchors: usize, seed: u64) -> crate::job::Encoded {
     use candle_mixed_attention::candle_core::{DType, Device};
 
     let predictor = network::predictor(DType::F32, &Device::Cpu).expect("the embedded network");

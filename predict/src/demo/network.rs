@@ -19,7 +19,7 @@ const SUPERNODES: usize = 96;
 
 /// Anchors per domain that the network has seen.
 const TRAINED_ANCHORS: std::ops::RangeInclusive<usize> = 256..=MOST_TRAINED_ANCHORS;
-pub const MOST_TRAINED_ANCHORS: usize = 1024;
+pub(super) const MOST_TRAINED_ANCHORS: usize = 1024;
 
 /// What of `ellipsoid.json` a prediction needs.
 #[derive(Deserialize)]
@@ -29,14 +29,14 @@ struct Description {
 }
 
 /// The embedded network with its statistics.
-pub fn predictor(dtype: DType, device: &Device) -> Result<Predictor> {
+pub(super) fn predictor(dtype: DType, device: &Device) -> Result<Predictor> {
     let description: Description = serde_json::from_str(DESCRIPTION).context("the embedded description")?;
     let weights = VarBuilder::from_slice_safetensors(WEIGHTS, dtype, device).context("the embedded weights")?;
     Ok(Predictor::new(AbUpt::new(&description.model, weights)?, &description.normalisation)?)
 }
 
 /// A body by random points of its surface, and anchors on it and in the flow around it.
-pub fn input(case: &Case, anchors: usize, seed: u64) -> PredictorInput {
+pub(super) fn input(case: &Case, anchors: usize, seed: u64) -> PredictorInput {
     let Case { semi_axes, alpha, beta } = *case;
     let supernodes: Vec<u32> = (0..SUPERNODES as u32).collect();
     PredictorInput::new()
@@ -48,7 +48,7 @@ pub fn input(case: &Case, anchors: usize, seed: u64) -> PredictorInput {
 }
 
 /// What lies outside the range that the network was trained on, and what it costs.
-pub fn warning(anchors: usize) -> Option<String> {
+pub(super) fn warning(anchors: usize) -> Option<String> {
     let (least, most) = (TRAINED_ANCHORS.start(), TRAINED_ANCHORS.end());
     if TRAINED_ANCHORS.contains(&anchors) {
         return None;

@@ -18,7 +18,7 @@ const MODEL: &str = "AB-UPT";
 const MIDDLE: CutPlane = CutPlane { axis: 1, value: 0.0 };
 
 /// Draws the surface, the slice, and both in one figure.
-pub struct DemoPictures {
+pub(super) struct DemoPictures {
     pub case: Case,
     pub slice: Slice,
 }

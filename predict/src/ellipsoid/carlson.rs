@@ -6,7 +6,7 @@ const ROUNDS: usize = 9;
 
 /// `R_D(x, y, z) = 3/2 ∫₀^∞ dt / (√(t+x) √(t+y) (t+z)^{3/2})`, by duplication (B. C. Carlson, Numerical Algorithms 10,
 /// 1995, algorithm 4).
-pub fn rd(mut x: f64, mut y: f64, mut z: f64) -> f64 {
+pub(super) fn rd(mut x: f64, mut y: f64, mut z: f64) -> f64 {
     let (mut total, mut factor) = (0.0, 1.0);
     for _ in 0..ROUNDS {
         let lambda = (x * y).sqrt() + (y * z).sqrt() + (z * x).sqrt();

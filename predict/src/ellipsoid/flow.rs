@@ -11,7 +11,8 @@
 //! `Cp = 1 − |u|²/|U|²`. On the surface, `u` is the tangential part of the constant vector `W_i = 2 U_i / (2 − χ_i(0))`.
 
 use super::carlson::rd;
-use super::{Case, Vec3, dot, normal};
+use super::{Case, normal};
+use crate::vector::{Vec3, dot};
 
 /// Newton steps at most; it converges in about ten.
 const NEWTON_STEPS: usize = 60;
@@ -21,7 +22,7 @@ const NEWTON_TOLERANCE: f64 = 1e-14;
 
 /// The flow past one body; what does not depend on the point is computed once.
 #[derive(Debug, Clone, Copy)]
-pub struct Flow {
+pub(crate) struct Flow {
     semi_axes: Vec3,
     free_stream: Vec3,
     /// `U_i / (2 − χ_i(0))`
@@ -30,7 +31,7 @@ pub struct Flow {
 
 /// The flow at a point.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FlowAt {
+pub(crate) struct FlowAt {
     /// Velocity over the speed of the free stream.
     pub velocity: Vec3,
     /// Pressure coefficient.
@@ -39,7 +40,7 @@ pub struct FlowAt {
 
 impl Flow {
     /// The flow of a case.
-    pub fn new(case: &Case) -> Self {
+    pub(crate) fn new(case: &Case) -> Self {
         let (semi_axes, free_stream) = (case.semi_axes, case.free_stream());
         let at_surface = chi(semi_axes, 0.0);
         let strength = std::array::from_fn(|i| free_stream[i] / (2.0 - at_surface[i]));
@@ -47,7 +48,7 @@ impl Flow {
     }
 
     /// Velocity and pressure at a point on or outside the body.
-    pub fn at(&self, point: Vec3) -> FlowAt {
+    pub(crate) fn at(&self, point: Vec3) -> FlowAt {
         let lambda = confocal(self.semi_axes, point);
         let chi = chi(self.semi_axes, lambda);
         let shifted = self.semi_axes.map(|axis| axis.powi(2) + lambda);
@@ -65,7 +66,7 @@ impl Flow {
     }
 
     /// Pressure coefficient at a point of the surface, by the short form.
-    pub fn surface_pressure(&self, point: Vec3) -> f64 {
+    pub(crate) fn surface_pressure(&self, point: Vec3) -> f64 {
         let normal = normal(self.semi_axes, point);
         let constant = self.strength.map(|strength| 2.0 * strength);
         let through = dot(constant, normal);

@@ -11,16 +11,15 @@ mod surface;
 
 use anyhow::{Result, ensure};
 
-pub use flow::Flow;
-pub use sampling::{sample_surface, sample_volume};
-pub use slice::Slice;
-pub use surface::surface_mesh;
+use crate::vector::{Vec3, normalised};
 
-/// A point or a vector.
-pub type Vec3 = [f64; 3];
+pub(crate) use flow::Flow;
+pub(crate) use sampling::{sample_surface, sample_volume};
+pub(crate) use slice::Slice;
+pub(crate) use surface::surface_mesh;
 
 /// Half the edge of the cube around the body in which the demo model knows the flow.
-pub const BOX: f64 = 2.5;
+pub(crate) const BOX: f64 = 2.5;
 
 /// Semi-axes that the demo model has seen.
 const TRAINED_SEMI_AXES: [f64; 2] = [0.5, 1.25];
@@ -30,7 +29,7 @@ const TRAINED_ANGLE: f64 = 20.0;
 
 /// A body and the direction it meets the stream from.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Case {
+pub(crate) struct Case {
     /// Semi-axes along x, y and z.
     pub semi_axes: Vec3,
     /// Angle of attack in degrees.
@@ -42,7 +41,7 @@ pub struct Case {
 impl Case {
     /// # Errors
     /// A semi-axis that is not positive, a body that does not fit the box, an angle that is not finite.
-    pub fn new(semi_axes: Vec3, alpha: f64, beta: f64) -> Result<Self> {
+    pub(crate) fn new(semi_axes: Vec3, alpha: f64, beta: f64) -> Result<Self> {
         for axis in semi_axes {
             ensure!(axis > 0.0 && axis < BOX, "--semi-axes must be above 0 and below {BOX}, got {semi_axes:?}");
         }
@@ -52,25 +51,24 @@ impl Case {
     }
 
     /// The unit vector of the free stream.
-    pub fn free_stream(&self) -> Vec3 {
+    pub(crate) fn free_stream(&self) -> Vec3 {
         let (alpha, beta) = (self.alpha.to_radians(), self.beta.to_radians());
         [alpha.cos() * beta.cos(), beta.sin(), alpha.sin() * beta.cos()]
     }
 
     /// The unit vector across the free stream that has most of z.
-    pub fn lift_axis(&self) -> Vec3 {
+    pub(crate) fn lift_axis(&self) -> Vec3 {
         let stream = self.free_stream();
         // A stream along z has none, and takes x.
         let across: Vec3 = match stream[2].abs() < 0.999 {
             true => std::array::from_fn(|i| f64::from(u8::from(i == 2)) - stream[2] * stream[i]),
             false => std::array::from_fn(|i| f64::from(u8::from(i == 0)) - stream[0] * stream[i]),
         };
-        let length = dot(across, across).sqrt();
-        across.map(|x| x / length)
+        normalised(across)
     }
 
     /// What lies outside the range that the demo model was trained on, one sentence each.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let [low, high] = TRAINED_SEMI_AXES;
         let mut warnings = Vec::new();
         for (name, axis) in ["x", "y", "z"].iter().zip(self.semi_axes) {
@@ -88,10 +86,6 @@ impl Case {
     }
 }
 
-pub(crate) fn dot(a: Vec3, b: Vec3) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
 /// `Σ x_i²/a_i²`: 1 on the surface, more outside.
 fn level(semi_axes: Vec3, point: Vec3) -> f64 {
     (0..3).map(|i| (point[i] / semi_axes[i]).powi(2)).sum()
@@ -100,8 +94,7 @@ fn level(semi_axes: Vec3, point: Vec3) -> f64 {
 /// The outward unit normal at a point of the surface.
 fn normal(semi_axes: Vec3, point: Vec3) -> Vec3 {
     let gradient: Vec3 = std::array::from_fn(|i| point[i] / semi_axes[i].powi(2));
-    let length = dot(gradient, gradient).sqrt();
-    gradient.map(|component| component / length)
+    normalised(gradient)
 }
 
 #[cfg(test)]

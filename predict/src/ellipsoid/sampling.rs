@@ -4,7 +4,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::{BOX, Vec3, dot, level, normal};
+use super::{BOX, level, normal};
+use crate::vector::{Vec3, length};
 
 /// Share of volume points that lie near the surface.
 const NEAR_SHARE: f64 = 0.6;
@@ -13,14 +14,14 @@ const NEAR_SHARE: f64 = 0.6;
 const NEAR_DISTANCE: f64 = 0.3;
 
 /// `count` points of the surface, uniform in area.
-pub fn sample_surface(semi_axes: Vec3, count: usize, seed: u64) -> Vec<Vec3> {
+pub(crate) fn sample_surface(semi_axes: Vec3, count: usize, seed: u64) -> Vec<Vec3> {
     let mut random = StdRng::seed_from_u64(seed);
     (0..count).map(|_| on_surface(semi_axes, &mut random)).collect()
 }
 
 /// `count` points outside the body and inside the box: 60 % at an exponentially distributed distance (mean 0.3) off the
 /// surface, the rest uniform; in random order.
-pub fn sample_volume(semi_axes: Vec3, count: usize, seed: u64) -> Vec<Vec3> {
+pub(crate) fn sample_volume(semi_axes: Vec3, count: usize, seed: u64) -> Vec<Vec3> {
     let mut random = StdRng::seed_from_u64(seed);
     let near = (count as f64 * NEAR_SHARE) as usize;
     let mut points: Vec<Vec3> = Vec::with_capacity(count);
@@ -52,7 +53,7 @@ fn on_surface(semi_axes: Vec3, random: &mut StdRng) -> Vec3 {
         let radius = (1.0 - height * height).sqrt();
         let unit = [radius * around.cos(), radius * around.sin(), height];
         let stretched: Vec3 = std::array::from_fn(|i| unit[i] * stretch[i]);
-        if random.random::<f64>() * largest <= dot(stretched, stretched).sqrt() {
+        if random.random::<f64>() * largest <= length(stretched) {
             return std::array::from_fn(|i| unit[i] * semi_axes[i]);
         }
     }

@@ -1,10 +1,11 @@
 //! The plane y = 0 around the body.
 
-use super::{BOX, Vec3, level};
+use super::{BOX, level};
 use crate::mesh::Mesh;
+use crate::vector::Vec3;
 
 /// A regular grid in the plane y = 0, without the points inside the body.
-pub struct Slice {
+pub(crate) struct Slice {
     /// Points along x and z.
     pub size: [usize; 2],
     /// Half the extent of the plane along x and z.
@@ -17,7 +18,7 @@ pub struct Slice {
 
 impl Slice {
     /// A grid of `columns` × `rows` points over |x| ≤ 2.5, |z| ≤ `half_height`.
-    pub fn new(semi_axes: Vec3, columns: usize, rows: usize, half_height: f64) -> Self {
+    pub(crate) fn new(semi_axes: Vec3, columns: usize, rows: usize, half_height: f64) -> Self {
         let along = |at: usize, count: usize, half: f64| -half + 2.0 * half * at as f64 / (count - 1) as f64;
         let mut grid_index = Vec::new();
         let mut points = Vec::new();

@@ -2,14 +2,14 @@
 
 use std::f64::consts::{PI, TAU};
 
-use super::Vec3;
 use crate::mesh::Mesh;
+use crate::vector::Vec3;
 
 /// Quads around the x axis from pole to pole, closed by two fans of triangles.
 ///
 /// `rings` vertices lie between the poles, `sectors` around. Vertices are evenly spaced in the angles of the sphere that
 /// is stretched onto the body; faces are counter-clockwise seen from outside.
-pub fn surface_mesh(semi_axes: Vec3, rings: usize, sectors: usize) -> Mesh {
+pub(crate) fn surface_mesh(semi_axes: Vec3, rings: usize, sectors: usize) -> Mesh {
     let on_body = |unit: Vec3| -> [f32; 3] { std::array::from_fn(|i| (unit[i] * semi_axes[i]) as f32) };
     let mut points = vec![on_body([1.0, 0.0, 0.0])];
     for ring in 1..=rings {
@@ -45,7 +45,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::ellipsoid::{dot, level};
+    use crate::ellipsoid::level;
+    use crate::vector::dot;
 
     const AXES: Vec3 = [1.1, 0.6, 0.8];
 

@@ -1,7 +1,7 @@
 //! What a file is that is not what its name says.
 
 /// What the first bytes of a file tell, if they are those of something that often takes the place of data.
-pub fn name(bytes: &[u8]) -> Option<&'static str> {
+pub(super) fn name(bytes: &[u8]) -> Option<&'static str> {
     let start = bytes.trim_ascii_start();
     let begins = |text: &str| start.get(..text.len()).is_some_and(|head| head.eq_ignore_ascii_case(text.as_bytes()));
     Some(match () {

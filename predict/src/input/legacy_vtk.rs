@@ -12,7 +12,7 @@ use super::grid::{Array, Floats, Grid, Integers, Kinds, Numbers, Piece, Points, 
 ///
 /// # Errors
 /// A file that is damaged or holds other data.
-pub fn open(path: &Path) -> Result<Grid> {
+pub(super) fn open(path: &Path) -> Result<Grid> {
     let name = || path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("cannot open {}", name()))?;
     read(&bytes).with_context(name)

@@ -2,7 +2,8 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `table.rs` | arrays of numbers, read range by range: `.npy`, `.npz`, `.safetensors`, `.pt`, arrays of meshes |
+//! | `table.rs`, `open.rs` | arrays of numbers, read range by range; which reader opens one |
+//! | `npy.rs`, `npz.rs`, `safetensors.rs`, `torch.rs` | files of such arrays |
 //! | `grid/` | meshes of any cells, read range by range |
 //! | `vtk_xml/` | `.vtp`, `.vtu`, `.pvtp`, `.pvtu` as such meshes |
 //! | `legacy_vtk.rs` | `.vtk` as such a mesh, in memory |
@@ -19,6 +20,7 @@ mod legacy_vtk;
 mod npy;
 mod npz;
 mod obj;
+mod open;
 mod ply;
 mod safetensors;
 mod sites;
@@ -34,10 +36,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::sample_indices;
 
-pub use grid::{Column, Grid, Location, PieceOutline, SOLID};
-pub use safetensors::tensor_names;
-pub use sites::Sites;
-pub use table::Table;
+pub(crate) use grid::{Column, Grid, Location, PieceOutline, SOLID};
+pub(crate) use safetensors::tensor_names;
+pub(crate) use sites::Sites;
+pub(crate) use table::Table;
 
 use crate::mesh::Mesh;
 
@@ -55,7 +57,7 @@ type ReadSurface = fn(&Path) -> Result<Mesh>;
 const SURFACES: [(&str, ReadSurface); 3] = [("stl", stl::read_stl), ("obj", obj::read_obj), ("ply", ply::read_ply)];
 
 /// A file with points, or with a mesh.
-pub enum Input {
+pub(crate) enum Input {
     /// A surface in memory, predicted at its vertices.
     Mesh(Mesh),
     /// A mesh of any cells, predicted at cells or points.
@@ -70,7 +72,7 @@ impl Input {
     ///
     /// # Errors
     /// A file that cannot be read or does not hold what its name says; a mesh without such places.
-    pub fn open(argument: &str, at: Option<Location>) -> Result<Self> {
+    pub(crate) fn open(argument: &str, at: Option<Location>) -> Result<Self> {
         let (file, tensor) = split_name(argument);
         let path = Path::new(file);
         if tensor.is_none() {
@@ -98,7 +100,7 @@ impl Input {
     }
 
     /// Multiplies all coordinates from here on.
-    pub fn scale(&mut self, by: f64) {
+    pub(crate) fn scale(&mut self, by: f64) {
         match self {
             _ if by == 1.0 => {}
             Self::Mesh(mesh) => mesh.scale(by),
@@ -108,7 +110,7 @@ impl Input {
     }
 
     /// Number of points, of vertices, or of cells.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Mesh(mesh) => mesh.points().len() as u64,
             Self::Sites(sites) => sites.len(),
@@ -117,7 +119,7 @@ impl Input {
     }
 
     /// The surface whose vertices are predicted, if it is one.
-    pub fn mesh(&self) -> Option<&Mesh> {
+    pub(crate) fn mesh(&self) -> Option<&Mesh> {
         match self {
             Self::Sites(sites) if sites.at() == Location::Cells => None,
             _ => self.surface(),
@@ -125,7 +127,7 @@ impl Input {
     }
 
     /// The surface, if it is one, whether its vertices or its faces are predicted.
-    pub fn surface(&self) -> Option<&Mesh> {
+    pub(crate) fn surface(&self) -> Option<&Mesh> {
         match self {
             Self::Mesh(mesh) => Some(mesh),
             Self::Sites(sites) => sites.surface().map(|surface| &surface.mesh),
@@ -134,12 +136,12 @@ impl Input {
     }
 
     /// Whether it is a mesh with cells that have a volume.
-    pub fn is_volume(&self) -> bool {
+    pub(crate) fn is_volume(&self) -> bool {
         matches!(self, Self::Sites(sites) if sites.is_volume())
     }
 
     /// A line that says what of a file is predicted, where that was chosen by what it holds.
-    pub fn remark(&self) -> Option<String> {
+    pub(crate) fn remark(&self) -> Option<String> {
         match self {
             Self::Sites(sites) => sites.remark(),
             Self::Mesh(_) | Self::Points(_) => None,
@@ -147,7 +149,7 @@ impl Input {
     }
 
     /// Some of the points.
-    pub fn read(&mut self, range: Range<u64>) -> Result<Vec<[f32; 3]>> {
+    pub(crate) fn read(&mut self, range: Range<u64>) -> Result<Vec<[f32; 3]>> {
         match self {
             Self::Mesh(mesh) => Ok(mesh.points()[range.start as usize..range.end as usize].to_vec()),
             Self::Sites(sites) => Ok(sites.positions().read_finite(range)?.as_chunks().0.to_vec()),
@@ -157,7 +159,7 @@ impl Input {
 
     /// `count` random points by a seed, in random order: of a surface, points spread evenly over its area; of other files,
     /// some of the points, or all if there are not more.
-    pub fn draw(&mut self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
+    pub(crate) fn draw(&mut self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
         if let Some(mesh) = self.surface() {
             return mesh.sample(count, seed);
         }

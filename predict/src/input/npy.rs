@@ -19,7 +19,7 @@ enum Element {
 }
 
 /// The rows of a file, read where they lie.
-pub struct NpyRows {
+pub(super) struct NpyRows {
     file: BufReader<File>,
     header: NpyHeader,
     element: Element,
@@ -30,13 +30,13 @@ pub struct NpyRows {
 
 impl NpyRows {
     /// Reads the header, and checks that the file is as long as it promises.
-    pub fn new(file: File) -> Result<Self> {
+    pub(super) fn new(file: File) -> Result<Self> {
         let length = file.metadata()?.len();
         Self::within(file, 0..length)
     }
 
     /// As [`new`](Self::new) for an array in a part of a file.
-    pub fn within(file: File, part: Range<u64>) -> Result<Self> {
+    pub(super) fn within(file: File, part: Range<u64>) -> Result<Self> {
         let mut file = BufReader::new(file);
         file.seek(SeekFrom::Start(part.start))?;
         let length = part.end;

@@ -16,7 +16,7 @@ const SUFFIX: &str = ".npy";
 ///
 /// # Errors
 /// A file that is no such archive, or has no such array.
-pub fn open(file: File, name: Option<&str>) -> Result<NpyRows> {
+pub(super) fn open(file: File, name: Option<&str>) -> Result<NpyRows> {
     let mut archive = ZipArchive::new(BufReader::new(file.try_clone()?)).context("not a readable .npz file")?;
     let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let arrays: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(SUFFIX)).collect();

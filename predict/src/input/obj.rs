@@ -18,7 +18,7 @@ use crate::mesh::Mesh;
 ///
 /// # Errors
 /// A file that is damaged or holds no faces.
-pub fn read_obj(path: &Path) -> Result<Mesh> {
+pub(super) fn read_obj(path: &Path) -> Result<Mesh> {
     let name = || path.display().to_string();
     let file = File::open(path).with_context(|| format!("cannot open {}", name()))?;
     read(BufReader::new(file)).with_context(name)

@@ -81,7 +81,7 @@ impl PropertyAccess for Other {
 ///
 /// # Errors
 /// A file that is damaged, has no vertices, or a vertex that is not finite.
-pub fn read_ply(path: &Path) -> Result<Mesh> {
+pub(super) fn read_ply(path: &Path) -> Result<Mesh> {
     let name = || path.display().to_string();
     let file = File::open(path).with_context(|| format!("cannot open {}", name()))?;
     read(BufReader::new(file)).with_context(name)

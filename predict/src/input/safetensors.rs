@@ -15,7 +15,7 @@ use super::table::{Rows, shape_of_rows};
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// One tensor of a file, read where it lies.
-pub struct TensorRows {
+pub(super) struct TensorRows {
     file: File,
     data_start: u64,
     element: Element,
@@ -88,7 +88,7 @@ impl Header {
 }
 
 /// The names of all tensors of a file.
-pub fn tensor_names(path: &str) -> Result<Vec<String>> {
+pub(crate) fn tensor_names(path: &str) -> Result<Vec<String>> {
     let mut file = File::open(path).with_context(|| format!("cannot open {path}"))?;
     let header = Header::read(&mut file).with_context(|| path.to_string())?;
     Ok(header.entries.into_keys().collect())
@@ -96,7 +96,7 @@ pub fn tensor_names(path: &str) -> Result<Vec<String>> {
 
 impl TensorRows {
     /// Reads the header and picks the tensor: the named one, or else the only one.
-    pub fn new(mut file: File, name: Option<&str>) -> Result<Self> {
+    pub(super) fn new(mut file: File, name: Option<&str>) -> Result<Self> {
         let Header { entries, data_start } = Header::read(&mut file)?;
         let names = || entries.keys().cloned().collect::<Vec<_>>();
         let name = match (name, entries.len()) {

@@ -16,7 +16,7 @@ use crate::mesh::Mesh;
 const MOST_PATCHES: usize = 10_000;
 
 /// A mesh in a file, of which cells or points are predicted.
-pub struct Sites {
+pub(crate) struct Sites {
     /// Centres or points.
     positions: Table<Positions>,
     grid: Rc<RefCell<Grid>>,
@@ -39,7 +39,7 @@ impl Sites {
     ///
     /// # Errors
     /// A mesh without such places; a file that is damaged or cannot be read.
-    pub fn new(name: &str, mut grid: Grid, at: Option<Location>) -> Result<Self> {
+    pub(crate) fn new(name: &str, mut grid: Grid, at: Option<Location>) -> Result<Self> {
         let has_cell_data = grid.cells() > 0 && !grid.arrays(Location::Cells).is_empty();
         let chosen = at.unwrap_or(if has_cell_data { Location::Cells } else { Location::Points });
         let (cells, points) = (grid.cells(), grid.points());
@@ -70,28 +70,28 @@ impl Sites {
     }
 
     /// Where fields are predicted.
-    pub fn at(&self) -> Location {
+    pub(crate) fn at(&self) -> Location {
         self.at
     }
 
     /// Centres or points.
-    pub fn positions(&mut self) -> &mut Table<Positions> {
+    pub(crate) fn positions(&mut self) -> &mut Table<Positions> {
         &mut self.positions
     }
 
     /// The mesh, which is read by whoever needs a part of it.
-    pub fn grid(&self) -> Rc<RefCell<Grid>> {
+    pub(crate) fn grid(&self) -> Rc<RefCell<Grid>> {
         self.grid.clone()
     }
 
     /// Multiplies all coordinates from here on.
-    pub fn scale(&mut self, by: f64) {
+    pub(crate) fn scale(&mut self, by: f64) {
         self.grid.borrow_mut().scale(by);
         self.surface.iter_mut().for_each(|surface| surface.mesh.scale(by));
     }
 
     /// What a file of the mesh holds.
-    pub fn outline(&self) -> &[PieceOutline] {
+    pub(crate) fn outline(&self) -> &[PieceOutline] {
         &self.outline
     }
 
@@ -99,17 +99,17 @@ impl Sites {
     ///
     /// # Errors
     /// A file that is damaged or cannot be read.
-    pub fn sizes(&mut self, cells: Range<u64>) -> Result<Vec<f64>> {
+    pub(crate) fn sizes(&mut self, cells: Range<u64>) -> Result<Vec<f64>> {
         self.grid.borrow_mut().sizes(cells)
     }
 
     /// Whether the mesh has cells at all.
-    pub fn has_cells(&self) -> bool {
+    pub(crate) fn has_cells(&self) -> bool {
         self.cells > 0
     }
 
     /// The names of the solids that its array [`SOLID`](super::SOLID) numbers, if it was made with one.
-    pub fn solids(&self) -> &[String] {
+    pub(crate) fn solids(&self) -> &[String] {
         &self.solids
     }
 
@@ -117,7 +117,7 @@ impl Sites {
     ///
     /// # Errors
     /// It has no faces.
-    pub fn of_mesh(name: &str, mesh: &Mesh) -> Result<Self> {
+    pub(crate) fn of_mesh(name: &str, mesh: &Mesh) -> Result<Self> {
         let mut sites = Self::new(name, Grid::of_mesh(mesh)?, Some(Location::Cells))?;
         sites.solids = mesh.groups().to_vec();
         if let Some(surface) = &mut sites.surface {
@@ -127,12 +127,12 @@ impl Sites {
     }
 
     /// Whether the mesh has cells with a volume.
-    pub fn is_volume(&self) -> bool {
+    pub(crate) fn is_volume(&self) -> bool {
         self.dimension == 3
     }
 
     /// How many there are.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         match self.at {
             Location::Cells => self.cells,
             Location::Points => self.points,
@@ -143,7 +143,7 @@ impl Sites {
     ///
     /// # Errors
     /// No surface, no such array, one of several components or of fractions, or one with very many numbers.
-    pub fn patch_by(&mut self, array: &str) -> Result<()> {
+    pub(crate) fn patch_by(&mut self, array: &str) -> Result<()> {
         let mut grid = self.grid.borrow_mut();
         let arrays = grid.arrays(Location::Cells);
         let names: Vec<_> = arrays.iter().map(|(name, _)| name.as_str()).collect();
@@ -169,12 +169,12 @@ impl Sites {
     }
 
     /// The faces, unless the mesh has volumes or nothing but points and lines.
-    pub fn surface(&self) -> Option<&Surface> {
+    pub(crate) fn surface(&self) -> Option<&Surface> {
         self.surface.as_ref()
     }
 
     /// A line that says what is predicted and why, where nobody asked for it.
-    pub fn remark(&self) -> Option<String> {
+    pub(crate) fn remark(&self) -> Option<String> {
         let Self { cells, points, .. } = self;
         match (self.at, self.has_cell_data) {
             _ if self.asked => None,
@@ -190,7 +190,7 @@ impl Sites {
 }
 
 /// Centres of cells, or points.
-pub struct Positions {
+pub(crate) struct Positions {
     grid: Rc<RefCell<Grid>>,
     at: Location,
 }
@@ -214,7 +214,7 @@ impl Rows for Positions {
 }
 
 /// An array of a mesh.
-pub struct GridArray {
+pub(super) struct GridArray {
     grid: Grid,
     at: Location,
     name: String,
@@ -226,7 +226,7 @@ impl GridArray {
     ///
     /// # Errors
     /// There is none of this name, or one at both.
-    pub fn new(grid: Grid, name: &str) -> Result<Self> {
+    pub(super) fn new(grid: Grid, name: &str) -> Result<Self> {
         let mut found = [Location::Cells, Location::Points].into_iter().filter_map(|at| {
             let arrays = grid.arrays(at);
             arrays.into_iter().find(|(known, _)| known == name).map(|(_, components)| (at, components))

@@ -1,16 +1,13 @@
 //! Arrays in files, read range by range.
 
-use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::sites::GridArray;
-use super::{DIMENSIONS, has_extension, npy, npz, open_grid, safetensors, torch};
+use super::DIMENSIONS;
 
 /// Numbers in rows of one width, read range by range.
-pub trait Rows {
+pub(crate) trait Rows {
     /// How many rows there are.
     fn rows(&self) -> u64;
 
@@ -22,7 +19,7 @@ pub trait Rows {
 }
 
 /// An array in a file.
-pub struct Table<R = Box<dyn Rows>> {
+pub(crate) struct Table<R = Box<dyn Rows>> {
     name: String,
     source: R,
     /// Factor of all numbers.
@@ -43,64 +40,29 @@ impl Rows for Box<dyn Rows> {
     }
 }
 
-impl Table {
-    /// Opens an array by the extension of its file: that of a `.npy` file, or one of several of the others, by its name
-    /// or as the only one; of a mesh, one at its cells or points.
-    ///
-    /// # Errors
-    /// A file that cannot be read or has no such array.
-    pub fn open(file: &str, array: Option<&str>) -> Result<Self> {
-        let open = || File::open(file).with_context(|| format!("cannot open {file}"));
-        let named = || file.to_string();
-        if has_extension(file, &["safetensors"]) {
-            return Ok(Self::boxed(file, safetensors::TensorRows::new(open()?, array).with_context(named)?));
-        }
-        if has_extension(file, &["npy"]) {
-            ensure!(array.is_none(), "{file}: a .npy file holds one array, without a name");
-            return Ok(Self::boxed(file, npy::NpyRows::new(open()?).with_context(named)?));
-        }
-        if has_extension(file, &["npz"]) {
-            return Ok(Self::boxed(file, npz::open(open()?, array).with_context(named)?));
-        }
-        if has_extension(file, &torch::EXTENSIONS) {
-            return Ok(Self::boxed(file, torch::TorchRows::new(file, array).with_context(named)?));
-        }
-        if let Some(grid) = open_grid(Path::new(file))? {
-            let array = array.with_context(|| format!("{file}: which of its arrays? {file}#NAME says it"))?;
-            return Ok(Self::boxed(file, GridArray::new(grid, array).with_context(named)?));
-        }
-        ensure!(!has_extension(file, &["stl", "obj", "ply"]), "{file}: holds no arrays");
-        bail!("{file}: expected a file named *.{}", super::EXTENSIONS.join(", *."));
-    }
-
-    fn boxed(name: &str, source: impl Rows + 'static) -> Self {
-        Self::new(name, Box::new(source))
-    }
-}
-
 impl<R: Rows> Table<R> {
     /// An array that is called by the name of its file in errors.
-    pub fn new(name: &str, source: R) -> Self {
+    pub(crate) fn new(name: &str, source: R) -> Self {
         Self { name: name.to_string(), source, scale: 1.0 }
     }
 
     /// Multiplies all numbers from here on.
-    pub fn scale(&mut self, by: f64) {
+    pub(crate) fn scale(&mut self, by: f64) {
         self.scale *= by;
     }
 
     /// Number of rows.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.source.rows()
     }
 
     /// Numbers in a row.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.source.width()
     }
 
     /// Some of the rows, one after the other.
-    pub fn read(&mut self, range: Range<u64>) -> Result<Vec<f32>> {
+    pub(crate) fn read(&mut self, range: Range<u64>) -> Result<Vec<f32>> {
         let numbers = self.source.read(range.clone()).with_context(|| self.name.clone())?;
         let (expected, got) = ((range.end - range.start) * self.width() as u64, numbers.len());
         ensure!(got as u64 == expected, "{}: ends early: expected {expected} numbers, got {got}", self.name);
@@ -108,7 +70,7 @@ impl<R: Rows> Table<R> {
     }
 
     /// Some of the rows, which must hold neither NaN nor infinity.
-    pub fn read_finite(&mut self, range: Range<u64>) -> Result<Vec<f32>> {
+    pub(crate) fn read_finite(&mut self, range: Range<u64>) -> Result<Vec<f32>> {
         let (width, start) = (self.width(), range.start);
         let numbers = self.read(range)?;
         if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
@@ -123,7 +85,7 @@ impl<R: Rows> Table<R> {
     }
 
     /// Single rows, one after the other, in the order asked for.
-    pub fn pick(&mut self, rows: &[usize]) -> Result<Vec<f32>> {
+    pub(crate) fn pick(&mut self, rows: &[usize]) -> Result<Vec<f32>> {
         // From the front to the back of the file, neighbours together, whatever the order of the result.
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_unstable_by_key(|&at| rows[at]);
@@ -141,7 +103,7 @@ impl<R: Rows> Table<R> {
 }
 
 /// Rows and width of an array, which must be `[rows, width]`, or `[rows]` for numbers alone.
-pub fn shape_of_rows(shape: &[u64]) -> Result<(u64, usize)> {
+pub(super) fn shape_of_rows(shape: &[u64]) -> Result<(u64, usize)> {
     match *shape {
         [rows] => Ok((rows, 1)),
         [rows, width] if width > 0 => Ok((rows, usize::try_from(width)?)),

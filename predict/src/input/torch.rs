@@ -9,10 +9,10 @@ use candle_mixed_attention::models::ab_upt::TensorFile;
 use super::table::{Rows, shape_of_rows};
 
 /// How these files are called.
-pub const EXTENSIONS: [&str; 3] = ["pt", "th", "pth"];
+pub(super) const EXTENSIONS: [&str; 3] = ["pt", "th", "pth"];
 
 /// A tensor, row after row.
-pub struct TorchRows {
+pub(super) struct TorchRows {
     numbers: Vec<f64>,
     width: usize,
 }
@@ -22,7 +22,7 @@ impl TorchRows {
     ///
     /// # Errors
     /// A file that is damaged, or has no such tensor; one that is not of a floating type.
-    pub fn new(path: &str, name: Option<&str>) -> Result<Self> {
+    pub(super) fn new(path: &str, name: Option<&str>) -> Result<Self> {
         let file = TensorFile::open(path)?;
         let names: Vec<&str> = file.names().collect();
         let name = match (name, &names[..]) {

@@ -8,7 +8,7 @@ use crate::mesh::Mesh;
 
 /// Merges equal vertices, numbered as they first appear.
 #[derive(Default)]
-pub struct Welder {
+pub(super) struct Welder {
     places: HashMap<[u32; 3], u32>,
     points: Vec<[f32; 3]>,
     /// Faces with the group that each belongs to.
@@ -18,7 +18,7 @@ pub struct Welder {
 
 impl Welder {
     /// Faces that are added from here on belong to a group.
-    pub fn begin_group(&mut self, name: String) {
+    pub(super) fn begin_group(&mut self, name: String) {
         self.groups.push(name);
     }
 
@@ -26,7 +26,7 @@ impl Welder {
     ///
     /// # Errors
     /// A corner that is not finite; more vertices than a mesh counts.
-    pub fn add(&mut self, corners: &[[f32; 3]]) -> Result<()> {
+    pub(super) fn add(&mut self, corners: &[[f32; 3]]) -> Result<()> {
         let number = self.faces.len();
         let finite = corners.as_flattened().iter().all(|x| x.is_finite());
         ensure!(finite, "face {number} has vertices {corners:?}; they must be finite");
@@ -45,7 +45,7 @@ impl Welder {
     }
 
     /// The mesh.
-    pub fn finish(self) -> Mesh {
+    pub(super) fn finish(self) -> Mesh {
         let mut mesh = Mesh::new(self.points);
         let mut current = None;
         for (group, face) in self.faces {

@@ -11,7 +11,7 @@ use clap::Parser;
 /// Fails if the checkpoint does not fit its configuration.
 #[derive(Debug, Parser)]
 #[command(name = "inspect", version, max_term_width = 100)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th or .pt file
     pub file: PathBuf,
     /// Which weights of a PyTorch file to take, by the name of their dictionary such as ema_state_dict [default: the only
@@ -38,7 +38,7 @@ pub struct Arguments {
 
 /// What the memory depends on besides the network.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Sizes {
+pub(super) struct Sizes {
     /// Anchor points per domain
     #[arg(long, value_name = "N", default_value_t = 2048, requires = "points")]
     pub anchors: u64,

@@ -6,14 +6,14 @@ use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, AbUptError, Checkpoint, Component, TensorProblem};
 
 /// What a configuration describes, and which tensors do not fit.
-pub struct Fit<'a> {
+pub(super) struct Fit<'a> {
     config: &'a AbUptConfig,
     problems: Vec<TensorProblem>,
 }
 
 impl<'a> Fit<'a> {
     /// Compares names and shapes; no data is read.
-    pub fn new(checkpoint: &Checkpoint, config: &'a AbUptConfig) -> Result<Self> {
+    pub(super) fn new(checkpoint: &Checkpoint, config: &'a AbUptConfig) -> Result<Self> {
         let problems = match checkpoint.check(config) {
             Ok(()) => Vec::new(),
             Err(AbUptError::Tensors { problems, .. }) => problems,
@@ -23,7 +23,7 @@ impl<'a> Fit<'a> {
     }
 
     /// Whether every tensor fits.
-    pub fn fits(&self) -> bool {
+    pub(super) fn fits(&self) -> bool {
         self.problems.is_empty()
     }
 }

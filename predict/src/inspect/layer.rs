@@ -9,7 +9,7 @@ use candle_mixed_attention::models::ab_upt::{Checkpoint, StoredTensor};
 const PROJECTIONS: [&str; 6] = ["q", "k", "v", "qkv", "kv", "proj"];
 
 /// One line for each layer that the names allow, with what is missing or misshapen.
-pub fn describe(checkpoint: &Checkpoint) -> String {
+pub(super) fn describe(checkpoint: &Checkpoint) -> String {
     let tensors = checkpoint.tensors();
     let mut layers: BTreeMap<&str, Layer> = BTreeMap::new();
     for (name, tensor) in tensors {

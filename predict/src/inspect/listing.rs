@@ -14,17 +14,17 @@ const MOST_AXES: usize = 8;
 const WIDEST_COLUMN: usize = 100;
 
 /// The tensors of a checkpoint, in the order of their names in the network.
-pub struct Listing<'a> {
+pub(super) struct Listing<'a> {
     tensors: &'a BTreeMap<String, StoredTensor>,
 }
 
 impl<'a> Listing<'a> {
-    pub fn new(checkpoint: &'a Checkpoint) -> Self {
+    pub(super) fn new(checkpoint: &'a Checkpoint) -> Self {
         Self { tensors: checkpoint.tensors() }
     }
 
     /// Numbers that training changes.
-    pub fn parameters(&self) -> u64 {
+    pub(super) fn parameters(&self) -> u64 {
         self.tensors
             .iter()
             .filter(|(name, _)| !is_buffer(name))
@@ -33,14 +33,14 @@ impl<'a> Listing<'a> {
     }
 
     /// Bytes of all tensors in the file.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         let bytes = |tensor: &StoredTensor| count(tensor).saturating_mul(tensor.dtype.size_in_bytes() as u64);
         self.tensors.values().map(bytes).fold(0, u64::saturating_add)
     }
 }
 
 /// Numbers in a tensor, or as many as can be counted.
-pub fn count(tensor: &StoredTensor) -> u64 {
+pub(super) fn count(tensor: &StoredTensor) -> u64 {
     tensor.shape.iter().map(|&len| len as u64).fold(1, u64::saturating_mul)
 }
 

@@ -37,7 +37,7 @@ const WIDE: u64 = 4;
 const PROGRAM: u64 = 75_000_000;
 
 /// Bytes of a prediction at many points.
-pub struct Memory {
+pub(super) struct Memory {
     points: u64,
     chunk: u64,
     dtype: DType,
@@ -48,7 +48,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub fn new(checkpoint: &Checkpoint, config: &AbUptConfig, sizes: &Sizes, points: u64) -> Self {
+    pub(super) fn new(checkpoint: &Checkpoint, config: &AbUptConfig, sizes: &Sizes, points: u64) -> Self {
         let chunk = sizes.chunk.min(points);
         let components = config.domains.iter().map(|domain| domain.output_dim() as u64).max().unwrap_or(0);
         Self {
@@ -63,7 +63,7 @@ impl Memory {
     }
 
     /// What must fit while a chunk is predicted and its fields are passed on.
-    pub fn peak(&self) -> u64 {
+    pub(super) fn peak(&self) -> u64 {
         [self.cache, self.activations, PROGRAM].iter().fold(self.weights, |sum, part| sum.saturating_add(*part))
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use candle_mixed_attention::models::ab_upt::{Checkpoint, StoredTensor};
 
 /// What an AB-UPT consists of.
-pub struct Outline {
+pub(super) struct Outline {
     hidden_dim: usize,
     /// Wave numbers of one coordinate.
     wave_numbers: Option<usize>,
@@ -27,7 +27,7 @@ struct Domain {
 
 impl Outline {
     /// Reads the names; `None` if they are not those of an AB-UPT.
-    pub fn of(checkpoint: &Checkpoint) -> Option<Self> {
+    pub(super) fn of(checkpoint: &Checkpoint) -> Option<Self> {
         let tensors = checkpoint.tensors();
         let names: BTreeSet<&str> = tensors.keys().filter_map(|name| domain_of(name)).collect();
         let first = names.first()?;

@@ -9,7 +9,7 @@ use candle_mixed_attention::models::ab_upt::AbUptConfig;
 use serde_json::{Value, json};
 
 /// The configuration with null for every number of the statistics, which no reader takes for a number.
-pub fn template(config: &AbUptConfig) -> Value {
+pub(super) fn template(config: &AbUptConfig) -> Value {
     let corner = vec![Value::Null; config.position_dim];
     let pair = |dim: usize| vec![Value::Null; dim];
     let condition =
@@ -30,7 +30,7 @@ pub fn template(config: &AbUptConfig) -> Value {
 }
 
 /// Writes it into a file that does not exist yet.
-pub fn write(config: &AbUptConfig, path: &Path) -> Result<()> {
+pub(super) fn write(config: &AbUptConfig, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(&template(config))? + "\n";
     let file = File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
     file.with_context(|| format!("--write-config: cannot write {}", path.display()))

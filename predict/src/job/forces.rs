@@ -14,11 +14,11 @@ use crate::output::FieldSpec;
 use crate::terminal::{remark, say};
 
 /// The name of the file.
-pub const FORCES_FILE: &str = "forces.json";
+pub(super) const FORCES_FILE: &str = "forces.json";
 
 /// The contents of `forces.json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Forces {
+pub(crate) struct Forces {
     pub reference: Reference,
     pub predicted: Told,
     /// Where the truth of all fields that make forces is known.
@@ -28,7 +28,7 @@ pub struct Forces {
 
 /// A force with its coefficients.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Told {
+pub(crate) struct Told {
     /// Pressure and shear together.
     pub force: [f64; 3],
     #[serde(flatten)]
@@ -61,7 +61,7 @@ impl Told {
 
 impl Forces {
     /// The forces on a finished place; nothing if it is no wall with faces and a pressure.
-    pub fn on(place: &mut Place, reference: Reference, finished: &Path) -> Result<Option<Self>> {
+    pub(crate) fn on(place: &mut Place, reference: Reference, finished: &Path) -> Result<Option<Self>> {
         let fields = place.fields();
         let Some(pressure) = fields.iter().find(|field| is_pressure(field)) else { return Ok(None) };
         let shear = fields.iter().find(|field| is_shear(field));
@@ -95,7 +95,7 @@ impl Forces {
     }
 
     /// Prints the forces, and warns of a surface that is not closed.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         if let Some(warning) = self.predicted.parts.warning() {
             remark(format_args!("warning: {warning}"));
         }

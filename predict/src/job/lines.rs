@@ -8,7 +8,7 @@ use candle_mixed_attention::models::ab_upt::DomainConfig;
 use super::FlowModel;
 
 /// Evenly spaced points from one end to the other.
-pub struct Line {
+pub(crate) struct Line {
     /// The name of its file.
     pub name: String,
     pub domain: DomainConfig,
@@ -20,7 +20,7 @@ pub struct Line {
 
 impl Line {
     /// The points.
-    pub fn points(&self) -> Vec<[f32; 3]> {
+    pub(crate) fn points(&self) -> Vec<[f32; 3]> {
         let place = |at: usize| {
             let share = at as f64 / (self.points - 1) as f64;
             std::array::from_fn(|i| (self.from[i] + share * (self.to[i] - self.from[i])) as f32)
@@ -29,7 +29,7 @@ impl Line {
     }
 
     /// A row per point: the distance from the first, the position, the fields.
-    pub fn csv(&self, model: &mut dyn FlowModel) -> Result<Vec<u8>> {
+    pub(crate) fn csv(&self, model: &mut dyn FlowModel) -> Result<Vec<u8>> {
         let points = self.points();
         let fields = model.predict(&self.domain.name, 0, &points)?;
         let mut text = String::from("distance,x,y,z");

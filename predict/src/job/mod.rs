@@ -20,15 +20,15 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-pub use lines::Line;
+pub(crate) use lines::Line;
 #[cfg(test)]
-pub use model::Encoded;
-pub use model::{Body, FlowModel};
-pub use outside::{Border, Outside};
-pub use place::Place;
-pub use report::Report;
-pub use source::{Named, Source};
-pub use truth::{Exact, Truth};
+pub(crate) use model::Encoded;
+pub(crate) use model::{Body, FlowModel};
+pub(crate) use outside::{Border, Outside};
+pub(crate) use place::Place;
+pub(crate) use report::Report;
+pub(crate) use source::{Named, Source};
+pub(crate) use truth::{Exact, Truth};
 
 use crate::forces::Reference;
 use crate::interrupt;
@@ -39,44 +39,44 @@ use crate::progress::{Progress, summary};
 use crate::terminal::{remark, say};
 
 /// Inputs that were checked.
-pub struct Job {
+pub(crate) struct Job {
     /// All that the result depends on, so that no run is resumed as another.
-    pub identity: Map<String, Value>,
+    pub(crate) identity: Map<String, Value>,
     /// What else says how the result was made: files and options.
-    pub origin: Map<String, Value>,
+    pub(crate) origin: Map<String, Value>,
     /// What is predicted: a network and a body in a flow.
-    pub body: Body,
+    pub(crate) body: Body,
     /// Where it is predicted, each a part of the result.
-    pub places: Vec<Place>,
+    pub(crate) places: Vec<Place>,
     /// Where the fields are told along lines.
-    pub lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
     /// What makes coefficients of the forces on its wall.
-    pub reference: Reference,
+    pub(crate) reference: Reference,
     /// How the results are drawn.
-    pub pictures: Box<dyn Pictures>,
+    pub(crate) pictures: Box<dyn Pictures>,
 }
 
 /// What to do with the results.
 #[derive(Debug, Clone)]
-pub struct Settings<'a> {
+pub(crate) struct Settings<'a> {
     /// Where they go.
-    pub folder: &'a Path,
+    pub(crate) folder: &'a Path,
     /// What to do with earlier ones.
-    pub existing: Existing,
+    pub(crate) existing: Existing,
     /// Points predicted at once.
-    pub chunk: u64,
+    pub(crate) chunk: u64,
     /// Whether to write `.npz` files too.
-    pub npz: bool,
+    pub(crate) npz: bool,
     /// How meshes are compressed.
-    pub codec: Option<Codec>,
+    pub(crate) codec: Option<Codec>,
     /// Whether to stop before anything is computed.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// What the bar begins with, where this is one of many runs.
-    pub told: String,
+    pub(crate) told: String,
 }
 
 /// Draws finished results.
-pub trait Pictures {
+pub(crate) trait Pictures {
     /// Names and contents of the files. A picture may ask the model for more points.
     fn draw(
         &self,
@@ -89,7 +89,7 @@ pub trait Pictures {
 
 impl Job {
     /// Predicts, writes all files and prints the errors; nothing of that in a dry run.
-    pub fn run(&mut self, settings: &Settings) -> Result<Option<Report>> {
+    pub(crate) fn run(&mut self, settings: &Settings) -> Result<Option<Report>> {
         let space = Run::rehearse(&LocalDisk, self.request(settings))?;
         if settings.dry_run {
             plan::print(&self.parts(settings), space);
@@ -110,7 +110,7 @@ impl Job {
     }
 
     /// As [`run`](Self::run) with another model, and without a word about the results.
-    pub fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
+    pub(crate) fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
         let points = self.places.iter().map(|place| place.source.input.len()).sum();
         let mut run = Run::open(LocalDisk, self.request(settings))?;
         let progress = Progress::new(&settings.told, points, run.done());

@@ -4,14 +4,14 @@ use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::{EncodedBody, Predictor, PredictorInput};
 
 /// Something that knows the fields of domains at any point.
-pub trait FlowModel {
+pub(crate) trait FlowModel {
     /// The fields of a domain at some points, in the order of the domain and in physical units. `first` is the index of
     /// the first of the points in a longer list, for errors.
     fn predict(&mut self, domain: &str, first: u64, points: &[[f32; 3]]) -> Result<Vec<Vec<f32>>>;
 }
 
 /// A network, and what it reads of a body.
-pub struct Body {
+pub(crate) struct Body {
     predictor: Predictor,
     /// The same body with one or more draws of anchors.
     inputs: Vec<PredictorInput>,
@@ -19,29 +19,33 @@ pub struct Body {
 
 impl Body {
     /// A body with at least one draw of anchors.
-    pub fn new(predictor: Predictor, first: PredictorInput, others: impl IntoIterator<Item = PredictorInput>) -> Self {
+    pub(crate) fn new(
+        predictor: Predictor,
+        first: PredictorInput,
+        others: impl IntoIterator<Item = PredictorInput>,
+    ) -> Self {
         Self { predictor, inputs: std::iter::once(first).chain(others).collect() }
     }
 
     /// The network.
-    pub fn predictor(&self) -> &Predictor {
+    pub(crate) fn predictor(&self) -> &Predictor {
         &self.predictor
     }
 
     /// How often anchors were drawn.
-    pub fn draws(&self) -> usize {
+    pub(crate) fn draws(&self) -> usize {
         self.inputs.len()
     }
 
     /// Lets the network read the body.
-    pub fn encode(&self) -> Result<Encoded> {
+    pub(crate) fn encode(&self) -> Result<Encoded> {
         let bodies = self.inputs.iter().map(|input| self.predictor.encode(input)).collect::<Result<_, _>>()?;
         Ok(Encoded { bodies })
     }
 }
 
 /// A body that the network has read, once for each draw of anchors.
-pub struct Encoded {
+pub(crate) struct Encoded {
     bodies: Vec<EncodedBody>,
 }
 

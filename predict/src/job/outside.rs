@@ -7,7 +7,7 @@ use candle_mixed_attention::models::PositionStatistics;
 
 /// What becomes of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Outside {
+pub(crate) enum Outside {
     /// An error.
     #[default]
     Refuse,
@@ -32,7 +32,7 @@ impl FromStr for Outside {
 
 /// The box, and what becomes of points outside of it.
 #[derive(Debug, Clone)]
-pub struct Border {
+pub(crate) struct Border {
     /// None where every point is taken, or none is changed.
     bounds: Option<Vec<[f64; 2]>>,
     outside: Outside,
@@ -40,19 +40,19 @@ pub struct Border {
 
 impl Border {
     /// The box of the statistics.
-    pub fn new(statistics: &PositionStatistics, outside: Outside) -> Self {
+    pub(crate) fn new(statistics: &PositionStatistics, outside: Outside) -> Self {
         let bounds = statistics.bounds().filter(|_| outside != Outside::Refuse);
         let pairs = bounds.map(|bounds| bounds.min.iter().zip(&bounds.max).map(|(&low, &high)| [low, high]).collect());
         Self { bounds: pairs, outside }
     }
 
     /// Whether points outside are left out.
-    pub fn drops(&self) -> bool {
+    pub(crate) fn drops(&self) -> bool {
         self.outside == Outside::Drop
     }
 
     /// Moves points into the box, and returns which were outside.
-    pub fn clamp(&self, points: &mut [[f32; 3]]) -> Vec<usize> {
+    pub(crate) fn clamp(&self, points: &mut [[f32; 3]]) -> Vec<usize> {
         let Some(bounds) = &self.bounds else { return Vec::new() };
         let mut strays = Vec::new();
         for (at, point) in points.iter_mut().enumerate() {
@@ -68,7 +68,7 @@ impl Border {
     }
 
     /// A sentence about so many points that are outside.
-    pub fn told(&self, strays: u64, points: u64) -> Option<String> {
+    pub(crate) fn told(&self, strays: u64, points: u64) -> Option<String> {
         let fate = match self.outside {
             Outside::Drop => "their fields are NaN",
             Outside::Clamp => "they are predicted at the nearest point of it",

@@ -11,28 +11,28 @@ use crate::input::{Input, Location};
 use crate::output::{Chunk, Codec, FieldSpec, GridShape, Kept, Part, Shape};
 
 /// Points where the fields of one domain are predicted.
-pub struct Place {
+pub(crate) struct Place {
     /// The name of its files and metrics.
-    pub name: String,
-    pub domain: DomainConfig,
-    pub source: Source,
+    pub(crate) name: String,
+    pub(crate) domain: DomainConfig,
+    pub(crate) source: Source,
     /// Whether it is the surface of the body, which forces act on.
-    pub wall: bool,
+    pub(crate) wall: bool,
     /// What the fields should be.
-    pub truth: Option<Truth>,
+    pub(crate) truth: Option<Truth>,
     /// Which arrays of the mesh go out with it.
-    pub kept: Kept,
+    pub(crate) kept: Kept,
 }
 
 impl Place {
     /// The predicted fields.
-    pub fn fields(&self) -> Vec<FieldSpec> {
+    pub(crate) fn fields(&self) -> Vec<FieldSpec> {
         self.domain.fields.iter().map(|field| FieldSpec::new(&field.name, field.dim)).collect()
     }
 
     /// All arrays that are written: the fields; their spread if anchors were drawn more than once; of those whose truth is
     /// known the error, and the truth itself where no file has it.
-    pub fn written(&self, draws: usize) -> Vec<FieldSpec> {
+    pub(crate) fn written(&self, draws: usize) -> Vec<FieldSpec> {
         let fields = self.fields();
         let named = |field: &FieldSpec, what: &str| FieldSpec::new(format!("{}_{what}", field.name), field.components);
         let spreads = fields.iter().filter(|_| draws > 1).map(|field| named(field, "spread"));
@@ -48,7 +48,7 @@ impl Place {
     }
 
     /// What is written: a mesh and a `.safetensors` file.
-    pub fn part(&self, draws: usize, npz: bool, codec: Option<Codec>) -> Part {
+    pub(crate) fn part(&self, draws: usize, npz: bool, codec: Option<Codec>) -> Part {
         Part::new(&self.name, self.source.input.len(), self.written(draws), self.shape(), npz, codec)
     }
 
@@ -66,7 +66,7 @@ impl Place {
     }
 
     /// The place of every face of the surface, where its cells are predicted.
-    pub fn cells_of_faces(input: &Input) -> Option<&[u64]> {
+    pub(crate) fn cells_of_faces(input: &Input) -> Option<&[u64]> {
         match input {
             Input::Sites(sites) if sites.at() == Location::Cells => {
                 sites.surface().map(|surface| surface.cells.as_slice())
@@ -76,7 +76,7 @@ impl Place {
     }
 
     /// The lengths, areas or volumes that some of the places stand for, if they have any.
-    pub fn sizes(input: &mut Input, areas: Option<&[f64]>, range: Range<u64>) -> Result<Option<Vec<f64>>> {
+    pub(crate) fn sizes(input: &mut Input, areas: Option<&[f64]>, range: Range<u64>) -> Result<Option<Vec<f64>>> {
         match (input, areas) {
             (_, Some(areas)) => Ok(Some(areas[range.start as usize..range.end as usize].to_vec())),
             (Input::Sites(sites), None) if sites.at() == Location::Cells => sites.sizes(range).map(Some),
@@ -85,7 +85,7 @@ impl Place {
     }
 
     /// Positions and all written arrays of some points.
-    pub fn predict(&mut self, model: &mut dyn FlowModel, range: Range<u64>) -> Result<Chunk> {
+    pub(crate) fn predict(&mut self, model: &mut dyn FlowModel, range: Range<u64>) -> Result<Chunk> {
         let Points { positions, bounded, dropped } = self.source.read(range.clone())?;
         let mut fields = model.predict(&self.domain.name, range.start, &bounded)?;
         if let Some(truth) = &mut self.truth {

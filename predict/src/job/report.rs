@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::output::{LocalDisk, Run, write_npz, write_whole};
 
 /// What is known about finished results.
-pub struct Report {
+pub(crate) struct Report {
     /// Errors where the truth is known.
     pub metrics: Metrics,
     /// Forces on the wall, if there is one.

@@ -14,48 +14,48 @@ use crate::terminal::remark;
 
 /// A file, and the option that named it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Named {
-    pub option: String,
-    pub file: String,
+pub(crate) struct Named {
+    pub(crate) option: String,
+    pub(crate) file: String,
     /// Factor of its coordinates.
-    pub scale: f64,
+    pub(crate) scale: f64,
 }
 
 impl Named {
     /// A file in the units that it has.
-    pub fn new(option: impl Into<String>, file: impl Into<String>) -> Self {
+    pub(crate) fn new(option: impl Into<String>, file: impl Into<String>) -> Self {
         Self { option: option.into(), file: file.into(), scale: 1.0 }
     }
 
     /// What errors call it.
-    pub fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         format!("{} {}", self.option, self.file)
     }
 }
 
 /// A file of points that are all finite and, but for those that are dropped or moved, inside the box of the statistics.
-pub struct Source {
-    pub input: Input,
+pub(crate) struct Source {
+    pub(crate) input: Input,
     /// Smallest and largest coordinates of what is predicted.
-    pub bounds: [[f32; 3]; 2],
+    pub(crate) bounds: [[f32; 3]; 2],
     checksum: u32,
     border: Border,
 }
 
 /// Some points of a source.
-pub struct Points {
+pub(crate) struct Points {
     /// As they are in the file.
-    pub positions: Vec<[f32; 3]>,
+    pub(crate) positions: Vec<[f32; 3]>,
     /// As the network may see them.
-    pub bounded: Vec<[f32; 3]>,
+    pub(crate) bounded: Vec<[f32; 3]>,
     /// Those whose fields are not told, by their place in both lists.
-    pub dropped: Vec<usize>,
+    pub(crate) dropped: Vec<usize>,
 }
 
 impl Source {
     /// Opens a file and reads all of its points, or the centres of its cells; `at` says which, where the file leaves the
     /// choice.
-    pub fn open(
+    pub(crate) fn open(
         named: &Named,
         at: Option<Location>,
         statistics: &PositionStatistics,
@@ -68,7 +68,7 @@ impl Source {
     }
 
     /// Reads all points of an input, of an option; `name` is what errors call both.
-    pub fn scan(
+    pub(crate) fn scan(
         option: &str,
         name: &str,
         mut input: Input,
@@ -108,7 +108,7 @@ impl Source {
     }
 
     /// Some of the points.
-    pub fn read(&mut self, range: Range<u64>) -> Result<Points> {
+    pub(crate) fn read(&mut self, range: Range<u64>) -> Result<Points> {
         let positions = self.input.read(range)?;
         let mut bounded = positions.clone();
         let mut dropped = self.border.clamp(&mut bounded);
@@ -119,7 +119,7 @@ impl Source {
     }
 
     /// Random points as [`Input::draw`] gives them, without those that are dropped.
-    pub fn draw(&mut self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
+    pub(crate) fn draw(&mut self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
         let mut points = self.input.draw(count, seed)?;
         let outside = self.border.clamp(&mut points);
         if self.border.drops() {
@@ -134,7 +134,7 @@ impl Source {
     ///
     /// # Errors
     /// As [`Sites::patch_by`](crate::input::Sites::patch_by); points, and surfaces without arrays.
-    pub fn patch_by(&mut self, array: &str) -> Result<()> {
+    pub(crate) fn patch_by(&mut self, array: &str) -> Result<()> {
         match &mut self.input {
             Input::Sites(sites) => sites.patch_by(array),
             Input::Mesh(_) | Input::Points(_) => bail!("the file of the surface has no arrays at cells"),
@@ -142,12 +142,12 @@ impl Source {
     }
 
     /// Whether some of its points may be left out.
-    pub fn drops(&self) -> bool {
+    pub(crate) fn drops(&self) -> bool {
         self.border.drops()
     }
 
     /// What tells these points from others, whatever their file is called.
-    pub fn identity(&self) -> Value {
+    pub(crate) fn identity(&self) -> Value {
         json!({"points": self.input.len(), "crc32": format!("{:08x}", self.checksum)})
     }
 }

@@ -11,7 +11,7 @@ use crate::input::{Table, tensor_names};
 use crate::metrics::FieldError;
 
 /// Some of the fields of one domain.
-pub struct Truth {
+pub(crate) struct Truth {
     known: Known,
     missing: Vec<String>,
 }
@@ -24,21 +24,27 @@ enum Known {
 }
 
 /// Fields that are known at any point.
-pub trait Exact {
+pub(crate) trait Exact {
     /// A field at some points.
     fn at(&self, field: &str, points: &[[f32; 3]]) -> Vec<f32>;
 }
 
 impl Truth {
     /// All fields of a domain, by a formula.
-    pub fn exact(formula: impl Exact + 'static) -> Self {
+    pub(crate) fn exact(formula: impl Exact + 'static) -> Self {
         Self { known: Known::Exact(Box::new(formula)), missing: Vec::new() }
     }
 
     /// Opens a file with a tensor named `<field>` or `<domain>_<field>` for some fields, or with the only field of the
     /// domain, and checks all numbers. Pairs as in `pMean:pressure,tau:shear` are arrays in `own`, the file of the points,
     /// and the fields that they are.
-    pub fn open(named: &Named, own: Option<&Named>, domain: &DomainConfig, points: u64, chunk: u64) -> Result<Self> {
+    pub(crate) fn open(
+        named: &Named,
+        own: Option<&Named>,
+        domain: &DomainConfig,
+        points: u64,
+        chunk: u64,
+    ) -> Result<Self> {
         let Named { option, file, .. } = named;
         let mut fields = Vec::new();
         if let Some(pairs) = pairs(file) {
@@ -87,28 +93,28 @@ impl Truth {
     }
 
     /// The arrays of the file of the points that an option names, if it does.
-    pub fn arrays(named: &Named) -> Vec<String> {
+    pub(crate) fn arrays(named: &Named) -> Vec<String> {
         let pairs = pairs(&named.file).unwrap_or_default();
         pairs.into_iter().map(|(array, _)| array.to_string()).collect()
     }
 
     /// The fields of the domain that are not known.
-    pub fn missing(&self) -> &[String] {
+    pub(crate) fn missing(&self) -> &[String] {
         &self.missing
     }
 
     /// Whether a field of the domain is known.
-    pub fn knows(&self, field: &str) -> bool {
+    pub(crate) fn knows(&self, field: &str) -> bool {
         self.missing.iter().all(|missing| missing != field)
     }
 
     /// Whether the fields are those of a formula, which no file holds yet.
-    pub fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         matches!(self.known, Known::Exact(_))
     }
 
     /// A field at a range of the points of its place, if it is known.
-    pub fn read(&mut self, field: &str, range: Range<u64>, points: &[[f32; 3]]) -> Result<Option<Vec<f32>>> {
+    pub(crate) fn read(&mut self, field: &str, range: Range<u64>, points: &[[f32; 3]]) -> Result<Option<Vec<f32>>> {
         match &mut self.known {
             Known::Exact(formula) => Ok(Some(formula.at(field, points))),
             Known::Tables(tables) => {
@@ -119,7 +125,7 @@ impl Truth {
     }
 
     /// A field as a table, if it is known. `finished` is the `.safetensors` file of the place, which holds exact fields too.
-    pub fn table(&mut self, field: &str, finished: &Path) -> Result<Option<TrueTable<'_>>> {
+    pub(crate) fn table(&mut self, field: &str, finished: &Path) -> Result<Option<TrueTable<'_>>> {
         match &mut self.known {
             Known::Exact(_) => {
                 let name = format!("{field}_exact");
@@ -133,7 +139,7 @@ impl Truth {
 
     /// The error of a field in a finished file, if its truth is known. `weights` gives those of a
     /// range of points, or none. Where points were `dropped`, those without a field have no error.
-    pub fn measure(
+    pub(crate) fn measure(
         &mut self,
         field: &str,
         finished: &Path,
@@ -184,7 +190,7 @@ fn pairs(text: &str) -> Option<Vec<(&str, &str)>> {
 }
 
 /// True values in a file.
-pub enum TrueTable<'a> {
+pub(crate) enum TrueTable<'a> {
     /// A file of the user's.
     Given(&'a mut Table),
     /// A file of this run.
@@ -193,7 +199,7 @@ pub enum TrueTable<'a> {
 
 impl TrueTable<'_> {
     /// The table itself.
-    pub fn table(&mut self) -> &mut Table {
+    pub(crate) fn table(&mut self) -> &mut Table {
         match self {
             Self::Given(table) => table,
             Self::Written(table) => table,

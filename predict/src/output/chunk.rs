@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 /// Name and width of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldSpec {
+pub(crate) struct FieldSpec {
     /// The name of its array in the files.
     pub name: String,
     /// 1 for a scalar, 3 for a vector.
@@ -15,14 +15,14 @@ pub struct FieldSpec {
 
 impl FieldSpec {
     /// A field of some components.
-    pub fn new(name: impl Into<String>, components: usize) -> Self {
+    pub(crate) fn new(name: impl Into<String>, components: usize) -> Self {
         Self { name: name.into(), components }
     }
 }
 
 /// Positions and fields of consecutive points, in physical units.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// The positions.
     pub points: Vec<[f32; 3]>,
     /// The values of every field, point after point, in the order of the field specs.
@@ -30,7 +30,7 @@ pub struct Chunk {
 }
 
 /// The flow at any range of a fixed list of points.
-pub trait Predict {
+pub(crate) trait Predict {
     /// Predicts the points of `range`. The result depends on the range alone.
     fn predict(&mut self, range: Range<u64>) -> Result<Chunk>;
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// Changes to files. A step either happens or fails; only `write_at` may happen in part.
-pub trait Disk {
+pub(crate) trait Disk {
     /// Creates a file of `length` zero bytes, in the place of whatever has its name.
     fn create(&self, path: &Path, length: u64) -> io::Result<()>;
 
@@ -30,7 +30,7 @@ pub trait Disk {
 
 /// The file system.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LocalDisk;
+pub(crate) struct LocalDisk;
 
 impl Disk for LocalDisk {
     fn create(&self, path: &Path, length: u64) -> io::Result<()> {
@@ -67,14 +67,14 @@ impl Disk for LocalDisk {
 }
 
 /// Opens a file, but not what a link of its name leads to: whoever may write into a folder of results could plant one.
-pub fn open_itself(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+pub(super) fn open_itself(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     let options = std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NOFOLLOW.bits() as i32);
     options.open(path)
 }
 
 /// Checks that files can be made in a folder, without making one.
-pub fn check_writable(folder: &Path) -> io::Result<()> {
+pub(super) fn check_writable(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?;
     #[cfg(not(unix))]
@@ -93,14 +93,14 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 /// The name of a file while it is being written.
-pub fn partial(path: &Path) -> PathBuf {
+pub(super) fn partial(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".partial");
     name.into()
 }
 
 /// What the system says about a file, if it is there; about a link, and not about what it leads to.
-pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
+pub(super) fn metadata(path: &Path) -> Result<Option<Metadata>> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
@@ -111,7 +111,7 @@ pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
 /// Bytes of disk space that a file takes, which are fewer than its length where nothing was written yet. Systems that do
 /// not say it count as if nothing was.
 #[cfg(unix)]
-pub fn allocated(metadata: &Metadata) -> u64 {
+pub(super) fn allocated(metadata: &Metadata) -> u64 {
     // Blocks have this size whatever the file system.
     std::os::unix::fs::MetadataExt::blocks(metadata) * 512
 }
@@ -122,7 +122,7 @@ pub fn allocated(_: &Metadata) -> u64 {
 }
 
 /// Writes a whole file: under its partial name first, then in one step under its own.
-pub fn write_whole(disk: &impl Disk, path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_whole(disk: &impl Disk, path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = partial(path);
     let written = disk.create(&partial, 0).and_then(|()| disk.write_at(&partial, 0, bytes));
     let synced = written.and_then(|()| disk.sync(&partial));

@@ -11,9 +11,9 @@ use super::pack::Packing;
 
 /// A file made of fixed bytes, of bytes that are copied, and of arrays with one row per point.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FileLayout {
+pub(crate) struct FileLayout {
     /// Its name in the folder of the run.
-    pub name: String,
+    pub(crate) name: String,
     pieces: Vec<Piece>,
     length: u64,
     packing: Option<Packing>,
@@ -38,11 +38,11 @@ enum Content {
 
 /// Bytes that are read from elsewhere when they are written.
 #[derive(Clone)]
-pub struct Copied {
-    pub rows: u64,
+pub(crate) struct Copied {
+    pub(crate) rows: u64,
     /// Bytes of a row.
-    pub width: u64,
-    pub read: Rc<dyn Fn(Range<u64>) -> Result<Vec<u8>>>,
+    pub(crate) width: u64,
+    pub(crate) read: Rc<dyn Fn(Range<u64>) -> Result<Vec<u8>>>,
 }
 
 impl fmt::Debug for Copied {
@@ -59,7 +59,7 @@ impl PartialEq for Copied {
 
 /// What the rows of an array are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowSource {
+pub(crate) enum RowSource {
     /// The position, three f32.
     Position,
     /// A field, by its place in the list of field specs, of so many f32.
@@ -70,7 +70,7 @@ pub enum RowSource {
 
 impl RowSource {
     /// Bytes of one row.
-    pub fn width(self) -> u64 {
+    pub(crate) fn width(self) -> u64 {
         match self {
             Self::Position => 12,
             Self::Field(_, components) => 4 * components as u64,
@@ -92,30 +92,30 @@ impl RowSource {
 
 impl FileLayout {
     /// An empty file.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), pieces: Vec::new(), length: 0, packing: None }
     }
 
     /// Appends bytes that are known now.
-    pub fn fixed(self, bytes: Vec<u8>) -> Self {
+    pub(crate) fn fixed(self, bytes: Vec<u8>) -> Self {
         let length = bytes.len() as u64;
         self.append(Content::Fixed(bytes), length)
     }
 
     /// Appends bytes that are read when they are written.
-    pub fn copied(self, copied: Copied) -> Self {
+    pub(crate) fn copied(self, copied: Copied) -> Self {
         let length = copied.rows * copied.width;
         self.append(Content::Copied(copied), length)
     }
 
     /// Appends an array with one row for each of some points.
-    pub fn rows(self, source: RowSource, rows: Range<u64>) -> Self {
+    pub(crate) fn rows(self, source: RowSource, rows: Range<u64>) -> Self {
         let length = (rows.end - rows.start) * source.width();
         self.append(Content::Rows { source, rows }, length)
     }
 
     /// The file is compressed when it is complete.
-    pub fn packed(mut self, packing: Option<Packing>) -> Self {
+    pub(crate) fn packed(mut self, packing: Option<Packing>) -> Self {
         self.packing = packing;
         self
     }
@@ -127,17 +127,17 @@ impl FileLayout {
     }
 
     /// Bytes of the whole file, before it is compressed.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.length
     }
 
     /// How it is compressed when it is complete, if it is.
-    pub fn packing(&self) -> Option<&Packing> {
+    pub(crate) fn packing(&self) -> Option<&Packing> {
         self.packing.as_ref()
     }
 
     /// The bytes that are known now, with their offsets.
-    pub fn fixed_pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
+    pub(crate) fn fixed_pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.pieces.iter().filter_map(|piece| match &piece.content {
             Content::Fixed(bytes) => Some((piece.offset, bytes.as_slice())),
             Content::Copied(_) | Content::Rows { .. } => None,
@@ -145,7 +145,7 @@ impl FileLayout {
     }
 
     /// What is copied, with its offsets.
-    pub fn copied_pieces(&self) -> impl Iterator<Item = (u64, &Copied)> {
+    pub(crate) fn copied_pieces(&self) -> impl Iterator<Item = (u64, &Copied)> {
         self.pieces.iter().filter_map(|piece| match &piece.content {
             Content::Copied(copied) => Some((piece.offset, copied)),
             Content::Fixed(_) | Content::Rows { .. } => None,
@@ -153,7 +153,7 @@ impl FileLayout {
     }
 
     /// The bytes of a chunk, with their offsets.
-    pub fn chunk_pieces(&self, range: Range<u64>, chunk: &Chunk) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    pub(crate) fn chunk_pieces(&self, range: Range<u64>, chunk: &Chunk) -> impl Iterator<Item = (u64, Vec<u8>)> {
         self.pieces.iter().filter_map(move |piece| match &piece.content {
             Content::Fixed(_) | Content::Copied(_) => None,
             Content::Rows { source, rows } => {

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 use super::disk::open_itself;
 
 /// The file that a run holds locked. It stays behind, empty: removing it would let two runs hold two files of one name.
-pub const LOCK_FILE: &str = ".run.lock";
+pub(super) const LOCK_FILE: &str = ".run.lock";
 
 /// The right to write into a folder. The system takes it back when the process ends, however it ends.
 #[derive(Debug)]
-pub struct FolderLock {
+pub(super) struct FolderLock {
     _file: File,
 }
 
@@ -21,7 +21,7 @@ impl FolderLock {
     ///
     /// # Errors
     /// Another run holds it.
-    pub fn acquire(folder: &Path) -> Result<Self> {
+    pub(super) fn acquire(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
         let context = || format!("--out: cannot lock {}", path.display());
         let file =

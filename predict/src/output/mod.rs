@@ -26,12 +26,12 @@ mod state;
 mod tests;
 mod vtk;
 
-pub use chunk::{Chunk, FieldSpec, Predict};
-pub use disk::{LocalDisk, write_whole};
-pub use npz::write_npz;
-pub use pack::Codec;
-pub use run::{Existing, Part, Request, Run, Space, human_bytes};
-pub use state::State;
+pub(crate) use chunk::{Chunk, FieldSpec, Predict};
+pub(crate) use disk::{LocalDisk, write_whole};
+pub(crate) use npz::write_npz;
+pub(crate) use pack::Codec;
+pub(crate) use run::{Existing, Part, Request, Run, Space, human_bytes};
+pub(crate) use state::State;
 #[cfg(test)]
-pub use vtk::vtk_layout;
-pub use vtk::{GridShape, Kept, Shape};
+pub(crate) use vtk::vtk_layout;
+pub(crate) use vtk::{GridShape, Kept, Shape};

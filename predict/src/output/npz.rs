@@ -23,13 +23,19 @@ const BUFFER: usize = 1 << 20;
 const MEMBER_BYTES: u64 = 1024;
 
 /// Bytes of the file at most.
-pub fn npz_bytes(points: u64, fields: &[FieldSpec]) -> u64 {
+pub(super) fn npz_bytes(points: u64, fields: &[FieldSpec]) -> u64 {
     let components = |field: &FieldSpec| MEMBER_BYTES + points * 4 * field.components as u64;
     MEMBER_BYTES + components(&FieldSpec::new(POSITIONS, 3)) + fields.iter().map(components).sum::<u64>()
 }
 
 /// Writes `positions` and the fields of a file that [`safetensors_layout`](super::safetensors_layout) describes.
-pub fn write_npz(disk: &impl Disk, safetensors: &Path, npz: &Path, points: u64, fields: &[FieldSpec]) -> Result<()> {
+pub(crate) fn write_npz(
+    disk: &impl Disk,
+    safetensors: &Path,
+    npz: &Path,
+    points: u64,
+    fields: &[FieldSpec],
+) -> Result<()> {
     let mut source = BufReader::new(File::open(safetensors).with_context(|| safetensors.display().to_string())?);
     skip_header(&mut source).with_context(|| safetensors.display().to_string())?;
 

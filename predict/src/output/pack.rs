@@ -23,7 +23,7 @@ const ZLIB_LEVEL: u32 = 5;
 
 /// How arrays are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
+pub(crate) enum Codec {
     Zlib,
     Lz4,
 }
@@ -42,7 +42,7 @@ impl FromStr for Codec {
 
 impl Codec {
     /// The name in options.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Zlib => "zlib",
             Self::Lz4 => "lz4",
@@ -50,7 +50,7 @@ impl Codec {
     }
 
     /// What VTK calls it.
-    pub fn compressor(self) -> &'static str {
+    pub(crate) fn compressor(self) -> &'static str {
         match self {
             Self::Zlib => "vtkZLibDataCompressor",
             Self::Lz4 => "vtkLZ4DataCompressor",
@@ -71,7 +71,7 @@ impl Codec {
 
 /// How a file is packed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Packing {
+pub(crate) struct Packing {
     pub codec: Codec,
     pub document: Document,
     /// Where each array begins in the file as it is, and its bytes.
@@ -79,19 +79,19 @@ pub struct Packing {
 }
 
 /// The name of a file while it is packed.
-pub fn packed_name(name: &str) -> String {
+pub(crate) fn packed_name(name: &str) -> String {
     format!("{name}.packed")
 }
 
 impl Packing {
     /// Bytes that the packed file takes at most.
-    pub fn most_bytes(&self, whole: u64) -> u64 {
+    pub(crate) fn most_bytes(&self, whole: u64) -> u64 {
         // Numbers that do not compress grow by less than a hundredth, and each block has a word of its own.
         whole + whole / 100 + (8 << 10) * self.arrays.len() as u64
     }
 
     /// Writes a file packed, in the place of another of its name.
-    pub fn pack(&self, disk: &impl Disk, whole: &Path, packed: &Path) -> Result<()> {
+    pub(crate) fn pack(&self, disk: &impl Disk, whole: &Path, packed: &Path) -> Result<()> {
         let context = || format!("cannot write {}", packed.display());
         let name = packed.file_name().unwrap_or_default().to_string_lossy();
         let partial = partial(&packed.with_file_name(packed_name(&name)));

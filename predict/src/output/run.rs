@@ -26,22 +26,22 @@ const COPIED_AT_ONCE: u64 = 4 << 20;
 
 /// Points of one domain and the files that hold them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub(crate) struct Part {
     /// The name, for messages.
-    pub name: String,
+    pub(crate) name: String,
     /// Number of points.
-    pub points: u64,
+    pub(crate) points: u64,
     /// The fields that are predicted there.
-    pub fields: Vec<FieldSpec>,
+    pub(crate) fields: Vec<FieldSpec>,
     /// The files.
-    pub files: Vec<FileLayout>,
+    pub(crate) files: Vec<FileLayout>,
     /// Bytes of what is made from them afterwards.
     later: u64,
 }
 
 /// What to do with what lies in the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
+pub(crate) enum Existing {
     /// Leave it alone and refuse to run.
     Refuse,
     /// Go on where a run was interrupted.
@@ -52,23 +52,23 @@ pub enum Existing {
 
 /// A run that is asked for.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub(crate) struct Request {
     /// Where its files go.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// All that the result depends on, by name.
-    pub inputs: Map<String, Value>,
+    pub(crate) inputs: Map<String, Value>,
     /// What else says how the result was made; a run may be resumed with another.
-    pub origin: Map<String, Value>,
+    pub(crate) origin: Map<String, Value>,
     /// The number of points that are predicted at once.
-    pub chunk: u64,
+    pub(crate) chunk: u64,
     /// What is to be written.
-    pub parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     /// What to do with what lies in the folder.
-    pub existing: Existing,
+    pub(crate) existing: Existing,
 }
 
 /// A run in its folder, which it keeps locked.
-pub struct Run<D: Disk> {
+pub(crate) struct Run<D: Disk> {
     _lock: FolderLock,
     disk: D,
     draft: Draft,
@@ -96,16 +96,16 @@ struct Draft {
 
 /// What a run still needs of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
+pub(crate) struct Space {
     /// Bytes that it will write.
-    pub needed: u64,
+    pub(crate) needed: u64,
     /// Bytes that can be written, with what it removes before.
-    pub free: u64,
+    pub(crate) free: u64,
 }
 
 impl<D: Disk> Run<D> {
     /// Begins a run, or goes on with one.
-    pub fn open(disk: D, request: Request) -> Result<Self> {
+    pub(crate) fn open(disk: D, request: Request) -> Result<Self> {
         let folder = &request.folder;
         existing_folder(folder)?;
         std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;
@@ -120,7 +120,7 @@ impl<D: Disk> Run<D> {
     }
 
     /// Checks all that [`open`](Self::open) would check, and changes nothing.
-    pub fn rehearse(disk: &D, request: Request) -> Result<Space> {
+    pub(crate) fn rehearse(disk: &D, request: Request) -> Result<Space> {
         let folder = &request.folder;
         let existing = existing_folder(folder)?;
         check_writable(existing).with_context(|| format!("--out: cannot write into {}", existing.display()))?;
@@ -131,14 +131,19 @@ impl<D: Disk> Run<D> {
     }
 
     /// Points that were safe on the disk when the run was opened, or are by now.
-    pub fn done(&self) -> u64 {
+    pub(crate) fn done(&self) -> u64 {
         self.draft.state.parts.iter().map(|part| part.done).sum()
     }
 
     /// Predicts what is missing of a part, and calls `progress` with the number of new points after each chunk.
     ///
     /// An error of the predictor ends the call; what was written before it stays, and `--resume` goes on from there.
-    pub fn write_part(&mut self, name: &str, predictor: &mut dyn Predict, progress: &mut dyn FnMut(u64)) -> Result<()> {
+    pub(crate) fn write_part(
+        &mut self,
+        name: &str,
+        predictor: &mut dyn Predict,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
         let Some(at) = self.draft.parts.iter().position(|part| part.name == name) else {
             bail!("the run has no part '{name}'");
         };
@@ -193,7 +198,7 @@ impl<D: Disk> Run<D> {
 
     /// The same run, with every chunk made safe on its own.
     #[cfg(test)]
-    pub fn with_every_chunk_safe(mut self) -> Self {
+    pub(crate) fn with_every_chunk_safe(mut self) -> Self {
         self.unsafe_at_most = Limits { bytes: 0, time: Duration::ZERO };
         self
     }
@@ -203,7 +208,7 @@ impl<D: Disk> Run<D> {
     ///
     /// # Errors
     /// The note cannot be written.
-    pub fn announce(&mut self, names: impl IntoIterator<Item = String>) -> Result<()> {
+    pub(crate) fn announce(&mut self, names: impl IntoIterator<Item = String>) -> Result<()> {
         let before = self.draft.state.made.len();
         for name in names {
             if !self.draft.state.made.contains(&name) {
@@ -217,7 +222,7 @@ impl<D: Disk> Run<D> {
     }
 
     /// Notes how many points were predicted, and in how many seconds. A run that was complete keeps what it knew.
-    pub fn predicted(&mut self, points: u64, seconds: f64) {
+    pub(crate) fn predicted(&mut self, points: u64, seconds: f64) {
         if points > 0 {
             self.draft.state.origin.extend(times(points, seconds));
         }
@@ -227,7 +232,7 @@ impl<D: Disk> Run<D> {
     ///
     /// # Errors
     /// A part is not complete, or a rename fails.
-    pub fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         if self.draft.state.stage == Stage::Complete {
             return Ok(());
         }
@@ -262,7 +267,7 @@ impl<D: Disk> Run<D> {
     ///
     /// # Errors
     /// A file cannot be removed.
-    pub fn conclude(mut self) -> Result<()> {
+    pub(crate) fn conclude(mut self) -> Result<()> {
         let replaced = std::mem::take(&mut self.draft.state.replaced);
         let kept = self.draft.state.clone().into_names();
         let own = |name: &&String| is_plain(name);
@@ -423,7 +428,7 @@ impl Draft {
 impl Part {
     /// A part in two files: `<name>.vtp` or `<name>.vtu` with the mesh, packed if a codec is given, and
     /// `<name>.safetensors`; `npz` says whether the latter becomes an `.npz` file too.
-    pub fn new<'a>(
+    pub(crate) fn new<'a>(
         name: &str,
         points: u64,
         fields: Vec<FieldSpec>,
@@ -441,7 +446,7 @@ impl Part {
     }
 
     /// Bytes of all files.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().map(FileLayout::len).sum::<u64>() + self.later
     }
 
@@ -495,6 +500,6 @@ fn cannot_write(path: &Path) -> String {
 }
 
 /// A number of bytes for people.
-pub fn human_bytes(bytes: u64) -> String {
+pub(crate) fn human_bytes(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }

@@ -9,10 +9,10 @@ use super::layout::{FileLayout, RowSource};
 const ALIGNMENT: usize = 8;
 
 /// The name of the tensor with the positions.
-pub const POSITIONS: &str = "positions";
+pub(super) const POSITIONS: &str = "positions";
 
 /// A safetensors file with the positions and fields of `points` points.
-pub fn safetensors_layout(name: &str, points: u64, fields: &[FieldSpec]) -> FileLayout {
+pub(super) fn safetensors_layout(name: &str, points: u64, fields: &[FieldSpec]) -> FileLayout {
     let positions = (POSITIONS, RowSource::Position, 3);
     let values = fields.iter().enumerate().map(|(at, field)| {
         let FieldSpec { name, components } = field;

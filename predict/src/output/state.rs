@@ -10,7 +10,7 @@ use super::disk::{Disk, metadata, write_whole};
 use super::pack::packed_name;
 
 /// The name of the file in the folder of the run.
-pub const STATE_FILE: &str = "run.json";
+pub(super) const STATE_FILE: &str = "run.json";
 
 /// Bytes of the file at most.
 const LONGEST_STATE: u64 = 16 << 20;
@@ -21,29 +21,29 @@ const VERSION: u32 = 2;
 /// The progress of a run. Written only after the chunks that it counts are safe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
+pub(crate) struct State {
     version: u32,
     /// All that the result depends on, by name; a run is resumed only with the same.
-    pub inputs: Map<String, Value>,
+    pub(crate) inputs: Map<String, Value>,
     /// What else says how the result was made: files, options, times.
     #[serde(default)]
-    pub origin: Map<String, Value>,
+    pub(crate) origin: Map<String, Value>,
     /// Points per chunk.
-    pub chunk: u64,
+    pub(crate) chunk: u64,
     /// The parts of the result.
-    pub parts: Vec<PartState>,
+    pub(crate) parts: Vec<PartState>,
     /// Which names the files have.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
     /// Files that were made from those of the parts, such as pictures.
-    pub made: Vec<String>,
+    pub(crate) made: Vec<String>,
     /// Files of the run that this one takes the place of; they go when this one is complete.
-    pub replaced: Vec<String>,
+    pub(crate) replaced: Vec<String>,
 }
 
 /// Which names the files of a run have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub(crate) enum Stage {
     /// All of them their partial names.
     Predicting,
     /// All points are done; each file has its partial or its final name.
@@ -55,20 +55,25 @@ pub enum Stage {
 /// The progress of one part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PartState {
+pub(crate) struct PartState {
     /// The name.
-    pub name: String,
+    pub(crate) name: String,
     /// Points altogether.
-    pub points: u64,
+    pub(crate) points: u64,
     /// Points of which every byte is safe.
-    pub done: u64,
+    pub(crate) done: u64,
     /// Names and bytes of the files.
-    pub files: Vec<(String, u64)>,
+    pub(crate) files: Vec<(String, u64)>,
 }
 
 impl State {
     /// The state of a run that has not begun.
-    pub fn new(inputs: Map<String, Value>, origin: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
+    pub(crate) fn new(
+        inputs: Map<String, Value>,
+        origin: Map<String, Value>,
+        chunk: u64,
+        parts: Vec<PartState>,
+    ) -> Self {
         Self {
             version: VERSION,
             inputs,
@@ -82,7 +87,7 @@ impl State {
     }
 
     /// Reads the state of a folder, if there is one.
-    pub fn read(folder: &Path) -> Result<Option<Self>> {
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(STATE_FILE);
         let Some(found) = metadata(&path)? else { return Ok(None) };
         let regular = found.is_file() && found.len() <= LONGEST_STATE;
@@ -96,25 +101,25 @@ impl State {
     }
 
     /// Points that are safe, of how many.
-    pub fn progress(&self) -> (u64, u64) {
+    pub(crate) fn progress(&self) -> (u64, u64) {
         let sum = |count: fn(&PartState) -> u64| self.parts.iter().map(count).fold(0, u64::saturating_add);
         (sum(|part| part.done), sum(|part| part.points))
     }
 
     /// Names of all files that the run writes or replaces.
-    pub fn into_names(self) -> Vec<String> {
+    pub(crate) fn into_names(self) -> Vec<String> {
         let of_parts = self.parts.into_iter().flat_map(|part| part.files);
         let of_parts = of_parts.flat_map(|(name, _)| [packed_name(&name), name]);
         of_parts.chain(self.made).chain(self.replaced).collect()
     }
 
     /// Replaces the state of a folder in one step.
-    pub fn write(&self, disk: &impl Disk, folder: &Path) -> Result<()> {
+    pub(crate) fn write(&self, disk: &impl Disk, folder: &Path) -> Result<()> {
         write_whole(disk, &folder.join(STATE_FILE), &serde_json::to_vec_pretty(self)?)
     }
 
     /// Checks that `fresh`, the state of the run as it is asked for now, is that of the run that was begun.
-    pub fn check_same_run(&self, fresh: &Self) -> Result<()> {
+    pub(crate) fn check_same_run(&self, fresh: &Self) -> Result<()> {
         let names = self.inputs.keys().chain(fresh.inputs.keys());
         for name in names {
             let (before, now) = (self.inputs.get(name), fresh.inputs.get(name));

@@ -18,7 +18,7 @@ use crate::mesh::Mesh;
 
 /// What the places of a prediction are, as far as a picture of them needs to know.
 #[derive(Clone)]
-pub enum Shape<'a> {
+pub(crate) enum Shape<'a> {
     /// Points alone.
     Cloud,
     /// The vertices of a mesh, in its order.
@@ -29,21 +29,21 @@ pub enum Shape<'a> {
 
 /// A mesh in a file, with what of it goes out again.
 #[derive(Clone)]
-pub struct GridShape<'a> {
-    pub grid: Rc<RefCell<Grid>>,
-    pub outline: &'a [PieceOutline],
+pub(crate) struct GridShape<'a> {
+    pub(crate) grid: Rc<RefCell<Grid>>,
+    pub(crate) outline: &'a [PieceOutline],
     /// Where the fields are.
-    pub at: Location,
-    pub kept: &'a Kept,
+    pub(crate) at: Location,
+    pub(crate) kept: &'a Kept,
     /// Names of the solids that its array of faces numbers.
-    pub solids: &'a [String],
+    pub(crate) solids: &'a [String],
 }
 
 /// Which arrays of a mesh go out with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
-    pub all: bool,
-    pub named: BTreeSet<String>,
+pub(crate) struct Kept {
+    pub(crate) all: bool,
+    pub(crate) named: BTreeSet<String>,
 }
 
 impl Kept {
@@ -60,7 +60,7 @@ impl<'a> From<Option<&'a Mesh>> for Shape<'a> {
 
 impl Shape<'_> {
     /// The extension of its files: a mesh with cells of any kind is no PolyData.
-    pub fn extension(&self) -> &'static str {
+    pub(crate) fn extension(&self) -> &'static str {
         match self {
             Self::Grid(shape) if shape.is_unstructured() => "vtu",
             _ => "vtp",
@@ -92,7 +92,7 @@ const OFFSET_WIDTH: usize = 20;
 
 /// The XML of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
+pub(crate) struct Document {
     kind: &'static str,
     version: &'static str,
     body: String,
@@ -100,7 +100,7 @@ pub struct Document {
 
 impl Document {
     /// All up to the appended data. Offsets are written in a fixed width where arrays are compressed.
-    pub fn opening(&self, offsets: &[u64], codec: Option<Codec>) -> String {
+    pub(crate) fn opening(&self, offsets: &[u64], codec: Option<Codec>) -> String {
         let Self { kind, version, body } = self;
         let (compressor, width) = match codec {
             Some(codec) => (format!(r#" compressor="{}""#, codec.compressor()), OFFSET_WIDTH),
@@ -121,7 +121,7 @@ impl Document {
     }
 
     /// All behind the appended data.
-    pub fn closing(&self) -> &'static str {
+    pub(crate) fn closing(&self) -> &'static str {
         "\n  </AppendedData>\n</VTKFile>\n"
     }
 }
@@ -196,7 +196,13 @@ impl Arrays {
 }
 
 /// A file with the fields of `places` places of a shape.
-pub fn vtk_layout(stem: &str, places: u64, fields: &[FieldSpec], shape: &Shape, codec: Option<Codec>) -> FileLayout {
+pub(crate) fn vtk_layout(
+    stem: &str,
+    places: u64,
+    fields: &[FieldSpec],
+    shape: &Shape,
+    codec: Option<Codec>,
+) -> FileLayout {
     let mut arrays = Arrays::default();
     let (kind, version, body) = match shape {
         Shape::Cloud => ("PolyData", "1.0", cloud(&mut arrays, places, fields)),

@@ -10,7 +10,8 @@ use rand::{Rng, SeedableRng};
 
 use super::description::{Anchors, Sampling};
 use crate::mesh::{AreaSampler, Mesh};
-use crate::solid::{Solid, cross, volume};
+use crate::solid::{Solid, volume};
+use crate::vector::{cross, length, sub};
 
 /// Points of the surface that distances are measured to.
 const SURFACE_POINTS: usize = 20_000;
@@ -23,7 +24,7 @@ const MOST_ATTEMPTS: usize = 10_000;
 const MOST_DIFFERENCE: f64 = 0.18;
 
 /// A body in the box that a network knows.
-pub struct Surroundings<'a> {
+pub(super) struct Surroundings<'a> {
     body: &'a Mesh,
     solid: Solid,
     sampler: AreaSampler<'a>,
@@ -35,13 +36,13 @@ pub struct Surroundings<'a> {
 impl<'a> Surroundings<'a> {
     /// # Errors
     /// The body has no area.
-    pub fn new(body: &'a Mesh, bounds: Option<[[f64; 3]; 2]>) -> Result<Self> {
+    pub(super) fn new(body: &'a Mesh, bounds: Option<[[f64; 3]; 2]>) -> Result<Self> {
         let outwards = if volume(body) < 0.0 { -1.0 } else { 1.0 };
         Ok(Self { body, solid: Solid::new(body), sampler: AreaSampler::new(body)?, bounds, outwards })
     }
 
     /// Draws points as in training; nothing where that needs what is not known.
-    pub fn draw(&self, sampling: Sampling, count: usize, seed: u64) -> Result<Option<Vec<[f32; 3]>>> {
+    pub(super) fn draw(&self, sampling: Sampling, count: usize, seed: u64) -> Result<Option<Vec<[f32; 3]>>> {
         let mut random = StdRng::seed_from_u64(seed);
         let near = match (sampling, self.bounds) {
             (Sampling::Area, _) => return Ok(Some(self.body.sample(count, seed)?)),
@@ -71,8 +72,8 @@ impl<'a> Surroundings<'a> {
 
     fn off_surface(&self, sampling: Sampling, random: &mut StdRng) -> [f32; 3] {
         let (foot, [a, b, c]) = self.sampler.draw(random);
-        let normal = cross(std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));
-        let length = normal.iter().map(|x| x * x).sum::<f64>().sqrt() * self.outwards;
+        let normal = cross(sub(b, a), sub(c, a));
+        let length = length(normal) * self.outwards;
         let uniform = 1.0 - random.random::<f64>();
         let distance = match sampling {
             Sampling::NearSurface { mean_distance: Some(mean), .. } => -mean * uniform.ln(),
@@ -88,7 +89,7 @@ impl<'a> Surroundings<'a> {
     }
 
     /// A sentence with numbers where points lie clearly otherwise than in training.
-    pub fn difference(
+    pub(super) fn difference(
         &self,
         domain: &str,
         points: &[[f32; 3]],

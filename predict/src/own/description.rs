@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 /// How the network saw bodies in training. Everything is optional.
 #[derive(Debug, Default)]
-pub struct Description {
+pub(super) struct Description {
     /// How anchors were drawn, by domain.
     pub anchors: BTreeMap<String, Anchors>,
     pub geometry: Option<Geometry>,
@@ -22,7 +22,7 @@ pub struct Description {
 /// Anchors of one domain in training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Anchors {
+pub(super) struct Anchors {
     /// The fewest and the most.
     pub count: [usize; 2],
     pub sampling: Sampling,
@@ -31,7 +31,7 @@ pub struct Anchors {
 /// Where anchors lay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Sampling {
+pub(super) enum Sampling {
     /// On the surface, evenly over its area.
     Area,
     /// At points of the mesh that fields are predicted on.
@@ -46,14 +46,14 @@ pub enum Sampling {
 /// The geometry in training: the fewest and the most points, and supernodes among them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Geometry {
+pub(super) struct Geometry {
     pub points: [usize; 2],
     pub supernodes: [usize; 2],
 }
 
 impl Description {
     /// Reads the file of a description.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(super) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot open {}", path.display()))?;
         // The network's own part was read before, and said what is wrong with the file.
         let mut whole: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
@@ -96,18 +96,18 @@ impl Description {
     }
 
     /// Whether anchors of a domain lay in the space around bodies.
-    pub fn draws_around(&self, domain: &str) -> bool {
+    pub(super) fn draws_around(&self, domain: &str) -> bool {
         let sampling = self.anchors.get(domain).map(|anchors| anchors.sampling);
         matches!(sampling, Some(Sampling::Box | Sampling::NearSurface { .. }))
     }
 
     /// What of it a result depends on.
-    pub fn training(&self) -> Value {
+    pub(super) fn training(&self) -> Value {
         json!({"anchors": self.anchors, "geometry": self.geometry})
     }
 
     /// Sentences about conditions outside of what the training data held.
-    pub fn warnings(&self, conditions: &[(String, Vec<f64>)]) -> Vec<String> {
+    pub(super) fn warnings(&self, conditions: &[(String, Vec<f64>)]) -> Vec<String> {
         let mut warnings = Vec::new();
         for (name, values) in conditions {
             // A key may end in the unit, as in alpha_deg.

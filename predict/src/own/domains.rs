@@ -9,11 +9,11 @@ use crate::args::{DomainFile, ModelArguments};
 use crate::job::Named;
 
 /// The domains that have options of their own.
-pub const SURFACE: &str = "surface";
-pub const VOLUME: &str = "volume";
+pub(super) const SURFACE: &str = "surface";
+pub(super) const VOLUME: &str = "volume";
 
 /// Where each domain is predicted. The surface is predicted at the vertices of the geometry if nothing else is said.
-pub fn points(model: &ModelArguments, config: &AbUptConfig) -> Result<BTreeMap<String, Named>> {
+pub(super) fn points(model: &ModelArguments, config: &AbUptConfig) -> Result<BTreeMap<String, Named>> {
     let mut points = by_domain("--points", &model.points, config)?;
     for (domain, file) in [(SURFACE, &model.surface), (VOLUME, &model.volume)] {
         let Some(file) = file else { continue };
@@ -36,12 +36,12 @@ pub fn points(model: &ModelArguments, config: &AbUptConfig) -> Result<BTreeMap<S
 }
 
 /// The factor of the coordinates of a domain's points, or of the geometry.
-pub fn scale(model: &ModelArguments, domain: Option<&String>) -> f64 {
+pub(crate) fn scale(model: &ModelArguments, domain: Option<&String>) -> f64 {
     model.scale.iter().filter(|given| given.domain.as_ref() == domain).map(|given| given.factor).product()
 }
 
 /// The files of an option that is given once for each domain.
-pub fn by_domain(option: &str, given: &[DomainFile], config: &AbUptConfig) -> Result<BTreeMap<String, Named>> {
+pub(super) fn by_domain(option: &str, given: &[DomainFile], config: &AbUptConfig) -> Result<BTreeMap<String, Named>> {
     let mut files = BTreeMap::new();
     for DomainFile { domain, file } in given {
         check_known(option, domain, config)?;
@@ -52,7 +52,7 @@ pub fn by_domain(option: &str, given: &[DomainFile], config: &AbUptConfig) -> Re
 }
 
 /// Checks that the network has a domain.
-pub fn check_known(option: &str, domain: &str, config: &AbUptConfig) -> Result<()> {
+pub(super) fn check_known(option: &str, domain: &str, config: &AbUptConfig) -> Result<()> {
     let known = config.domain_names();
     ensure!(
         known.iter().any(|name| name == domain),
@@ -65,7 +65,7 @@ pub fn check_known(option: &str, domain: &str, config: &AbUptConfig) -> Result<(
 const LONGEST_NAME: usize = 100;
 
 /// Domains and fields give files, arrays and members of archives their names.
-pub fn check_file_names(config: &AbUptConfig) -> Result<()> {
+pub(super) fn check_file_names(config: &AbUptConfig) -> Result<()> {
     for domain in &config.domains {
         let name = &domain.name;
         let plain = name.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-' | ' '));

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 /// Smallest and largest coordinates.
-pub type Bounds = [[f32; 3]; 2];
+pub(super) type Bounds = [[f32; 3]; 2];
 
 /// How many times larger the surroundings of a body may be before its units are doubted.
 const MOST_TIMES: f64 = 50.0;
 
 /// A line that tells a box.
-pub fn told(name: &str, points: u64, [low, high]: Bounds) -> String {
+pub(super) fn told(name: &str, points: u64, [low, high]: Bounds) -> String {
     let mut line = format!("{name:18} {points} points");
     for axis in 0..3 {
         let _ = write!(line, ", {} {:.4} to {:.4}", ["x", "y", "z"][axis], low[axis], high[axis]);
@@ -18,7 +18,7 @@ pub fn told(name: &str, points: u64, [low, high]: Bounds) -> String {
 }
 
 /// Sentences with numbers where a body is much smaller or larger than a box that should surround it, or lies beside it.
-pub fn warnings(body: Bounds, others: &[(String, Bounds)]) -> Vec<String> {
+pub(super) fn warnings(body: Bounds, others: &[(String, Bounds)]) -> Vec<String> {
     let mut warnings = Vec::new();
     let size = length(body);
     for (name, bounds) in others {

@@ -4,7 +4,7 @@ use crate::mesh::Mesh;
 use crate::picture::{CutPlane, inside, section};
 
 /// A regular grid in a plane, without the points inside the body.
-pub struct Grid {
+pub(super) struct Grid {
     pub plane: CutPlane,
     pub size: [usize; 2],
     pub centre: [f64; 2],
@@ -16,7 +16,7 @@ pub struct Grid {
 
 impl Grid {
     /// `longer` points along the longer side of the box of the points.
-    pub fn new(plane: CutPlane, bounds: [[f32; 3]; 2], longer: usize, body: Option<&Mesh>) -> Self {
+    pub(super) fn new(plane: CutPlane, bounds: [[f32; 3]; 2], longer: usize, body: Option<&Mesh>) -> Self {
         let [low, high] = bounds.map(|corner| plane.flat(corner).map(f64::from));
         let extent = [high[0] - low[0], high[1] - low[1]];
         let spacing = extent[0].max(extent[1]) / (longer.max(2) - 1) as f64;
@@ -44,7 +44,7 @@ impl Grid {
     }
 
     /// The points, with the squares of the grid that have all corners.
-    pub fn mesh(&self) -> Mesh {
+    pub(super) fn mesh(&self) -> Mesh {
         let [columns, rows] = self.size;
         let mut kept = vec![None; columns * rows];
         for (at, &index) in self.index.iter().enumerate() {

@@ -14,12 +14,12 @@ mod tests;
 use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::Predictor;
 #[cfg(any(test, fuzzing))]
-pub use statistics::flat_keys;
+pub(crate) use statistics::flat_keys;
 
 use crate::args::Arguments;
 use crate::job::Job;
 
 /// The prediction that the command line asks for; by a network that was loaded before, if it is given.
-pub fn job(arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
+pub(crate) fn job(arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
     setup::Setup::read(arguments)?.into_job(arguments, network)
 }

@@ -18,7 +18,7 @@ use crate::picture::{Colormap, Content, CutPlane, Figure, Panel, PlanePanel, Sca
 const MOST_POINTS: usize = 100_000;
 
 /// Draws every field of every place.
-pub struct FieldPictures {
+pub(super) struct FieldPictures {
     /// Domains that are drawn in planes, in one or more each.
     pub planes: Vec<(String, CutPlane)>,
     /// Points of such a plane along its longer side.
@@ -153,7 +153,7 @@ fn draw_points(
 }
 
 /// Whether a field is the velocity: the one that somebody named, or one that is called so.
-pub fn is_velocity(field: &FieldSpec, given: Option<&str>) -> bool {
+pub(crate) fn is_velocity(field: &FieldSpec, given: Option<&str>) -> bool {
     let called =
         || field.name.to_lowercase().contains("velocity") || matches!(field.name.as_str(), "u" | "U" | "UMean");
     field.components == 3 && given.map_or_else(called, |given| field.name == given)

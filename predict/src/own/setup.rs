@@ -29,7 +29,7 @@ const ANCHORS: usize = 1024;
 const GEOMETRY_POINTS: usize = 16_384;
 
 /// The model, the body and the places.
-pub struct Setup {
+pub(super) struct Setup {
     checkpoint: Checkpoint,
     config: AbUptConfig,
     description: Description,
@@ -47,7 +47,7 @@ pub struct Setup {
 
 impl Setup {
     /// Opens and checks all files and options.
-    pub fn read(arguments: &Arguments) -> Result<Self> {
+    pub(super) fn read(arguments: &Arguments) -> Result<Self> {
         let (model, chunk) = (&arguments.model, arguments.compute.chunk.get());
         let weights = model.weights.as_deref().context("--weights is missing")?;
         let checkpoint = match &model.weights_key {
@@ -158,7 +158,7 @@ impl Setup {
     }
 
     /// Loads the network, unless it is given, and draws what it reads.
-    pub fn into_job(mut self, arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
+    pub(super) fn into_job(mut self, arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
         let predictor = network.map_or_else(|| self.load(arguments), Ok)?;
         let geometry = self.draw_geometry(arguments)?;
         let mut inputs = Vec::new();

@@ -22,7 +22,7 @@ const MOST_BRACKETS: usize = 1024;
 const FLAT_KEY: &str = "raw_pos_min";
 
 /// Reads the statistics of a network.
-pub fn read(path: &Path, config: &AbUptConfig) -> Result<Normalisation> {
+pub(super) fn read(path: &Path, config: &AbUptConfig) -> Result<Normalisation> {
     let statistics = read_any(path, config)?;
     // The library takes a field that never changed in the data; to predict one is a mistake.
     for (field, stored) in statistics.fields.iter().zip(&deviations(&statistics)) {
@@ -57,7 +57,7 @@ fn read_any(path: &Path, config: &AbUptConfig) -> Result<Normalisation> {
 }
 
 /// The keys of a file that is flat: YAML always, JSON by what it holds.
-pub fn flat_keys(path: &Path) -> Result<Option<Map<String, Value>>> {
+pub(crate) fn flat_keys(path: &Path) -> Result<Option<Map<String, Value>>> {
     let name = || path.display().to_string();
     let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
     let text = read_text(path).with_context(|| format!("cannot read {}", name()))?;

@@ -3,11 +3,11 @@
 use anyhow::Result;
 
 /// Red, green and blue from 0 to 1, in sRGB.
-pub type Colour = [f32; 3];
+pub(super) type Colour = [f32; 3];
 
 /// An axis-aligned rectangle in pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rect {
+pub(crate) struct Rect {
     pub x: f32,
     pub y: f32,
     pub width: f32,
@@ -15,7 +15,7 @@ pub struct Rect {
 }
 
 /// A picture.
-pub struct Canvas {
+pub(crate) struct Canvas {
     width: usize,
     height: usize,
     pixels: Vec<Colour>,
@@ -23,12 +23,12 @@ pub struct Canvas {
 
 impl Canvas {
     /// A picture of one colour.
-    pub fn new(width: usize, height: usize, background: Colour) -> Self {
+    pub(crate) fn new(width: usize, height: usize, background: Colour) -> Self {
         Self { width, height, pixels: vec![background; width * height] }
     }
 
     /// Mixes a colour into a pixel; outside the picture nothing happens.
-    pub fn blend(&mut self, x: i64, y: i64, colour: Colour, opacity: f32) {
+    pub(crate) fn blend(&mut self, x: i64, y: i64, colour: Colour, opacity: f32) {
         if (0..self.width as i64).contains(&x) && (0..self.height as i64).contains(&y) {
             let pixel = &mut self.pixels[y as usize * self.width + x as usize];
             *pixel = mix(*pixel, colour, opacity);
@@ -36,7 +36,7 @@ impl Canvas {
     }
 
     /// Fills a rectangle; edges between pixels are smooth.
-    pub fn fill(&mut self, rect: Rect, colour: impl Fn(f32, f32) -> Colour) {
+    pub(crate) fn fill(&mut self, rect: Rect, colour: impl Fn(f32, f32) -> Colour) {
         let overlap = |low: f32, high: f32, pixel: i64| {
             ((pixel as f32 + 1.0).min(high) - (pixel as f32).max(low)).clamp(0.0, 1.0)
         };
@@ -49,7 +49,7 @@ impl Canvas {
     }
 
     /// The outline of a rectangle, one pixel wide.
-    pub fn outline(&mut self, rect: Rect, colour: Colour) {
+    pub(crate) fn outline(&mut self, rect: Rect, colour: Colour) {
         let Rect { x, y, width, height } = rect;
         for edge in [
             Rect { height: 1.0, ..rect },
@@ -62,7 +62,7 @@ impl Canvas {
     }
 
     /// A smooth line through points; where its pieces overlap it is not drawn twice.
-    pub fn polyline(&mut self, points: &[[f32; 2]], width: f32, colour: Colour, opacity: f32) {
+    pub(crate) fn polyline(&mut self, points: &[[f32; 2]], width: f32, colour: Colour, opacity: f32) {
         let mut covered = std::collections::HashMap::new();
         for piece in points.windows(2) {
             let ([x0, y0], [x1, y1]) = (piece[0], piece[1]);
@@ -84,7 +84,7 @@ impl Canvas {
     }
 
     /// The picture as a PNG file.
-    pub fn to_png(&self) -> Result<Vec<u8>> {
+    pub(crate) fn to_png(&self) -> Result<Vec<u8>> {
         let bytes: Vec<u8> =
             self.pixels.as_flattened().iter().map(|&channel| (channel * 255.0).round() as u8).collect();
         let mut file = Vec::new();
@@ -100,7 +100,7 @@ impl Canvas {
 }
 
 /// `from` at 0, `to` at 1.
-pub fn mix(from: Colour, to: Colour, share: f32) -> Colour {
+pub(super) fn mix(from: Colour, to: Colour, share: f32) -> Colour {
     std::array::from_fn(|i| from[i] + (to[i] - from[i]) * share.clamp(0.0, 1.0))
 }
 

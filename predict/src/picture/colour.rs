@@ -4,7 +4,7 @@ use super::canvas::{Colour, mix};
 
 /// A perceptually uniform colour map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Colormap {
+pub(crate) enum Colormap {
     /// From dark blue to yellow, for quantities without a distinguished value (S. van der Walt and N. Smith, CC0).
     Viridis,
     /// From blue over grey to red, for quantities with a distinguished middle (K. Moreland, 2009).
@@ -56,7 +56,7 @@ const COOL_WARM: Table = [
 
 impl Colormap {
     /// The colour at a place from 0 to 1.
-    pub fn at(self, place: f32) -> Colour {
+    pub(crate) fn at(self, place: f32) -> Colour {
         let table = match self {
             Self::Viridis => &VIRIDIS,
             Self::CoolWarm => &COOL_WARM,
@@ -70,7 +70,7 @@ impl Colormap {
 
 /// Which value gets which colour.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scale {
+pub(crate) struct Scale {
     /// Value at the lower end.
     pub min: f32,
     /// Value at the upper end.
@@ -81,7 +81,7 @@ pub struct Scale {
 
 impl Scale {
     /// From the smallest to the largest value; values that are not finite do not count.
-    pub fn spanning(values: &[f32], map: Colormap) -> Self {
+    pub(crate) fn spanning(values: &[f32], map: Colormap) -> Self {
         let finite = values.iter().filter(|value| value.is_finite());
         let (min, max) =
             finite.fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), &value| (min.min(value), max.max(value)));
@@ -93,14 +93,14 @@ impl Scale {
     }
 
     /// Symmetric about 0.
-    pub fn symmetric(values: &[f32], map: Colormap) -> Self {
+    pub(crate) fn symmetric(values: &[f32], map: Colormap) -> Self {
         let Self { min, max, .. } = Self::spanning(values, map);
         let reach = max.abs().max(min.abs());
         Self { min: -reach, max: reach, map }
     }
 
     /// The colour of a value; grey for one that is not finite.
-    pub fn colour(&self, value: f32) -> Colour {
+    pub(crate) fn colour(&self, value: f32) -> Colour {
         if value.is_finite() { self.map.at((value - self.min) / (self.max - self.min)) } else { [0.6; 3] }
     }
 }

@@ -22,7 +22,7 @@ const INK: Colour = [0.13, 0.15, 0.19];
 const FAINT: Colour = [0.40, 0.43, 0.48];
 
 /// A figure.
-pub struct Figure<'a> {
+pub(crate) struct Figure<'a> {
     /// What is shown.
     pub title: String,
     /// Of which case.
@@ -32,7 +32,7 @@ pub struct Figure<'a> {
 }
 
 /// One picture with its colour bar.
-pub struct Panel<'a> {
+pub(crate) struct Panel<'a> {
     /// What this panel shows.
     pub title: String,
     /// In small letters beside the title.
@@ -46,7 +46,7 @@ pub struct Panel<'a> {
 }
 
 /// What a panel can show.
-pub enum Content<'a> {
+pub(crate) enum Content<'a> {
     Surface(SurfacePanel<'a>),
     Plane(PlanePanel<'a>),
 }
@@ -65,7 +65,7 @@ impl<'a> From<PlanePanel<'a>> for Content<'a> {
 
 impl Figure<'_> {
     /// The figure as a PNG file.
-    pub fn to_png(&self) -> Result<Vec<u8>> {
+    pub(crate) fn to_png(&self) -> Result<Vec<u8>> {
         let fonts = Fonts::embedded()?;
         let width = self.panels.len() * PANEL_WIDTH + (self.panels.len() + 1) * EDGE;
         let mut canvas = Canvas::new(width, HEADER + PANEL_HEIGHT + EDGE, PAPER);

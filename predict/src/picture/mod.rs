@@ -15,9 +15,9 @@ mod surface;
 mod text;
 mod ticks;
 
-pub use colour::{Colormap, Scale};
-pub use figure::{Content, Figure, Panel};
-pub use plane::PlanePanel;
-pub use section::{CutPlane, inside, section};
-pub use surface::SurfacePanel;
-pub use ticks::rounded;
+pub(crate) use colour::{Colormap, Scale};
+pub(crate) use figure::{Content, Figure, Panel};
+pub(crate) use plane::PlanePanel;
+pub(crate) use section::{CutPlane, inside, section};
+pub(crate) use surface::SurfacePanel;
+pub(crate) use ticks::rounded;

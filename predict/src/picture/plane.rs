@@ -18,7 +18,7 @@ const CONTINUATION: usize = 3;
 const BODY: Colour = [0.93, 0.93, 0.92];
 
 /// A field on a regular grid over a rectangle of a plane.
-pub struct PlanePanel<'a> {
+pub(crate) struct PlanePanel<'a> {
     /// The plane.
     pub plane: CutPlane,
     /// Points across and up.
@@ -39,7 +39,7 @@ pub struct PlanePanel<'a> {
 
 impl PlanePanel<'_> {
     /// Draws the field as large as it fits, with the same scale along both axes. All places are relative to the centre.
-    pub fn draw(&self, canvas: &mut Canvas, rect: Rect, scale: &Scale, fonts: &Fonts, ink: Colour) {
+    pub(crate) fn draw(&self, canvas: &mut Canvas, rect: Rect, scale: &Scale, fonts: &Fonts, ink: Colour) {
         let [half_x, half_z] = self.half_extent.map(|half| half as f32);
         let axis = Rect { x: rect.x + 44.0, y: rect.y, width: rect.width - 44.0, height: rect.height - 46.0 };
         let zoom = (axis.width / (2.0 * half_x)).min(axis.height / (2.0 * half_z));

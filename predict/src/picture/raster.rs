@@ -7,7 +7,7 @@ const SAMPLES: usize = 3;
 
 /// A corner of a triangle.
 #[derive(Debug, Clone, Copy)]
-pub struct Corner {
+pub(super) struct Corner {
     /// Place in pixels, from the corner of the tile.
     pub at: [f32; 2],
     /// Distance from the viewer.
@@ -28,7 +28,7 @@ struct Sample {
 }
 
 /// A part of a canvas that triangles are drawn into.
-pub struct Tile {
+pub(super) struct Tile {
     rect: Rect,
     columns: usize,
     rows: usize,
@@ -37,13 +37,13 @@ pub struct Tile {
 
 impl Tile {
     /// An empty tile over a rectangle with whole-numbered corners.
-    pub fn new(rect: Rect) -> Self {
+    pub(super) fn new(rect: Rect) -> Self {
         let (columns, rows) = (rect.width as usize * SAMPLES, rect.height as usize * SAMPLES);
         Self { rect, columns, rows, samples: vec![None; columns * rows] }
     }
 
     /// Draws a triangle where nothing nearer has been drawn.
-    pub fn triangle(&mut self, corners: [Corner; 3]) {
+    pub(super) fn triangle(&mut self, corners: [Corner; 3]) {
         let [a, b, c] = corners.map(|corner| corner.at.map(|x| x * SAMPLES as f32));
         let cross = |u: [f32; 2], v: [f32; 2]| u[0] * v[1] - u[1] * v[0];
         let from_a = |point: [f32; 2]| [point[0] - a[0], point[1] - a[1]];
@@ -84,7 +84,7 @@ impl Tile {
     }
 
     /// Colours the tile and puts it onto the canvas. Thin lines mark the values of `levels`.
-    pub fn paint(&self, canvas: &mut Canvas, colour: impl Fn(f32) -> Colour, levels: &[f32]) {
+    pub(super) fn paint(&self, canvas: &mut Canvas, colour: impl Fn(f32) -> Colour, levels: &[f32]) {
         for y in 0..self.rows / SAMPLES {
             for x in 0..self.columns / SAMPLES {
                 let (mut sum, mut drawn) = ([0.0; 3], 0);

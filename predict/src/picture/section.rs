@@ -4,7 +4,7 @@ use crate::mesh::Mesh;
 
 /// A plane across one axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CutPlane {
+pub(crate) struct CutPlane {
     /// The axis that it is perpendicular to: 0 for x, 1 for y, 2 for z.
     pub axis: usize,
     /// Its place along this axis.
@@ -13,7 +13,7 @@ pub struct CutPlane {
 
 impl CutPlane {
     /// The axes that lie in the plane: across the picture and up.
-    pub fn axes(self) -> [usize; 2] {
+    pub(crate) fn axes(self) -> [usize; 2] {
         match self.axis {
             0 => [1, 2],
             1 => [0, 2],
@@ -22,12 +22,12 @@ impl CutPlane {
     }
 
     /// The coordinates of a point within the plane.
-    pub fn flat(self, point: [f32; 3]) -> [f32; 2] {
+    pub(crate) fn flat(self, point: [f32; 3]) -> [f32; 2] {
         self.axes().map(|axis| point[axis])
     }
 
     /// The point of space at a point of the plane.
-    pub fn lift(self, flat: [f32; 2]) -> [f32; 3] {
+    pub(crate) fn lift(self, flat: [f32; 2]) -> [f32; 3] {
         let mut point = [self.value; 3];
         for (axis, x) in self.axes().into_iter().zip(flat) {
             point[axis] = x;
@@ -38,7 +38,7 @@ impl CutPlane {
 
 /// The pieces of the outline, all with the body on one side. In a closed mesh they make closed loops, in no particular
 /// order.
-pub fn section(body: &Mesh, plane: CutPlane) -> Vec<[[f32; 2]; 2]> {
+pub(crate) fn section(body: &Mesh, plane: CutPlane) -> Vec<[[f32; 2]; 2]> {
     let corners = |corners: [u32; 3]| corners.map(|corner| body.points()[corner as usize]);
     body.triangles().filter_map(|triangle| cut(corners(triangle), plane)).collect()
 }
@@ -66,7 +66,7 @@ fn cut(corners: [[f32; 3]; 3], plane: CutPlane) -> Option<[[f32; 2]; 2]> {
 /// The intervals across the picture that lie inside the outline at height `up`: where it goes around the place at least
 /// once, so that doubled, nested and overlapping bodies stay solid. An outline that is not closed, or whose pieces do not
 /// agree on their side, goes in and out at every second crossing.
-pub fn inside(section: &[[[f32; 2]; 2]], up: f32) -> Vec<[f32; 2]> {
+pub(crate) fn inside(section: &[[[f32; 2]; 2]], up: f32) -> Vec<[f32; 2]> {
     let crossing = |[a, b]: &[[f32; 2]; 2]| {
         let sign = i32::from(b[1] >= up) - i32::from(a[1] >= up);
         (sign != 0).then(|| (a[0] + (up - a[1]) / (b[1] - a[1]) * (b[0] - a[0]), sign))

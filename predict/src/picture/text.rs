@@ -7,21 +7,21 @@ use super::canvas::{Canvas, Colour};
 
 /// Where a text stands relative to its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Align {
+pub(super) enum Align {
     Left,
     Centre,
     Right,
 }
 
 /// The two weights that figures use.
-pub struct Fonts {
+pub(crate) struct Fonts {
     pub regular: FontRef<'static>,
     pub medium: FontRef<'static>,
 }
 
 impl Fonts {
     /// The embedded fonts.
-    pub fn embedded() -> Result<Self> {
+    pub(crate) fn embedded() -> Result<Self> {
         let font = |bytes| FontRef::try_from_slice(bytes).context("the embedded font is damaged");
         Ok(Self {
             regular: font(include_bytes!("../../data/font/Roboto-Regular.ttf"))?,
@@ -31,7 +31,7 @@ impl Fonts {
 }
 
 /// Draws one line of text; `at` is a point of its baseline, `size` the height of a line in pixels.
-pub fn draw(
+pub(super) fn draw(
     canvas: &mut Canvas,
     font: &FontRef<'static>,
     size: f32,
@@ -65,7 +65,7 @@ pub fn draw(
 }
 
 /// The width of a text in pixels.
-pub fn width(font: &FontRef<'static>, size: f32, text: &str) -> f32 {
+pub(super) fn width(font: &FontRef<'static>, size: f32, text: &str) -> f32 {
     let scaled = font.as_scaled(size);
     let ids: Vec<_> = text.chars().map(|letter| font.glyph_id(letter)).collect();
     let advances: f32 = ids.iter().map(|&id| scaled.h_advance(id)).sum();

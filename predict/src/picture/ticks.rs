@@ -1,7 +1,7 @@
 //! Round numbers along a scale.
 
 /// About `count` round numbers from `min` to `max`: steps of 1, 2, 2.5 or 5 times a power of ten.
-pub fn ticks(min: f64, max: f64, count: usize) -> Vec<f64> {
+pub(super) fn ticks(min: f64, max: f64, count: usize) -> Vec<f64> {
     let rough = (max - min) / count as f64;
     if !(rough.is_finite() && rough > 0.0) {
         return vec![min];
@@ -14,7 +14,7 @@ pub fn ticks(min: f64, max: f64, count: usize) -> Vec<f64> {
 }
 
 /// The numbers with as many decimals as tell them apart, and a real minus sign.
-pub fn labels(ticks: &[f64]) -> Vec<String> {
+pub(super) fn labels(ticks: &[f64]) -> Vec<String> {
     let step = ticks.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
     let largest = ticks.iter().fold(0f64, |largest, tick| largest.max(tick.abs()));
     if largest >= 1e5 || (largest > 0.0 && largest < 1e-3) {
@@ -28,7 +28,7 @@ pub fn labels(ticks: &[f64]) -> Vec<String> {
 }
 
 /// A number that lies in an interval of this extent, to about a thousandth of it.
-pub fn rounded(value: f64, extent: f64) -> String {
+pub(crate) fn rounded(value: f64, extent: f64) -> String {
     let decimals = (3.0 - extent.log10()).ceil().clamp(0.0, 7.0);
     let decimals = if decimals.is_finite() { decimals as usize } else { 0 };
     let number = format!("{value:.decimals$}");

@@ -40,7 +40,7 @@ pub(super) struct Results<T> {
 }
 
 impl<T: Element> Results<T> {
-    pub fn new(shape: OutputShape, with_log_sum_exp: bool) -> Self {
+    pub(super) fn new(shape: OutputShape, with_log_sum_exp: bool) -> Self {
         let log_sum_exp = with_log_sum_exp.then(|| vec![f32::NEG_INFINITY; shape.rows()]);
         Self { output: vec![T::ZERO; shape.len()], log_sum_exp, shape }
     }
@@ -70,7 +70,12 @@ pub(super) struct Target<'a, T> {
 
 impl<'a, T> Target<'a, T> {
     /// Lends `results`, and `partial`, whose slots have `slot_len` numbers.
-    pub fn new(results: &'a mut Results<T>, exponent: Exponent, partial: &'a mut [f32], slot_len: usize) -> Self {
+    pub(super) fn new(
+        results: &'a mut Results<T>,
+        exponent: Exponent,
+        partial: &'a mut [f32],
+        slot_len: usize,
+    ) -> Self {
         let shape = results.shape;
         assert_eq!(results.output.len(), shape.len());
         let log_sum_exp = results.log_sum_exp.as_mut().map(|numbers| {

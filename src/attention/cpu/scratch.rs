@@ -18,7 +18,7 @@ const KEEP_BYTES: usize = 64 << 20;
 
 impl Buffer {
     /// The first `len` numbers.
-    pub fn of(&mut self, len: usize) -> &mut [f32] {
+    pub(super) fn of(&mut self, len: usize) -> &mut [f32] {
         let lines = len.div_ceil(16);
         if self.lines.len() < lines {
             self.lines.resize(lines, Line([0.0; 16]));

@@ -41,7 +41,7 @@ impl Total {
     /// # Safety
     /// The pointers are valid for the documented shapes, and nothing else writes there.
     #[inline(always)]
-    pub unsafe fn add<S: Simd>(&self, simd: S, exponent: Exponent) {
+    pub(super) unsafe fn add<S: Simd>(&self, simd: S, exponent: Exponent) {
         // SAFETY: passed on from the caller; every offset is inside the documented shapes.
         unsafe {
             for vector in 0..self.vectors {
@@ -62,7 +62,7 @@ impl Total {
     /// # Safety
     /// As [`add`](Self::add).
     #[inline(always)]
-    pub unsafe fn finish<S: Simd>(&self, simd: S) {
+    pub(super) unsafe fn finish<S: Simd>(&self, simd: S) {
         // SAFETY: as above.
         unsafe {
             for vector in 0..self.vectors {

@@ -23,7 +23,7 @@ impl<T> Copy for View<'_, T> {}
 
 impl<'a, T> View<'a, T> {
     /// The view that a layout describes, or `None` if it has not four axes or its channels are not adjacent.
-    pub fn new(data: &'a [T], layout: &Layout) -> Option<Self> {
+    pub(super) fn new(data: &'a [T], layout: &Layout) -> Option<Self> {
         let (&[.., head_dim], &[batch_stride, head_stride, token_stride, channel_stride]) =
             (layout.dims(), layout.stride())
         else {
@@ -35,14 +35,14 @@ impl<'a, T> View<'a, T> {
     }
 
     /// A view of rows `[batch, tokens, heads, head_dim]` without gaps.
-    pub fn of_rows(data: &'a [T], tokens: usize, heads: usize, head_dim: usize) -> Self {
+    pub(super) fn of_rows(data: &'a [T], tokens: usize, heads: usize, head_dim: usize) -> Self {
         let token_stride = heads * head_dim;
         Self { data, start: 0, batch_stride: tokens * token_stride, head_stride: head_dim, token_stride, head_dim }
     }
 
     /// The channels of one token.
     #[inline(always)]
-    pub fn row(&self, batch: usize, head: usize, token: usize) -> &'a [T] {
+    pub(super) fn row(&self, batch: usize, head: usize, token: usize) -> &'a [T] {
         let first = self.start + batch * self.batch_stride + head * self.head_stride + token * self.token_stride;
         &self.data[first..first + self.head_dim]
     }
@@ -60,7 +60,7 @@ pub(super) struct RopeView<'a> {
 
 impl<'a> RopeView<'a> {
     /// The view that a layout describes, or `None` if the rows are not contiguous. A batch of 1 serves every row.
-    pub fn new(data: &'a [f32], layout: &Layout) -> Option<Self> {
+    pub(super) fn new(data: &'a [f32], layout: &Layout) -> Option<Self> {
         let (&[batch, _, pairs, 2], &[batch_stride, token_stride, pair_stride, 1]) = (layout.dims(), layout.stride())
         else {
             return None;
@@ -73,7 +73,7 @@ impl<'a> RopeView<'a> {
 
     /// The (cos, sin) pairs of one token, `head_dim` numbers.
     #[inline(always)]
-    pub fn row(&self, batch: usize, token: usize) -> &'a [f32] {
+    pub(super) fn row(&self, batch: usize, token: usize) -> &'a [f32] {
         let first = self.start + batch * self.batch_stride + token * self.token_stride;
         &self.data[first..first + self.head_dim]
     }

@@ -8,19 +8,19 @@ use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, Device
 use candle_core::{CudaStorage, Layout, Result, Storage};
 
 /// An address; null (0) where there is nothing.
-pub struct Address<'a> {
+pub(crate) struct Address<'a> {
     pub value: u64,
     _guard: Option<SyncOnDrop<'a>>,
 }
 
 impl<'a> Address<'a> {
     /// Of a buffer that kernels read.
-    pub fn of<T: 'a>(slice: Option<&'a CudaSlice<T>>, stream: &'a CudaStream) -> Self {
+    pub(crate) fn of<T: 'a>(slice: Option<&'a CudaSlice<T>>, stream: &'a CudaStream) -> Self {
         Self::with_guard(slice.map(|slice| slice.device_ptr(stream)))
     }
 
     /// Of a buffer that kernels write.
-    pub fn of_mut<T: 'a>(slice: Option<&'a mut CudaSlice<T>>, stream: &'a CudaStream) -> Self {
+    pub(crate) fn of_mut<T: 'a>(slice: Option<&'a mut CudaSlice<T>>, stream: &'a CudaStream) -> Self {
         Self::with_guard(slice.map(|slice| slice.device_ptr_mut(stream)))
     }
 
@@ -29,12 +29,12 @@ impl<'a> Address<'a> {
     }
 
     /// Of the storage of an operand.
-    pub fn of_storage<T: CudaDType + 'a>(storage: &'a CudaStorage, stream: &'a CudaStream) -> Result<Self> {
+    pub(crate) fn of_storage<T: CudaDType + 'a>(storage: &'a CudaStorage, stream: &'a CudaStream) -> Result<Self> {
         Ok(Self::of(Some(storage.as_cuda_slice::<T>()?), stream))
     }
 
     /// Of a tensor that is no operand of the op, with its layout.
-    pub fn of_tensor<T: CudaDType + 'a>(
+    pub(crate) fn of_tensor<T: CudaDType + 'a>(
         (storage, layout): &'a (impl Deref<Target = Storage>, &'a Layout),
         stream: &'a CudaStream,
     ) -> Result<(Self, &'a Layout)> {

@@ -28,7 +28,7 @@ unsafe impl DeviceRepr for SlotReduction {}
 unsafe impl DeviceRepr for KeySpan {}
 
 /// The uploaded schedules of one plan.
-pub type DevicePlans = Recent<(StreamId, ScheduleInputs), Arc<DevicePlan>, RECENT_UPLOADS>;
+pub(crate) type DevicePlans = Recent<(StreamId, ScheduleInputs), Arc<DevicePlan>, RECENT_UPLOADS>;
 
 /// How many uploads a plan keeps: streams times a few batch sizes or masks.
 const RECENT_UPLOADS: usize = 16;
@@ -40,7 +40,7 @@ type Descriptions = [Option<TensorMapDescription>; 4];
 const RECENT_MAPS: usize = 64;
 
 /// A schedule on a device; a buffer is `None` where there is nothing to upload.
-pub struct DevicePlan {
+pub(crate) struct DevicePlan {
     id: StreamId,
     stream: Arc<CudaStream>,
     pub sizes: ScheduleSizes,
@@ -56,7 +56,7 @@ pub struct DevicePlan {
 }
 
 impl DevicePlan {
-    pub fn new(
+    pub(crate) fn new(
         resolved: &ResolvedPlan,
         stream: &Arc<CudaStream>,
         (id, inputs): &(StreamId, ScheduleInputs),
@@ -81,7 +81,7 @@ impl DevicePlan {
     ///
     /// # Errors
     /// The driver refuses a description.
-    pub fn tensor_maps(&self, descriptions: &Descriptions) -> Result<[TensorMap; 4]> {
+    pub(crate) fn tensor_maps(&self, descriptions: &Descriptions) -> Result<[TensorMap; 4]> {
         self.maps.get(descriptions, || {
             let [input_keys, input_values, cache_keys, cache_values] = descriptions.map(tensor_map::encode);
             Ok([input_keys?, input_values?, cache_keys?, cache_values?])

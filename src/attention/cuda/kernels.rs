@@ -50,7 +50,7 @@ impl Gpu {
     ///
     /// # Errors
     /// The driver does not say what it is.
-    pub fn of(context: &CudaContext) -> std::result::Result<Arc<Self>, DriverError> {
+    pub(crate) fn of(context: &CudaContext) -> std::result::Result<Arc<Self>, DriverError> {
         let key = context.cu_ctx() as usize;
         if let Some(known) = lock(&GPUS).get_or_insert_default().get(&key) {
             return Ok(known.clone());

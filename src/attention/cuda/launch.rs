@@ -26,7 +26,7 @@ unsafe impl DeviceRepr for Sm90Arguments {}
 unsafe impl DeviceRepr for RotationArguments {}
 
 /// Launches everything. All addresses keep their guards until after the launches.
-pub fn run<T: CudaDType + DeviceRepr>(
+pub(crate) fn run<T: CudaDType + DeviceRepr>(
     call: &Call,
     arguments: &Arguments,
     operands: &Operands<'_, CudaStorage>,

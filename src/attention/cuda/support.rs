@@ -18,7 +18,7 @@ use crate::kernels::cuda::tiling::{self, Element, Tiling};
 const SUPPORTED_HEAD_DIMS: &str = "multiples of 8 up to 256";
 
 /// Whether the kernels run on this device with this head_dim, or why not. The dtype is f32, f16 or bf16.
-pub fn supports(device: &CudaDevice, head_dim: usize) -> std::result::Result<(), Unsupported> {
+pub(crate) fn supports(device: &CudaDevice, head_dim: usize) -> std::result::Result<(), Unsupported> {
     let stream = device.cuda_stream();
     kernels::check_device(stream.context())?;
     if !head_dim.is_multiple_of(8) || head_dim > tiling::MAX_HEAD_DIM {
@@ -28,7 +28,7 @@ pub fn supports(device: &CudaDevice, head_dim: usize) -> std::result::Result<(),
 }
 
 /// A call with the best kernel of the device that can read these operands.
-pub fn call(
+pub(crate) fn call(
     element: Element,
     arguments: &Arguments,
     operands: &Operands<'_, CudaStorage>,

@@ -13,7 +13,7 @@ use crate::kernels::cuda::tensor_map::TensorMapDescription;
 use crate::kernels::cuda::tiling::Element;
 
 /// Has the driver encode a map; one of nothing where there are no rows.
-pub fn encode(description: Option<TensorMapDescription>) -> Result<TensorMap> {
+pub(crate) fn encode(description: Option<TensorMapDescription>) -> Result<TensorMap> {
     let Some(description) = description else { return Ok(TensorMap::default()) };
     let TensorMapDescription { address, element, sizes, strides, box_sizes } = &description;
     let data_type = match element {

@@ -39,7 +39,7 @@ pub(super) struct DevicePlan {
 }
 
 impl DevicePlan {
-    pub fn new(
+    pub(crate) fn new(
         resolved: &ResolvedPlan,
         device: &MetalDevice,
         inputs: &ScheduleInputs,

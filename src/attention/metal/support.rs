@@ -19,7 +19,7 @@ type Answer<T> = std::result::Result<T, Unsupported>;
 /// Whether the kernels run on this device with this dtype and head_dim, or why not.
 ///
 /// The first question about a GPU, dtype and head_dim compiles its kernels; the answer is kept, also a refusal.
-pub fn supports(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<()> {
+pub(crate) fn supports(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<()> {
     let (element, tiling) = kernel_of(device, dtype, head_dim)?;
     let key = (device.metal_device().registry_id(), element, head_dim);
     let mut tried = lock(&TRIED);
@@ -50,7 +50,7 @@ fn compile(device: &MetalDevice, element: Element, tiling: &Tiling, head_dim: us
 }
 
 /// What computes with a dtype and head_dim on a device.
-pub fn kernel_of(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<(Element, &'static Tiling)> {
+pub(crate) fn kernel_of(device: &MetalDevice, dtype: DType, head_dim: usize) -> Answer<(Element, &'static Tiling)> {
     let family = family(device)?;
     let element = match (dtype, family) {
         (DType::F16, _) => Element::F16,
@@ -79,7 +79,7 @@ fn chosen(device: &MetalDevice) -> Answer<Option<&'static Tiling>> {
 }
 
 /// GPU cores, roughly.
-pub fn cores(device: &MetalDevice) -> usize {
+pub(crate) fn cores(device: &MetalDevice) -> usize {
     // Older systems do not name the architecture.
     let architecture = if has_metal_3_1() { device.metal_device().architecture_name() } else { String::new() };
     tiling::cores(&architecture)
@@ -89,7 +89,7 @@ pub fn cores(device: &MetalDevice) -> usize {
 ///
 /// # Errors
 /// One without matrices.
-pub fn family(device: &MetalDevice) -> Answer<Family> {
+pub(crate) fn family(device: &MetalDevice) -> Answer<Family> {
     let gpu = device.metal_device().as_ref();
     if gpu.supportsFamily(MTLGPUFamily::Apple9) {
         Ok(Family::Apple9)

@@ -29,7 +29,7 @@ pub(super) struct BlockShape {
 
 impl BlockShape {
     /// A layer norm of the block for tokens of this width.
-    pub fn norm(&self, width: usize, vb: VarBuilder) -> Result<LayerNorm> {
+    pub(super) fn norm(&self, width: usize, vb: VarBuilder) -> Result<LayerNorm> {
         let affine = match (self.modulated, self.bias) {
             (true, _) => Affine::None,
             (false, false) => Affine::Scale,
@@ -49,7 +49,7 @@ pub(super) struct BranchModulation {
 
 impl BranchModulation {
     /// From the parts of a block's modulation, `[batch or 1, 1, width]` each.
-    pub fn new(scale: Tensor, shift: Tensor, gate: Tensor) -> Self {
+    pub(super) fn new(scale: Tensor, shift: Tensor, gate: Tensor) -> Self {
         Self { scale_shift: ScaleShift { scale, shift }, gate }
     }
 }
@@ -64,7 +64,7 @@ pub(super) struct Branch {
 
 impl Branch {
     /// Loads the norm and, if configured, `gamma` of the layer scale, under these names.
-    pub fn load(shape: &BlockShape, norm: &str, layer_scale: &str, vb: &VarBuilder) -> Result<Self> {
+    pub(super) fn load(shape: &BlockShape, norm: &str, layer_scale: &str, vb: &VarBuilder) -> Result<Self> {
         let gamma = || {
             let vb = vb.pp(layer_scale);
             vb.get_with_hints_dtype(shape.width, "gamma", Init::default(), DType::F32)
@@ -76,12 +76,12 @@ impl Branch {
     }
 
     /// What the branch computes on: `x [batch, tokens, width]` after norm and modulation, in the dtype of the layers.
-    pub fn begin(&self, x: &Tensor, modulation: Option<&BranchModulation>) -> Result<Tensor> {
+    pub(super) fn begin(&self, x: &Tensor, modulation: Option<&BranchModulation>) -> Result<Tensor> {
         self.norm.forward(x, modulation.map(|modulation| &modulation.scale_shift))
     }
 
     /// `x` plus the output of the branch, in the dtype of `x`; computed in f32.
-    pub fn end(&self, x: &Tensor, output: &Tensor, modulation: Option<&BranchModulation>) -> Result<Tensor> {
+    pub(super) fn end(&self, x: &Tensor, output: &Tensor, modulation: Option<&BranchModulation>) -> Result<Tensor> {
         let factor = match (modulation, &self.layer_scale) {
             (None, None) => return add(x, output),
             (Some(BranchModulation { gate, .. }), None) => gate.clone(),
@@ -103,7 +103,12 @@ pub(super) struct FeedForwardBranch {
 
 impl FeedForwardBranch {
     /// Loads `norm2`, `mlp` and, if configured, `ls2`.
-    pub fn load(shape: &BlockShape, hidden_dim: usize, sharing: &WeightSharing, vb: &VarBuilder) -> Result<Self> {
+    pub(super) fn load(
+        shape: &BlockShape,
+        hidden_dim: usize,
+        sharing: &WeightSharing,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
         Ok(Self {
             branch: Branch::load(shape, "norm2", "ls2", vb)?,
             layers: FeedForward::new((shape.width, hidden_dim), shape.bias, sharing, vb.pp("mlp"))?,
@@ -112,7 +117,12 @@ impl FeedForwardBranch {
     }
 
     /// `x [batch, tokens, width]`, the input groups of `tokens`, to the same shape.
-    pub fn forward(&self, x: &Tensor, tokens: &[TokenSpec], modulation: Option<&BranchModulation>) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        tokens: &[TokenSpec],
+        modulation: Option<&BranchModulation>,
+    ) -> Result<Tensor> {
         let runs = self.sharing.runs(tokens)?;
         let widened = self.layers.forward(&self.branch.begin(x, modulation)?, &runs)?;
         self.branch.end(x, &widened, modulation)

@@ -16,7 +16,12 @@ pub(super) struct FeedForward {
 
 impl FeedForward {
     /// Loads `fc1` and `fc2`, or the banks `layers.0` and `layers.1`, which always have biases.
-    pub fn new((width, hidden): (usize, usize), bias: bool, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(
+        (width, hidden): (usize, usize),
+        bias: bool,
+        sharing: &WeightSharing,
+        vb: VarBuilder,
+    ) -> Result<Self> {
         let (names, bias) = match sharing {
             WeightSharing::Shared => (["fc1", "fc2"], bias),
             WeightSharing::PerDomain { .. } => (["layers.0", "layers.1"], true),
@@ -28,7 +33,7 @@ impl FeedForward {
     }
 
     /// `x [batch, tokens, width]` to the same shape.
-    pub fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
         self.narrow.forward(&self.widen.forward_then(x, runs, Epilogue::Gelu)?, runs)
     }
 }

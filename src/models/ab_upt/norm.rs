@@ -30,7 +30,7 @@ pub(super) enum Affine {
 }
 
 impl LayerNorm {
-    pub fn new(width: usize, eps: f64, affine: Affine, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(width: usize, eps: f64, affine: Affine, vb: VarBuilder) -> Result<Self> {
         let load = |name: &str, start| vb.get_with_hints_dtype(width, name, Init::Const(start), DType::F32);
         let scale = if affine == Affine::None { None } else { Some(load("weight", 1.0)?) };
         let shift = if affine == Affine::ScaleAndShift { Some(load("bias", 0.0)?) } else { None };
@@ -39,7 +39,7 @@ impl LayerNorm {
 
     /// `x [batch, tokens, width]` of any dtype to the same shape in the dtype of the layers; `modulation` scales by 1 + its
     /// scale, then shifts.
-    pub fn forward(&self, x: &Tensor, modulation: Option<&ScaleShift>) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, modulation: Option<&ScaleShift>) -> Result<Tensor> {
         let (factor, offset) = match (&self.scale, &self.shift, modulation) {
             (scale, shift, None) => (scale.clone(), shift.clone()),
             (None, None, Some(ScaleShift { scale, shift })) => (Some((scale + 1.0)?), Some(shift.clone())),
@@ -76,7 +76,7 @@ pub(super) struct Modulation<const N: usize> {
 
 impl<const N: usize> Modulation<N> {
     /// Loads `project.weight` and `project.bias`.
-    pub fn new(condition_dim: usize, widths: [usize; N], vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(condition_dim: usize, widths: [usize; N], vb: VarBuilder) -> Result<Self> {
         let (vb, output) = (vb.pp("project"), widths.iter().sum::<usize>());
         let weight = vb.get_with_hints_dtype((output, condition_dim), "weight", Init::default(), DType::F32)?;
         let bias = vb.get_with_hints_dtype(output, "bias", Init::default(), DType::F32)?;

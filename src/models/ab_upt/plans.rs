@@ -15,12 +15,12 @@ pub(super) struct AnchorPlans {
 
 impl AnchorPlans {
     /// For these domains.
-    pub fn new(domains: impl Into<Vec<String>>) -> Self {
+    pub(super) fn new(domains: impl Into<Vec<String>>) -> Self {
         Self { domains: domains.into(), recent: RecentPlans::default() }
     }
 
     /// The plan in which the groups of these domains attend to anchors.
-    pub fn of(&self, kind: AnchorKind, groups: &[TokenSpec]) -> Result<AttentionPlan, PlanError> {
+    pub(super) fn of(&self, kind: AnchorKind, groups: &[TokenSpec]) -> Result<AttentionPlan, PlanError> {
         let make = || AttentionPlan::new(groups, anchor_patterns(kind, &self.domains, groups, ANCHOR_SUFFIX)?);
         self.recent.get(&(kind, groups.to_vec()), make)
     }

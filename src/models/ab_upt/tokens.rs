@@ -36,7 +36,7 @@ struct DomainPart {
 
 impl DomainTokens {
     /// Of a first pass; `anchors` and `queries` are in the order of the domains.
-    pub fn first(
+    pub(super) fn first(
         config: &AbUptConfig,
         batch: usize,
         anchors: &[Option<&Tensor>],
@@ -49,7 +49,12 @@ impl DomainTokens {
     }
 
     /// Of a later pass, whose anchors are cached.
-    pub fn later(config: &AbUptConfig, batch: usize, queries: &[Option<&Tensor>], device: &Device) -> Result<Self> {
+    pub(super) fn later(
+        config: &AbUptConfig,
+        batch: usize,
+        queries: &[Option<&Tensor>],
+        device: &Device,
+    ) -> Result<Self> {
         let none = vec![None; config.domains.len()];
         Self::new(config, batch, vec![None; config.domains.len()], &none, queries, device)
     }
@@ -93,43 +98,43 @@ impl DomainTokens {
     }
 
     /// All groups.
-    pub fn groups(&self) -> &[TokenSpec] {
+    pub(super) fn groups(&self) -> &[TokenSpec] {
         &self.groups
     }
 
     /// The groups of one domain; its anchors come first.
-    pub fn groups_of(&self, domain: usize) -> &[TokenSpec] {
+    pub(super) fn groups_of(&self, domain: usize) -> &[TokenSpec] {
         &self.groups[self.domains[domain].groups.clone()]
     }
 
     /// Names of the anchor groups of all domains.
-    pub fn anchor_groups(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn anchor_groups(&self) -> impl Iterator<Item = &str> {
         self.domains.iter().map(|part| self.groups[part.groups.start].name.as_str())
     }
 
     /// First token and number of tokens of one domain.
-    pub fn range(&self, domain: usize) -> (usize, usize) {
+    pub(super) fn range(&self, domain: usize) -> (usize, usize) {
         let tokens = &self.domains[domain].tokens;
         (tokens.start, tokens.len())
     }
 
     /// How many tokens of one domain, the first ones, are anchors.
-    pub fn anchors(&self, domain: usize) -> usize {
+    pub(super) fn anchors(&self, domain: usize) -> usize {
         self.domains[domain].anchors
     }
 
     /// Whether queries were given for a domain.
-    pub fn has_queries(&self, domain: usize) -> bool {
+    pub(super) fn has_queries(&self, domain: usize) -> bool {
         self.domains[domain].has_queries
     }
 
     /// Number of samples.
-    pub fn batch(&self) -> usize {
+    pub(super) fn batch(&self) -> usize {
         self.positions.dims()[0]
     }
 
     /// Positions of all tokens, `[batch, tokens, position_dim]` in f32.
-    pub fn positions(&self) -> &Tensor {
+    pub(super) fn positions(&self) -> &Tensor {
         &self.positions
     }
 }

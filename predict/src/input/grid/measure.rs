@@ -4,13 +4,11 @@ use anyhow::Result;
 
 use super::cells::{Cells, before};
 use super::shape::{kind, shape_of};
-
-/// A point or a vector in space.
-pub type Vec3 = [f64; 3];
+use crate::vector::{Vec3, add, cross, dot, length, scaled, sub};
 
 /// Cells with the points that make them.
 #[derive(Default)]
-pub struct Located {
+pub(super) struct Located {
     pub cells: Cells,
     /// The point of every entry of `corners`.
     pub corners: Vec<Vec3>,
@@ -43,7 +41,7 @@ impl Located {
 ///
 /// # Errors
 /// A kind of cell that is not known.
-pub fn centre(located: &Located, cell: usize) -> Result<Vec3> {
+pub(super) fn centre(located: &Located, cell: usize) -> Result<Vec3> {
     let (kind, points) = (located.cells.kinds[cell], located.points_of(cell));
     if let Some(shape) = shape_of(kind) {
         let weights = shape.centre.iter().flat_map(|&(nodes, weight)| std::iter::repeat_n(weight, nodes));
@@ -73,7 +71,7 @@ pub fn centre(located: &Located, cell: usize) -> Result<Vec3> {
 ///
 /// # Errors
 /// A kind of cell that is not known.
-pub fn size(located: &Located, cell: usize) -> Result<f64> {
+pub(super) fn size(located: &Located, cell: usize) -> Result<f64> {
     let (kind, points) = (located.cells.kinds[cell], located.points_of(cell));
     if let Some(shape) = shape_of(kind) {
         let mut faces = shape.faces().map(|face| face.map(|node| points[node]).collect::<Vec<_>>());
@@ -106,7 +104,7 @@ pub fn size(located: &Located, cell: usize) -> Result<f64> {
 ///
 /// # Errors
 /// A kind of cell that is not known.
-pub fn surface_faces(cells: &Cells, cell: usize) -> Result<Vec<Vec<u64>>> {
+pub(super) fn surface_faces(cells: &Cells, cell: usize) -> Result<Vec<Vec<u64>>> {
     let (kind, corners) = (cells.kinds[cell], cells.corners_of(cell));
     if let Some(shape) = shape_of(kind) {
         let faces = shape.faces().map(|face| face.map(|node| corners[node]).collect());
@@ -139,7 +137,7 @@ fn interleaved<T: Copy>(nodes: &[T]) -> Vec<T> {
 }
 
 /// Half the sum of the cross products around a ring: as long as its area, along its normal.
-pub fn area_vector(ring: &[Vec3]) -> Vec3 {
+pub(super) fn area_vector(ring: &[Vec3]) -> Vec3 {
     let Some((&first, rest)) = ring.split_first() else { return [0.0; 3] };
     let triangles = rest.windows(2).map(|edge| cross(sub(edge[0], first), sub(edge[1], first)));
     scaled(triangles.fold([0.0; 3], add), 0.5)
@@ -178,30 +176,6 @@ fn weighted(parts: impl Iterator<Item = (f64, Vec3)>) -> Option<Vec3> {
 
 fn mean(points: &[Vec3]) -> Vec3 {
     scaled(points.iter().copied().fold([0.0; 3], add), 1.0 / points.len() as f64)
-}
-
-fn add(a: Vec3, b: Vec3) -> Vec3 {
-    std::array::from_fn(|i| a[i] + b[i])
-}
-
-fn sub(a: Vec3, b: Vec3) -> Vec3 {
-    std::array::from_fn(|i| a[i] - b[i])
-}
-
-fn scaled(a: Vec3, by: f64) -> Vec3 {
-    a.map(|x| x * by)
-}
-
-fn dot(a: Vec3, b: Vec3) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
-fn cross(a: Vec3, b: Vec3) -> Vec3 {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-}
-
-fn length(a: Vec3) -> f64 {
-    dot(a, a).sqrt()
 }
 
 #[cfg(test)]

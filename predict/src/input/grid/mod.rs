@@ -16,6 +16,7 @@ mod numbers;
 mod outline;
 mod points;
 mod polyhedra;
+mod section;
 mod shape;
 
 use std::ops::Range;
@@ -23,25 +24,26 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
-pub use cells::{Cells, Kinds, Section};
-pub use measure::Vec3;
+pub(super) use cells::Cells;
 use measure::{Located, centre, size, surface_faces};
-pub use numbers::{Element, Floats, Integers, Numbers, Singles};
-pub use outline::{Column, PieceOutline};
-pub use points::Points;
-pub use polyhedra::Polyhedra;
+pub(crate) use numbers::{Element, Floats, Integers, Numbers, Singles};
+pub(crate) use outline::{Column, PieceOutline};
+pub(crate) use points::Points;
+pub(crate) use polyhedra::Polyhedra;
+pub(crate) use section::{Kinds, Section};
 
 use crate::mesh::Mesh;
+use crate::vector::Vec3;
 
 /// Cells whose points are in memory at once.
 const CELLS_AT_ONCE: u64 = 1 << 13;
 
 /// The array of the faces of a surface that tells the solid of each.
-pub const SOLID: &str = "solid";
+pub(crate) const SOLID: &str = "solid";
 
 /// Where values of an array belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Location {
+pub(crate) enum Location {
     Cells,
     Points,
 }
@@ -59,24 +61,24 @@ impl FromStr for Location {
 }
 
 /// An array with one row for each point or cell.
-pub struct Array {
-    pub name: String,
+pub(crate) struct Array {
+    pub(crate) name: String,
     /// Numbers in a row.
-    pub components: usize,
-    pub numbers: Box<dyn Numbers>,
+    pub(crate) components: usize,
+    pub(crate) numbers: Box<dyn Numbers>,
 }
 
 /// A part of a grid with points of its own.
-pub struct Piece {
-    pub points: Points,
+pub(crate) struct Piece {
+    pub(crate) points: Points,
     /// Cells in the order in which arrays at cells have their rows.
-    pub sections: Vec<Section>,
-    pub point_arrays: Vec<Array>,
-    pub cell_arrays: Vec<Array>,
+    pub(crate) sections: Vec<Section>,
+    pub(crate) point_arrays: Vec<Array>,
+    pub(crate) cell_arrays: Vec<Array>,
 }
 
 /// A mesh in one file or several.
-pub struct Grid {
+pub(crate) struct Grid {
     pieces: Vec<Piece>,
     /// Points and cells before each piece, and in all.
     first_points: Vec<u64>,
@@ -87,10 +89,10 @@ pub struct Grid {
 
 /// Faces of a grid, with the cells that they come from.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Surface {
-    pub mesh: Mesh,
+pub(crate) struct Surface {
+    pub(crate) mesh: Mesh,
     /// The cell of every face of the mesh.
-    pub cells: Vec<u64>,
+    pub(crate) cells: Vec<u64>,
 }
 
 impl Piece {
@@ -106,7 +108,7 @@ impl Piece {
     }
 
     /// Closes its file until the next read.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.points.close();
         for array in self.point_arrays.iter_mut().chain(&mut self.cell_arrays) {
             array.numbers.close();
@@ -142,7 +144,7 @@ impl Grid {
     ///
     /// # Errors
     /// More points or cells than 64 bits count.
-    pub fn new(pieces: Vec<Piece>) -> Result<Self> {
+    pub(crate) fn new(pieces: Vec<Piece>) -> Result<Self> {
         let sums = |count: &dyn Fn(&Piece) -> u64| {
             let mut sums = vec![0u64];
             for piece in &pieces {
@@ -159,7 +161,7 @@ impl Grid {
     }
 
     /// A surface in memory; what its faces are called becomes an array of them, as [`SOLID`].
-    pub fn of_mesh(mesh: &Mesh) -> Result<Self> {
+    pub(crate) fn of_mesh(mesh: &Mesh) -> Result<Self> {
         let (points, faces) = (mesh.points().len() as u64, mesh.ends().len() as u64);
         let whole = |numbers: Vec<i64>| Box::new(Integers(numbers));
         let section = Section {
@@ -181,22 +183,22 @@ impl Grid {
     }
 
     /// Multiplies all coordinates from here on.
-    pub fn scale(&mut self, by: f64) {
+    pub(crate) fn scale(&mut self, by: f64) {
         self.pieces.iter_mut().for_each(|piece| piece.points.scale(by));
     }
 
     /// Number of points.
-    pub fn points(&self) -> u64 {
+    pub(crate) fn points(&self) -> u64 {
         self.first_points[self.pieces.len()]
     }
 
     /// Number of cells.
-    pub fn cells(&self) -> u64 {
+    pub(crate) fn cells(&self) -> u64 {
         self.first_cells[self.pieces.len()]
     }
 
     /// Number of rows of arrays.
-    pub fn rows(&self, at: Location) -> u64 {
+    pub(crate) fn rows(&self, at: Location) -> u64 {
         match at {
             Location::Cells => self.cells(),
             Location::Points => self.points(),
@@ -204,7 +206,7 @@ impl Grid {
     }
 
     /// Name and components of the arrays that every piece has, in the order of the first one with any points or cells.
-    pub fn arrays(&self, at: Location) -> Vec<(String, usize)> {
+    pub(crate) fn arrays(&self, at: Location) -> Vec<(String, usize)> {
         let of = |piece: &Piece| -> Vec<(String, usize)> {
             let arrays = match at {
                 Location::Cells => &piece.cell_arrays,
@@ -225,12 +227,12 @@ impl Grid {
     ///
     /// # Errors
     /// A file that is damaged or cannot be read; the same holds for all that follow.
-    pub fn read_points(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
+    pub(crate) fn read_points(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
         self.gather(Location::Points, range, |piece, range, _| piece.points.read(range))
     }
 
     /// Some of the rows of an array, one after the other.
-    pub fn read_array(&mut self, at: Location, name: &str, range: Range<u64>) -> Result<Vec<f64>> {
+    pub(crate) fn read_array(&mut self, at: Location, name: &str, range: Range<u64>) -> Result<Vec<f64>> {
         self.gather(at, range, |piece, range, _| {
             let mut own = piece.arrays(at).iter_mut().filter(|array| array.name == name);
             let array = own.next().with_context(|| format!("there is no array '{name}'"))?;
@@ -244,7 +246,7 @@ impl Grid {
     }
 
     /// Some of the cells, with points numbered through all pieces.
-    pub fn read_cells(&mut self, range: Range<u64>) -> Result<Cells> {
+    pub(crate) fn read_cells(&mut self, range: Range<u64>) -> Result<Cells> {
         let mut cells = Cells::default();
         self.each_piece(Location::Cells, range, |piece, range, before| {
             cells.append(piece.read_cells(range)?, before.points);
@@ -254,17 +256,17 @@ impl Grid {
     }
 
     /// The centres of some cells.
-    pub fn centres(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
+    pub(crate) fn centres(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
         self.measured(range, centre)
     }
 
     /// The lengths, areas or volumes of some cells, each by its dimension; 0 for points.
-    pub fn sizes(&mut self, range: Range<u64>) -> Result<Vec<f64>> {
+    pub(crate) fn sizes(&mut self, range: Range<u64>) -> Result<Vec<f64>> {
         self.measured(range, size)
     }
 
     /// The largest dimension of a cell: 3 where there are volumes, 0 for points alone or nothing.
-    pub fn dimension(&mut self) -> Result<u8> {
+    pub(crate) fn dimension(&mut self) -> Result<u8> {
         let mut largest = 0;
         for section in self.pieces.iter_mut().flat_map(|piece| &mut piece.sections) {
             largest = largest.max(section.dimension()?);
@@ -273,7 +275,7 @@ impl Grid {
     }
 
     /// All faces: cells that are faces, and the triangles of strips.
-    pub fn surface(&mut self) -> Result<Surface> {
+    pub(crate) fn surface(&mut self) -> Result<Surface> {
         let points = self.points();
         ensure!(u32::try_from(points).is_ok(), "a surface can have {} points, got {points}", u32::MAX);
         let mut mesh_points = Vec::new();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 /// Kinds of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Element {
+pub(crate) enum Element {
     Int8,
     UInt8,
     Int16,
@@ -22,7 +22,7 @@ pub enum Element {
 
 impl Element {
     /// The kind with a name; none for texts.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "Int8" => Self::Int8,
             "UInt8" => Self::UInt8,
@@ -39,7 +39,7 @@ impl Element {
     }
 
     /// Bytes of a number.
-    pub fn size(self) -> u64 {
+    pub(crate) fn size(self) -> u64 {
         match self {
             Self::Int8 | Self::UInt8 => 1,
             Self::Int16 | Self::UInt16 => 2,
@@ -49,7 +49,7 @@ impl Element {
     }
 
     /// Whether the numbers have no fractions.
-    pub fn is_whole(self) -> bool {
+    pub(crate) fn is_whole(self) -> bool {
         !matches!(self, Self::Float32 | Self::Float64)
     }
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Element {
 }
 
 /// Numbers that are read range by range, so that an array may be larger than the memory.
-pub trait Numbers: Send {
+pub(crate) trait Numbers: Send {
     /// As what they are stored.
     fn element(&self) -> Element;
 
@@ -95,13 +95,13 @@ pub trait Numbers: Send {
 }
 
 /// Numbers in memory.
-pub struct Floats(pub Vec<f64>);
+pub(crate) struct Floats(pub(crate) Vec<f64>);
 
 /// Numbers of single precision in memory.
-pub struct Singles(pub Vec<f32>);
+pub(crate) struct Singles(pub(crate) Vec<f32>);
 
 /// Whole numbers in memory.
-pub struct Integers(pub Vec<i64>);
+pub(crate) struct Integers(pub(crate) Vec<i64>);
 
 impl Numbers for Floats {
     fn element(&self) -> Element {

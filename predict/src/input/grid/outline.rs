@@ -9,7 +9,7 @@ use super::{Grid, Kinds, Location, Piece};
 
 /// An array that is copied, by where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
+pub(crate) struct Column {
     pub name: String,
     pub element: Element,
     /// Numbers in a row.
@@ -33,7 +33,7 @@ enum Place {
 
 /// A piece, as far as a file of it needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PieceOutline {
+pub(crate) struct PieceOutline {
     pub points: Column,
     pub sections: Vec<SectionOutline>,
     pub point_arrays: Vec<Column>,
@@ -42,7 +42,7 @@ pub struct PieceOutline {
 
 /// Cells in one pair of arrays, with what else says which they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SectionOutline {
+pub(crate) struct SectionOutline {
     /// `Cells`, `Polys` and so on.
     pub name: &'static str,
     pub cells: u64,
@@ -51,12 +51,12 @@ pub struct SectionOutline {
 
 impl PieceOutline {
     /// Number of cells.
-    pub fn cells(&self) -> u64 {
+    pub(crate) fn cells(&self) -> u64 {
         self.sections.iter().map(|section| section.cells).sum()
     }
 
     /// The arrays at points or cells.
-    pub fn arrays(&self, at: Location) -> &[Column] {
+    pub(crate) fn arrays(&self, at: Location) -> &[Column] {
         match at {
             Location::Cells => &self.cell_arrays,
             Location::Points => &self.point_arrays,
@@ -66,7 +66,7 @@ impl PieceOutline {
 
 impl Column {
     /// Bytes of a row.
-    pub fn width(&self) -> u64 {
+    pub(crate) fn width(&self) -> u64 {
         self.element.size() * self.components as u64
     }
 }
@@ -76,7 +76,7 @@ impl Grid {
     ///
     /// # Errors
     /// A file that is damaged or cannot be read.
-    pub fn outline(&mut self) -> Result<Vec<PieceOutline>> {
+    pub(crate) fn outline(&mut self) -> Result<Vec<PieceOutline>> {
         let several = self.pieces.len() > 1;
         let outline = |(at, piece): (usize, &mut Piece)| {
             let outline = piece.outline(at)?;
@@ -92,7 +92,7 @@ impl Grid {
     ///
     /// # Errors
     /// A file that is damaged or cannot be read.
-    pub fn copy(&mut self, column: &Column, rows: Range<u64>) -> Result<Vec<u8>> {
+    pub(crate) fn copy(&mut self, column: &Column, rows: Range<u64>) -> Result<Vec<u8>> {
         self.turn_to(column.piece);
         let piece = &mut self.pieces[column.piece];
         let numbers = rows.start * column.components as u64..rows.end * column.components as u64;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use anyhow::{Context, Result};
 
-use super::measure::Vec3;
 use super::numbers::{Element, Numbers};
+use crate::vector::Vec3;
 
 /// Points that are read at once.
 const PAGE: u64 = 1 << 14;
@@ -15,7 +15,7 @@ const PAGES: u64 = 256;
 
 /// The points of a piece, of which the last ones used stay in memory. Cells are near their neighbours in a file, so a mesh
 /// that is larger is read about once.
-pub struct Points {
+pub(crate) struct Points {
     numbers: Box<dyn Numbers>,
     count: u64,
     /// Factor of all coordinates, which turns the units of the file into those of the user.
@@ -26,28 +26,28 @@ pub struct Points {
 
 impl Points {
     /// Points with three numbers each.
-    pub fn new(numbers: Box<dyn Numbers>, count: u64) -> Self {
+    pub(crate) fn new(numbers: Box<dyn Numbers>, count: u64) -> Self {
         Self { numbers, count, scale: 1.0, slots: (0..PAGES.min(count.div_ceil(PAGE))).map(|_| None).collect() }
     }
 
     /// Number of points.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.count
     }
 
     /// Closes the file behind it.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.numbers.close();
     }
 
     /// Multiplies all coordinates from here on.
-    pub fn scale(&mut self, by: f64) {
+    pub(crate) fn scale(&mut self, by: f64) {
         self.scale *= by;
         self.slots.fill(None);
     }
 
     /// Some of the points, one after the other.
-    pub fn read(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
+    pub(crate) fn read(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
         let mut numbers = self.numbers.floats(range.start * 3..range.end * 3).context("Points")?;
         if self.scale != 1.0 {
             numbers.iter_mut().for_each(|x| *x *= self.scale);
@@ -56,7 +56,7 @@ impl Points {
     }
 
     /// As what the bytes of a copy are stored.
-    pub fn element(&self) -> Element {
+    pub(crate) fn element(&self) -> Element {
         match self.numbers.element() {
             Element::Float32 => Element::Float32,
             // Whole numbers too: VTK takes points of both kinds of fractions alone.
@@ -65,7 +65,7 @@ impl Points {
     }
 
     /// The bytes of some points, little-endian.
-    pub fn bytes(&mut self, range: Range<u64>) -> Result<Vec<u8>> {
+    pub(crate) fn bytes(&mut self, range: Range<u64>) -> Result<Vec<u8>> {
         if self.scale == 1.0 && self.numbers.element() == self.element() {
             return self.numbers.bytes(range.start * 3..range.end * 3).context("Points");
         }
@@ -78,7 +78,7 @@ impl Points {
     }
 
     /// One of the points.
-    pub fn get(&mut self, point: u64) -> Result<Vec3> {
+    pub(crate) fn get(&mut self, point: u64) -> Result<Vec3> {
         let page = point / PAGE;
         let slot = (page % PAGES) as usize;
         if self.slots[slot].as_ref().is_none_or(|(held, _)| *held != page) {

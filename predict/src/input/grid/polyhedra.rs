@@ -12,7 +12,7 @@ use super::shape::kind;
 const MOST_FACES: i64 = 1 << 20;
 
 /// Where the faces of polyhedra are.
-pub enum Polyhedra {
+pub(crate) enum Polyhedra {
     /// For each polyhedron the number of its faces, then for each face the number of its points and the points: `faces`.
     /// Its end there, or -1 for other cells: `faceoffsets`.
     Stream { faces: Box<dyn Numbers>, offsets: Box<dyn Numbers> },
@@ -27,7 +27,7 @@ pub enum Polyhedra {
 
 impl Polyhedra {
     /// All of its arrays, by their names.
-    pub fn numbers(&mut self) -> Vec<(&'static str, &mut Box<dyn Numbers>)> {
+    pub(crate) fn numbers(&mut self) -> Vec<(&'static str, &mut Box<dyn Numbers>)> {
         match self {
             Self::Stream { faces, offsets } => vec![("faces", faces), ("faceoffsets", offsets)],
             Self::Lists { face_connectivity, face_offsets, polyhedron_to_faces, polyhedron_offsets } => vec![
@@ -40,7 +40,7 @@ impl Polyhedra {
     }
 
     /// Fills the faces of some cells, whose kinds are known.
-    pub fn read(&mut self, range: Range<u64>, kinds: &[u8], points: u64, cells: &mut Cells) -> Result<()> {
+    pub(crate) fn read(&mut self, range: Range<u64>, kinds: &[u8], points: u64, cells: &mut Cells) -> Result<()> {
         match self {
             Self::Stream { faces, offsets } => {
                 read_stream(faces.as_mut(), offsets.as_mut(), range, kinds, points, cells)

@@ -5,22 +5,22 @@
 //! its edge. Cells of higher order (Lagrange, Bézier) have as many nodes as they like and are not among these.
 
 /// Numbers of the kinds whose cells have any number of nodes, or that are named elsewhere.
-pub mod kind {
-    pub const VERTEX: u8 = 1;
-    pub const POLY_VERTEX: u8 = 2;
-    pub const LINE: u8 = 3;
-    pub const POLY_LINE: u8 = 4;
-    pub const TRIANGLE: u8 = 5;
-    pub const TRIANGLE_STRIP: u8 = 6;
-    pub const POLYGON: u8 = 7;
-    pub const QUAD: u8 = 9;
-    pub const QUADRATIC_POLYGON: u8 = 36;
-    pub const POLYHEDRON: u8 = 42;
+pub(super) mod kind {
+    pub(crate) const VERTEX: u8 = 1;
+    pub(crate) const POLY_VERTEX: u8 = 2;
+    pub(crate) const LINE: u8 = 3;
+    pub(crate) const POLY_LINE: u8 = 4;
+    pub(crate) const TRIANGLE: u8 = 5;
+    pub(crate) const TRIANGLE_STRIP: u8 = 6;
+    pub(crate) const POLYGON: u8 = 7;
+    pub(crate) const QUAD: u8 = 9;
+    pub(crate) const QUADRATIC_POLYGON: u8 = 36;
+    pub(crate) const POLYHEDRON: u8 = 42;
 }
 
 /// A kind of cells with a fixed number of nodes.
 #[derive(Debug)]
-pub struct Shape {
+pub(super) struct Shape {
     /// Nodes in all.
     pub nodes: usize,
     /// 0 for points, 1 for lines, 2 for faces, 3 for volumes.
@@ -81,7 +81,7 @@ const fn shape(
 const PYRAMID_CENTRE: &[(usize, f64)] = &[(4, 3. / 16.), (1, 1. / 4.)];
 
 /// The kind with a number, if its cells have a fixed number of nodes.
-pub fn shape_of(kind: u8) -> Option<&'static Shape> {
+pub(super) fn shape_of(kind: u8) -> Option<&'static Shape> {
     static SHAPES: [(u8, Shape); 28] = [
         (1, shape(1, 0, 1, &[], &[], &[(1, 1.)])),
         (3, shape(2, 1, 2, &[], &[], &[(2, 1. / 2.)])),
@@ -116,7 +116,7 @@ pub fn shape_of(kind: u8) -> Option<&'static Shape> {
 }
 
 /// 0 for points, 1 for lines, 2 for faces, 3 for volumes; none for cells of higher order.
-pub fn dimension_of(kind: u8) -> Option<u8> {
+pub(super) fn dimension_of(kind: u8) -> Option<u8> {
     let dimension = |shape: &Shape| shape.dimension;
     shape_of(kind).map(dimension).or(match kind {
         kind::POLY_VERTEX => Some(0),
@@ -129,7 +129,7 @@ pub fn dimension_of(kind: u8) -> Option<u8> {
 
 impl Shape {
     /// Nodes around each face, those of edges between their corners. A cell of dimension 2 is its only face.
-    pub fn faces(&self) -> impl Iterator<Item = impl Iterator<Item = usize>> {
+    pub(super) fn faces(&self) -> impl Iterator<Item = impl Iterator<Item = usize>> {
         self.faces.iter().map(|corners| {
             let next = corners.iter().cycle().skip(1);
             corners.iter().zip(next).flat_map(|(&from, &to)| {
@@ -143,7 +143,7 @@ impl Shape {
 #[cfg(test)]
 impl Shape {
     /// Edges with a node of their own.
-    pub fn edges(&self) -> &'static [[usize; 2]] {
+    pub(super) fn edges(&self) -> &'static [[usize; 2]] {
         self.edges
     }
 }

@@ -27,13 +27,13 @@ enum State {
 }
 
 /// Whether the first line with a word begins a solid.
-pub fn begins_solid(bytes: &[u8]) -> bool {
+pub(super) fn begins_solid(bytes: &[u8]) -> bool {
     let first = lines(bytes).next();
     first.is_some_and(|(_, line)| words(line).next().is_some_and(|word| word.eq_ignore_ascii_case(b"solid")))
 }
 
 /// Reads all solids.
-pub fn parse(bytes: &[u8]) -> Result<Vec<Solid>> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Solid>> {
     let (mut solids, mut state, mut corners) = (Vec::new(), State::Outside, [[0.0; 3]; 3]);
     let mut solid = Solid::default();
     for (number, line) in lines(bytes) {

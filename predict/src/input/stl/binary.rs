@@ -18,7 +18,7 @@ const NORMAL: usize = 12;
 
 /// The solids of a file whose numbers of triangles give exactly its length: one, or several files behind each other. The
 /// numbers may be in either byte order.
-pub fn exact(bytes: &[u8]) -> Option<Vec<Solid>> {
+pub(super) fn exact(bytes: &[u8]) -> Option<Vec<Solid>> {
     [u32::from_le_bytes, u32::from_be_bytes].into_iter().find_map(|order| {
         let (mut rest, mut solids) = (bytes, Vec::new());
         while !rest.is_empty() {
@@ -43,7 +43,7 @@ pub fn exact(bytes: &[u8]) -> Option<Vec<Solid>> {
 
 /// A file whose number of triangles is wrong, as of programs that write it before they know. Its length says how many
 /// there are, if that is a whole number.
-pub fn by_size(bytes: &[u8]) -> Result<Vec<Solid>> {
+pub(super) fn by_size(bytes: &[u8]) -> Result<Vec<Solid>> {
     let Some(body) = bytes.get(HEADER..) else {
         bail!("not an STL file: {} bytes, but a binary header alone has {HEADER}", bytes.len());
     };

@@ -30,7 +30,7 @@ struct Solid {
 /// # Errors
 /// A file that is truncated, empty or damaged, or holds a coordinate that is not finite. The error says in which line or
 /// triangle.
-pub fn read_stl(path: &Path) -> Result<Mesh> {
+pub(super) fn read_stl(path: &Path) -> Result<Mesh> {
     let name = || path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("cannot open {}", name()))?;
     parse(&bytes).with_context(name)

@@ -14,7 +14,7 @@ use crate::input::grid::{Element, Numbers};
 
 /// Where the numbers of an array lie.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub(super) enum Place {
     /// Written out between two places of the file.
     Text(Range<u64>),
     /// In base64 between two places of the file.
@@ -25,7 +25,7 @@ pub enum Place {
 }
 
 /// The numbers of a file's array. Its header is read when somebody asks for them.
-pub struct StoredNumbers {
+pub(super) struct StoredNumbers {
     file: SharedFile,
     header: Header,
     element: Element,
@@ -42,7 +42,13 @@ enum Opened {
 
 impl StoredNumbers {
     /// Numbers that are not looked at yet.
-    pub fn new(file: &SharedFile, header: Header, element: Element, place: Place, expected: Option<u64>) -> Self {
+    pub(super) fn new(
+        file: &SharedFile,
+        header: Header,
+        element: Element,
+        place: Place,
+        expected: Option<u64>,
+    ) -> Self {
         Self { file: file.clone(), header, element, place, expected, opened: None }
     }
 

@@ -14,7 +14,7 @@ const WINDOW: u64 = 1 << 18;
 const MARK_EVERY: u64 = 1 << 15;
 
 /// The numbers of a text. Where every so-many-th begins is remembered once it was passed, so that going back is cheap.
-pub struct Text {
+pub(super) struct Text {
     file: SharedFile,
     end: u64,
     /// Where number `MARK_EVERY` · n begins, or the blanks before it.
@@ -25,17 +25,17 @@ pub struct Text {
 
 impl Text {
     /// Numbers between two places of a file.
-    pub fn new(file: SharedFile, range: Range<u64>) -> Self {
+    pub(super) fn new(file: SharedFile, range: Range<u64>) -> Self {
         Self { file, end: range.end, marks: vec![range.start], next: (0, range.start) }
     }
 
     /// Closes the file until the next read.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.file.close();
     }
 
     /// How many words stand between the blanks.
-    pub fn count(&self) -> Result<u64> {
+    pub(crate) fn count(&self) -> Result<u64> {
         let (mut words, mut in_word, mut place) = (0, false, self.marks[0]);
         while place < self.end {
             let window = self.file.read(place, (self.end - place).min(WINDOW) as usize)?;
@@ -50,7 +50,7 @@ impl Text {
     }
 
     /// Some of the numbers.
-    pub fn read<T: FromStr>(&mut self, range: Range<u64>) -> Result<Vec<T>> {
+    pub(super) fn read<T: FromStr>(&mut self, range: Range<u64>) -> Result<Vec<T>> {
         let (mut number, mut place) = self.next;
         let mark = (range.start / MARK_EVERY).min(self.marks.len() as u64 - 1);
         if number > range.start || mark * MARK_EVERY > number {

@@ -19,7 +19,7 @@ const LZMA_MEMORY: u32 = 80 << 10;
 
 impl Codec {
     /// Unpacks a block, which must have `size` bytes.
-    pub fn unpack(self, packed: &[u8], size: u64) -> Result<Vec<u8>> {
+    pub(super) fn unpack(self, packed: &[u8], size: u64) -> Result<Vec<u8>> {
         ensure!(size <= LARGEST, "blocks may have {LARGEST} bytes, got {size}");
         let bytes = match self {
             Self::Zlib => read(ZlibDecoder::new(packed), size),

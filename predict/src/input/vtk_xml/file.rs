@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 /// Shared by all arrays of a file. A file of any size is read through it in parts, so memory stays small; a mapped file
 /// would count as memory in use, and one that shrinks meanwhile would end the program.
 #[derive(Clone)]
-pub struct SharedFile {
+pub(super) struct SharedFile {
     inner: Arc<Inner>,
 }
 
@@ -22,7 +22,7 @@ struct Inner {
 
 impl SharedFile {
     /// A file of a known length.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let length = file.metadata()?.len();
         let open = Mutex::new(Some(file));
@@ -30,17 +30,17 @@ impl SharedFile {
     }
 
     /// Its bytes.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.inner.length
     }
 
     /// Closes it until the next read.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         *self.lock() = None;
     }
 
     /// Reads exactly `length` bytes, which must lie in the file.
-    pub fn read(&self, at: u64, length: usize) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, at: u64, length: usize) -> Result<Vec<u8>> {
         let end = at.checked_add(length as u64);
         // Checked before memory is reserved.
         ensure!(

@@ -5,16 +5,16 @@ use roxmltree::Node;
 
 /// What the first tag of a file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
-    pub big_endian: bool,
+pub(super) struct Header {
+    pub(crate) big_endian: bool,
     /// Bytes of the numbers in front of each array.
-    pub word: usize,
-    pub codec: Option<Codec>,
+    pub(crate) word: usize,
+    pub(crate) codec: Option<Codec>,
 }
 
 /// How arrays are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
+pub(super) enum Codec {
     Zlib,
     Lz4,
     Lzma,
@@ -22,7 +22,7 @@ pub enum Codec {
 
 impl Header {
     /// Reads the attributes of `VTKFile`. Files of old versions lack some of them.
-    pub fn read(root: Node) -> Result<Self> {
+    pub(super) fn read(root: Node) -> Result<Self> {
         let big_endian = match root.attribute("byte_order") {
             Some("BigEndian") => true,
             Some("LittleEndian") | None => false,
@@ -44,7 +44,7 @@ impl Header {
     }
 
     /// A number of the headers of arrays.
-    pub fn word(&self, bytes: &[u8]) -> u64 {
+    pub(super) fn word(&self, bytes: &[u8]) -> u64 {
         let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
         if self.big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) }
     }

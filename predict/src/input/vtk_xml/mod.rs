@@ -46,7 +46,7 @@ use piece::PieceReader;
 use skeleton::Skeleton;
 
 /// The extensions of these files.
-pub const EXTENSIONS: [&str; 4] = ["vtp", "vtu", "pvtp", "pvtu"];
+pub(super) const EXTENSIONS: [&str; 4] = ["vtp", "vtu", "pvtp", "pvtu"];
 
 /// What of a file tells whether it is another kind of file.
 const FIRST_BYTES: u64 = 256;
@@ -55,7 +55,7 @@ const FIRST_BYTES: u64 = 256;
 ///
 /// # Errors
 /// A file that cannot be read, is no VTK file, or holds another kind of data.
-pub fn open(path: &Path) -> Result<Grid> {
+pub(super) fn open(path: &Path) -> Result<Grid> {
     Grid::new(pieces(path, true).with_context(|| path.display().to_string())?)
 }
 

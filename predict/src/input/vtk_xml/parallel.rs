@@ -9,7 +9,7 @@ use super::{children, pieces as pieces_of};
 use crate::input::grid::Piece;
 
 /// The pieces of all files of a list, which are named beside it.
-pub fn pieces(path: &Path, list: Node) -> Result<Vec<Piece>> {
+pub(super) fn pieces(path: &Path, list: Node) -> Result<Vec<Piece>> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut pieces = Vec::new();
     for (at, entry) in children(list, "Piece").enumerate() {

@@ -11,7 +11,7 @@ use super::stream::Stream;
 const BLOCK_HEADER: u64 = 3;
 
 /// An array behind its header.
-pub struct Payload {
+pub(super) struct Payload {
     stream: Stream,
     length: u64,
     form: Form,
@@ -35,7 +35,7 @@ enum Form {
 
 impl Payload {
     /// Reads the header of an array.
-    pub fn open(mut stream: Stream, header: &Header) -> Result<Self> {
+    pub(super) fn open(mut stream: Stream, header: &Header) -> Result<Self> {
         let word = header.word as u64;
         let Some(codec) = header.codec else {
             let length = header.word(&stream.read(0, header.word)?);
@@ -80,17 +80,17 @@ impl Payload {
     }
 
     /// Bytes in all.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.length
     }
 
     /// Closes the file until the next read.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.stream.file().close();
     }
 
     /// Some of the bytes, which must be below [`len`](Self::len).
-    pub fn read(&mut self, range: Range<u64>) -> Result<Vec<u8>> {
+    pub(super) fn read(&mut self, range: Range<u64>) -> Result<Vec<u8>> {
         let length = usize::try_from(range.end - range.start)?;
         let (codec, size, ends, held) = match &mut self.form {
             Form::Plain { start } => return self.stream.read(*start + range.start, length),

@@ -16,7 +16,7 @@ use crate::input::grid::{Array, Element, Integers, Kinds, Numbers, Piece, Points
 const UNKNOWN: Option<u64> = None;
 
 /// Reads the pieces of one file.
-pub struct PieceReader<'a> {
+pub(super) struct PieceReader<'a> {
     file: &'a SharedFile,
     header: Header,
     /// Where the text of each array lies.
@@ -27,7 +27,7 @@ pub struct PieceReader<'a> {
 
 impl<'a> PieceReader<'a> {
     /// Knows where all numbers of the file lie.
-    pub fn new(file: &'a SharedFile, header: Header, document: &Document, skeleton: &Skeleton) -> Result<Self> {
+    pub(super) fn new(file: &'a SharedFile, header: Header, document: &Document, skeleton: &Skeleton) -> Result<Self> {
         let arrays = document.descendants().filter(|node| node.has_tag_name("DataArray") || node.has_tag_name("Array"));
         let inline = arrays.map(|node| node.id()).zip(skeleton.inline.iter().cloned()).collect();
         let appended = match skeleton.appended {
@@ -45,7 +45,7 @@ impl<'a> PieceReader<'a> {
     }
 
     /// A piece of `PolyData`.
-    pub fn poly_data(&self, piece: Node) -> Result<Piece> {
+    pub(super) fn poly_data(&self, piece: Node) -> Result<Piece> {
         let kinds = [
             ("Verts", "NumberOfVerts", Kinds::Verts),
             ("Lines", "NumberOfLines", Kinds::Lines),
@@ -66,7 +66,7 @@ impl<'a> PieceReader<'a> {
     }
 
     /// A piece of an `UnstructuredGrid`.
-    pub fn unstructured(&self, piece: Node) -> Result<Piece> {
+    pub(super) fn unstructured(&self, piece: Node) -> Result<Piece> {
         let (name, cells) = ("Cells", count(piece, "NumberOfCells", None)?);
         let mut sections = Vec::new();
         if cells > 0 {

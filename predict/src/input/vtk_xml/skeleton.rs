@@ -17,7 +17,7 @@ const LONGEST: usize = 256 << 20;
 const WINDOW: usize = 1 << 18;
 
 /// What is left of a file without its numbers.
-pub struct Skeleton {
+pub(super) struct Skeleton {
     pub xml: String,
     /// Where the text of each `DataArray` lies in the file, in their order.
     pub inline: Vec<Range<u64>>,
@@ -81,7 +81,7 @@ impl Scanner<'_> {
 
 impl Skeleton {
     /// Looks through a file up to its appended data, or to its end.
-    pub fn read(file: &SharedFile) -> Result<Self> {
+    pub(super) fn read(file: &SharedFile) -> Result<Self> {
         let mut scanner = Scanner { file, window: Vec::new(), start: 0, at: 0 };
         let (mut xml, mut inline, mut in_array) = (Vec::new(), Vec::new(), false);
         loop {

@@ -19,7 +19,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// A run of bytes, read at any place.
-pub struct Stream {
+pub(super) struct Stream {
     file: SharedFile,
     /// Where it begins in the file, and where it must end.
     start: u64,
@@ -40,12 +40,12 @@ enum Form {
 
 impl Stream {
     /// Bytes as they are.
-    pub fn raw(file: SharedFile, start: u64, end: u64) -> Self {
+    pub(super) fn raw(file: SharedFile, start: u64, end: u64) -> Self {
         Self { file, start, end, form: Form::Raw }
     }
 
     /// Text.
-    pub fn base64(file: SharedFile, start: u64, end: u64) -> Result<Self> {
+    pub(super) fn base64(file: SharedFile, start: u64, end: u64) -> Result<Self> {
         let mut start = start;
         // Blanks before the text are no part of it.
         while start < end {
@@ -60,12 +60,12 @@ impl Stream {
     }
 
     /// The file behind it.
-    pub fn file(&self) -> &SharedFile {
+    pub(super) fn file(&self) -> &SharedFile {
         &self.file
     }
 
     /// The bytes behind the first `length`, where those are encoded by themselves.
-    pub fn behind_header(mut self, length: u64) -> Result<Self> {
+    pub(super) fn behind_header(mut self, length: u64) -> Result<Self> {
         match self.form {
             Form::Raw => self.start += length,
             Form::Base64 | Form::Lines { .. } => {
@@ -83,7 +83,7 @@ impl Stream {
     }
 
     /// Whether the first `length` bytes end with padding, so that what follows begins a text of its own.
-    pub fn is_padded_after(&mut self, length: u64) -> Result<bool> {
+    pub(super) fn is_padded_after(&mut self, length: u64) -> Result<bool> {
         if matches!(self.form, Form::Raw) || length.is_multiple_of(3) {
             return Ok(false);
         }
@@ -93,7 +93,7 @@ impl Stream {
     }
 
     /// Whether so many bytes can be there.
-    pub fn can_hold(&self, length: u64) -> bool {
+    pub(super) fn can_hold(&self, length: u64) -> bool {
         let room = self.end - self.start;
         match self.form {
             Form::Raw => length <= room,
@@ -102,7 +102,7 @@ impl Stream {
     }
 
     /// Exactly `length` bytes from a place on.
-    pub fn read(&mut self, at: u64, length: usize) -> Result<Vec<u8>> {
+    pub(super) fn read(&mut self, at: u64, length: usize) -> Result<Vec<u8>> {
         let end = at.checked_add(length as u64).filter(|&end| self.can_hold(end));
         let end = end.with_context(|| format!("truncated: {length} bytes are missing at byte {at} of an array"))?;
         if matches!(self.form, Form::Raw) {

@@ -29,20 +29,20 @@ pub(in crate::attention::cpu) struct Exponent {
 
 impl Exponent {
     /// `factor` is positive; `shift` is at most 64.
-    pub fn new(factor: f32, shift: u32) -> Self {
+    pub(crate) fn new(factor: f32, shift: u32) -> Self {
         let (factor, shift) = (factor.min(f32::MAX), shift as f32);
         // Finite, so that −∞ lies below whatever the factor.
         Self { factor, round: ROUND - shift, limit: ((LOWEST + shift) / factor).max(f32::MIN) }
     }
 
     /// Natural logarithm of a sum of `2^(factor · (x − maximum) − shift)`, times 2^(factor · maximum + shift); −∞ for 0.
-    pub fn log_sum_exp(self, maximum: f32, sum: f64) -> f32 {
+    pub(crate) fn log_sum_exp(self, maximum: f32, sum: f64) -> f32 {
         let shift = f64::from(ROUND - self.round);
         ((f64::from(maximum) * f64::from(self.factor) + sum.log2() + shift) * std::f64::consts::LN_2) as f32
     }
 
     /// The same without the shift.
-    pub fn unshifted(self) -> Self {
+    pub(crate) fn unshifted(self) -> Self {
         Self::new(self.factor, 0)
     }
 }

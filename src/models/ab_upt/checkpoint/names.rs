@@ -30,7 +30,7 @@ pub(super) struct Names {
 
 impl Names {
     /// Looks at all names of a file.
-    pub fn new<'a>(stored: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) fn new<'a>(stored: impl Iterator<Item = &'a str>) -> Self {
         let mut names = Self { prefix: String::new(), old: false };
         for name in stored {
             let bare = without_wrappers(name);
@@ -42,7 +42,7 @@ impl Names {
     }
 
     /// The name in the network.
-    pub fn canonical(&mut self, stored: &str) -> String {
+    pub(super) fn canonical(&mut self, stored: &str) -> String {
         let bare = without_wrappers(stored);
         let bare = bare.strip_prefix(self.prefix.as_str()).unwrap_or(bare);
         let renamed = RENAMED.iter().find_map(|(old, new)| Some(format!("{new}{}", bare.strip_prefix(old)?)));
@@ -53,7 +53,7 @@ impl Names {
     /// Whether a tensor that the network does not ask for is no mistake: `padding_tensor` holds only zeros, `n_averaged` is
     /// how often weights were averaged, and old
     /// networks have a geometry branch even where nothing reads it.
-    pub fn is_harmless(&self, name: &str, uses_geometry: bool) -> bool {
+    pub(super) fn is_harmless(&self, name: &str, uses_geometry: bool) -> bool {
         let geometry = name.starts_with("encoder.") || name.starts_with("geometry_blocks.");
         name.ends_with("padding_tensor") || name == "n_averaged" || (self.old && !uses_geometry && geometry)
     }

@@ -68,7 +68,7 @@ impl Index<Place> for Pickle {
 
 impl Pickle {
     /// Reads a pickle, or says where it cannot be read and why.
-    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut machine =
             Machine { bytes, at: 0, objects: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
         loop {
@@ -84,7 +84,7 @@ impl Pickle {
     }
 
     /// The object that the pickle was made of.
-    pub fn root(&self) -> Place {
+    pub(super) fn root(&self) -> Place {
         self.root
     }
 
@@ -92,7 +92,7 @@ impl Pickle {
     ///
     /// # Errors
     /// Two entries of one key.
-    pub fn entries(&self, place: Place) -> Option<Result<Vec<(&str, Place)>, String>> {
+    pub(super) fn entries(&self, place: Place) -> Option<Result<Vec<(&str, Place)>, String>> {
         let Object::Dict(entries) = &self[place] else { return None };
         let named = entries.iter().filter_map(|&(key, value)| match &self[key] {
             Object::Text(key) => Some((key.as_str(), value)),
@@ -108,7 +108,7 @@ impl Pickle {
     }
 
     /// The items of a tuple.
-    pub fn tuple(&self, place: Place) -> Option<&[Place]> {
+    pub(super) fn tuple(&self, place: Place) -> Option<&[Place]> {
         match &self[place] {
             Object::Tuple(items) => Some(items),
             _ => None,
@@ -119,7 +119,7 @@ impl Pickle {
     ///
     /// # Errors
     /// Data that is nested too deep, as what contains itself is, or that is too large when written out.
-    pub fn to_json(&self, place: Place) -> Result<Value, String> {
+    pub(super) fn to_json(&self, place: Place) -> Result<Value, String> {
         let mut left = MOST_DATA;
         self.data(place, DEEPEST_DATA, &mut left)
     }

@@ -39,6 +39,7 @@ const MOST_REPEATED: u64 = 1 << 30;
 /// Axes of a tensor at most, as in PyTorch.
 const MOST_AXES: usize = 64;
 
+#[derive(Debug)]
 pub(super) struct PytorchFile {
     path: PathBuf,
     /// Opened once, because opening reads the list of all entries.
@@ -71,7 +72,7 @@ pub(super) struct StridedTensor {
 
 impl PytorchFile {
     /// Opens a file with the weights of a network, under a key if there are several.
-    pub fn weights(path: &Path, key: Option<&str>) -> std::result::Result<Self, AbUptError> {
+    pub(super) fn weights(path: &Path, key: Option<&str>) -> std::result::Result<Self, AbUptError> {
         Self::open(path, |pickle| {
             let Weights { key, entries } = weights::find(pickle, key)?;
             let root = pickle.entries(pickle.root()).transpose()?.unwrap_or_default();
@@ -83,7 +84,7 @@ impl PytorchFile {
     }
 
     /// Opens a file with a dictionary of tensors, or with a single one, which has no name.
-    pub fn plain(path: &Path) -> std::result::Result<Self, AbUptError> {
+    pub(super) fn plain(path: &Path) -> std::result::Result<Self, AbUptError> {
         Self::open(path, |pickle| {
             let root = pickle.root();
             let tensors = pickle.entries(root).transpose()?.unwrap_or_else(|| vec![("", root)]);
@@ -129,22 +130,22 @@ impl PytorchFile {
     }
 
     /// All tensors by name.
-    pub fn tensors(&self) -> &BTreeMap<String, StridedTensor> {
+    pub(super) fn tensors(&self) -> &BTreeMap<String, StridedTensor> {
         &self.tensors
     }
 
     /// The entry `model_config`, if there is one.
-    pub fn model_config(&self) -> Option<&Value> {
+    pub(super) fn model_config(&self) -> Option<&Value> {
         self.model_config.as_ref()
     }
 
     /// Where the tensors are, by the names of dictionaries, joined by dots; nothing at the top.
-    pub fn weights_key(&self) -> &str {
+    pub(super) fn weights_key(&self) -> &str {
         &self.weights_key
     }
 
     /// Reads a tensor.
-    pub fn tensor(&self, name: &str) -> std::result::Result<Tensor, AbUptError> {
+    pub(super) fn tensor(&self, name: &str) -> std::result::Result<Tensor, AbUptError> {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() };
         let tensor = self.tensors.get(name).ok_or_else(missing)?;
         let refuse = |reason: String| AbUptError::format(&self.path, FORMAT, format!("tensor '{name}': {reason}"));

@@ -38,7 +38,7 @@ impl AsRef<[u8]> for Bytes {
 
 impl SafetensorsFile {
     /// Reads the whole file.
-    pub fn read(path: &Path) -> std::result::Result<Self, AbUptError> {
+    pub(super) fn read(path: &Path) -> std::result::Result<Self, AbUptError> {
         Self::new(path, Bytes::Read(read_regular(path).map_err(AbUptError::io(path))?))
     }
 
@@ -46,7 +46,7 @@ impl SafetensorsFile {
     ///
     /// # Safety
     /// Nobody changes the file while it is mapped.
-    pub unsafe fn map(path: &Path) -> std::result::Result<Self, AbUptError> {
+    pub(super) unsafe fn map(path: &Path) -> std::result::Result<Self, AbUptError> {
         let file = open_regular(path).map_err(AbUptError::io(path))?;
         // SAFETY: the caller promises that the file does not change.
         let bytes = unsafe { Mmap::map(&file) }.map_err(AbUptError::io(path))?;
@@ -71,7 +71,7 @@ impl SafetensorsFile {
     }
 
     /// Name, shape and dtype of every tensor; of an unknown dtype, its name.
-    pub fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>, std::result::Result<DType, String>)> {
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>, std::result::Result<DType, String>)> {
         self.metadata.tensors().into_iter().map(|(name, info)| {
             let dtype = DType::try_from(info.dtype).map_err(|_| format!("{:?}", info.dtype));
             (name, info.shape.clone(), dtype)
@@ -79,12 +79,12 @@ impl SafetensorsFile {
     }
 
     /// Whether the file has a tensor of this name.
-    pub fn contains(&self, name: &str) -> bool {
+    pub(super) fn contains(&self, name: &str) -> bool {
         self.metadata.info(name).is_some()
     }
 
     /// Reads a tensor.
-    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+    pub(super) fn tensor(&self, name: &str) -> Result<Tensor> {
         let missing = || candle_core::Error::CannotFindTensor { path: name.to_string() };
         let info = self.metadata.info(name).ok_or_else(missing)?;
         let (start, end) = info.data_offsets;

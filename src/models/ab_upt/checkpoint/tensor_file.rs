@@ -8,6 +8,7 @@ use super::pytorch_file::PytorchFile;
 use crate::models::ab_upt::error::AbUptError;
 
 /// A file of `torch.save` that holds a tensor or a dictionary of tensors, as preprocessed points are stored.
+#[derive(Debug)]
 pub struct TensorFile {
     file: PytorchFile,
 }

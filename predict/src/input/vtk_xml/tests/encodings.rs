@@ -6,7 +6,7 @@ use crate::input::grid::{Grid, Location};
 use crate::input::vtk_xml::header::Codec;
 
 /// Two tetrahedra with a face in common and one apart.
-pub fn tetrahedra(style: Style) -> Vec<u8> {
+pub(super) fn tetrahedra(style: Style) -> Vec<u8> {
     let points = points().into_iter().flatten().map(|x| x as f32).collect();
     Writer::new(style, "UnstructuredGrid")
         .tag(r#"<Piece NumberOfPoints="9" NumberOfCells="3"><PointData>"#)

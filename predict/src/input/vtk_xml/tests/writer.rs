@@ -13,18 +13,18 @@ use crate::input::vtk_xml::header::Codec;
 
 /// Where the numbers stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(super) enum Mode {
     Ascii,
     Inline,
     AppendedRaw,
     AppendedBase64,
 }
 
-pub const MODES: [Mode; 4] = [Mode::Ascii, Mode::Inline, Mode::AppendedRaw, Mode::AppendedBase64];
+pub(super) const MODES: [Mode; 4] = [Mode::Ascii, Mode::Inline, Mode::AppendedRaw, Mode::AppendedBase64];
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy)]
-pub struct Style {
+pub(super) struct Style {
     pub mode: Mode,
     pub codec: Option<Codec>,
     /// Bytes of the numbers in front of arrays.
@@ -36,10 +36,11 @@ pub struct Style {
     pub line: Option<usize>,
 }
 
-pub const PLAIN: Style = Style { mode: Mode::Ascii, codec: None, word: 4, big_endian: false, block: 32, line: None };
+pub(super) const PLAIN: Style =
+    Style { mode: Mode::Ascii, codec: None, word: 4, big_endian: false, block: 32, line: None };
 
 /// Numbers of a kind that VTK knows.
-pub enum Values {
+pub(super) enum Values {
     F32(Vec<f32>),
     F64(Vec<f64>),
     I64(Vec<i64>),
@@ -94,7 +95,7 @@ impl Values {
 }
 
 /// A file that grows.
-pub struct Writer {
+pub(super) struct Writer {
     style: Style,
     xml: String,
     appended: Vec<u8>,
@@ -102,7 +103,7 @@ pub struct Writer {
 
 impl Writer {
     /// Begins a file with data of a type.
-    pub fn new(style: Style, kind: &str) -> Self {
+    pub(super) fn new(style: Style, kind: &str) -> Self {
         let order = if style.big_endian { "BigEndian" } else { "LittleEndian" };
         let compressor = match style.codec {
             None => "",
@@ -120,14 +121,14 @@ impl Writer {
     }
 
     /// Adds XML as it is.
-    pub fn tag(&mut self, text: &str) -> &mut Self {
+    pub(super) fn tag(&mut self, text: &str) -> &mut Self {
         self.xml += text;
         self.xml.push('\n');
         self
     }
 
     /// Adds an array.
-    pub fn array(&mut self, name: &str, components: usize, values: &Values) -> &mut Self {
+    pub(super) fn array(&mut self, name: &str, components: usize, values: &Values) -> &mut Self {
         let kind = values.kind();
         let head = format!(r#"<DataArray type="{kind}" Name="{name}" NumberOfComponents="{components}""#);
         match self.style.mode {
@@ -154,7 +155,7 @@ impl Writer {
     }
 
     /// The whole file.
-    pub fn finish(&mut self, kind: &str) -> Vec<u8> {
+    pub(super) fn finish(&mut self, kind: &str) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.xml).into_bytes();
         bytes.extend(format!("</{kind}>\n").bytes());
         if matches!(self.style.mode, Mode::AppendedRaw | Mode::AppendedBase64) {
