@@ -16,6 +16,7 @@ use crate::forces::Reference;
 use crate::input::Location;
 use crate::job::{Outside, Settings};
 use crate::output::{Codec, Existing};
+use crate::progress::Turn;
 use crate::vector::Vec3;
 
 /// Predicts the flow around a body.
@@ -197,10 +198,14 @@ pub(crate) struct ModelArguments {
     /// [default: volume in the middle of y]
     #[arg(long, value_name = "DOMAIN:AXIS=VALUE", requires = "weights")]
     pub(crate) slice: Vec<DomainSlice>,
-    /// A line to tell the fields of a domain along, in a CSV file: both ends and the number of points, such as
-    /// volume:0,0,1:2,0,1:200; once for each
+    /// A line to tell the fields of a domain along, in a CSV file and a picture: both ends and the number of points, such as
+    /// volume:0,0,1:2,0,1:200; once for each. What is no domain is a name of the line, which goes through the volume
     #[arg(long, value_name = "DOMAIN:FROM:TO:N", requires = "weights", allow_hyphen_values = true)]
     pub(crate) line: Vec<DomainLine>,
+    /// Streamlines of a domain through so many points that lie evenly between two ends, such as volume:-2,0,0:-2,0,1:20, as
+    /// a .vtp file; once for each
+    #[arg(long, value_name = "DOMAIN:FROM:TO:N", requires = "weights", allow_hyphen_values = true)]
+    pub(crate) streamlines: Vec<DomainLine>,
     /// Grid points of a plane of --slice along its longer side
     #[arg(long, value_name = "N", requires = "weights", default_value = "401")]
     pub(crate) slice_points: NonZeroUsize,
@@ -280,7 +285,7 @@ impl Arguments {
             npz: self.output.npz,
             codec: self.output.compress,
             dry_run: self.output.dry_run,
-            told: String::new(),
+            turn: Turn::default(),
         }
     }
 }
@@ -420,7 +425,7 @@ pub(crate) struct DomainLine {
     pub(crate) domain: String,
     pub(crate) from: Vec3,
     pub(crate) to: Vec3,
-    /// At least two.
+    /// At least one.
     pub(crate) points: usize,
 }
 
@@ -433,11 +438,11 @@ impl FromStr for DomainLine {
             let (rest, to) = rest.rsplit_once(':')?;
             let (domain, from) = rest.rsplit_once(':')?;
             let end = |text: &str| text.parse::<Vector>().ok().map(|Vector(vector)| vector);
-            let points = points.parse().ok().filter(|&points| points >= 2)?;
+            let points = points.parse().ok().filter(|&points| points >= 1)?;
             Some(Self { domain: domain.to_string(), from: end(from)?, to: end(to)?, points })
         };
         parse().with_context(|| {
-            format!("expected DOMAIN:FROM:TO:N with at least 2 points, as in volume:0,0,1:2,0,1:200, got '{text}'")
+            format!("expected DOMAIN:FROM:TO:N with at least 1 point, as in volume:0,0,1:2,0,1:200, got '{text}'")
         })
     }
 }
@@ -587,7 +592,7 @@ mod tests {
             (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
             (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),
             (format!("{model} --slice volume:y=nan"), "expected DOMAIN:AXIS=VALUE"),
-            (format!("{model} --line volume:0,0,0:1,0,0:1"), "expected DOMAIN:FROM:TO:N with at least 2 points"),
+            (format!("{model} --line volume:0,0,0:1,0,0:0"), "expected DOMAIN:FROM:TO:N with at least 1 point"),
             (format!("{model} --line volume:0,0:1,0,0:9"), "expected DOMAIN:FROM:TO:N"),
             ("predict --drag-axis 1,0".to_string(), "expected three finite numbers as in 1,0,0, got '1,0'"),
             (format!("{model} --semi-axes 1,1,1"), "--semi-axes"),

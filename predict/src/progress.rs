@@ -4,6 +4,22 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
+/// Which of many runs one is.
+#[derive(Debug, Clone)]
+pub(crate) struct Turn {
+    /// From 0 on.
+    pub(crate) at: u64,
+    pub(crate) of: u64,
+    pub(crate) name: String,
+}
+
+impl Default for Turn {
+    /// The only one.
+    fn default() -> Self {
+        Self { at: 0, of: 1, name: String::new() }
+    }
+}
+
 /// A bar with points per second and time left. It draws nothing where the output is not a terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -13,22 +29,25 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A bar for so many points, of which some were done by an earlier run; `which` tells the run from others.
-    pub(crate) fn new(which: &str, points: u64, done: u64) -> Self {
-        let (bar, started) =
-            (ProgressBar::new(points).with_position(done).with_prefix(which.to_string()), Instant::now());
+    /// A bar for so many points, of which some were done by an earlier run. All turns together have one bar, as if each had
+    /// as many points as this one.
+    pub(crate) fn new(turn: &Turn, points: u64, done: u64) -> Self {
+        let Turn { at, of, name } = turn;
+        let before = points * at + done;
+        let (bar, started) = (ProgressBar::new(points * of).with_position(before), Instant::now());
+        let prefix = if *of > 1 { format!("{} of {of}, {name}: ", at + 1) } else { String::new() };
         let template = "{prefix}{msg:8} {bar:36.cyan/blue} {human_pos}/{human_len} points  {speed}  {left} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             let speed = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                let _ = out.write_str(&speed(state.pos() - done, started.elapsed()));
+                let _ = out.write_str(&speed(state.pos() - before, started.elapsed()));
             };
             let left = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
                 let (all, pos) = (state.len().unwrap_or_default(), state.pos());
-                let _ = out.write_str(&left(pos - done, all.saturating_sub(pos), started.elapsed()));
+                let _ = out.write_str(&left(pos - before, all.saturating_sub(pos), started.elapsed()));
             };
             bar.set_style(style.with_key("speed", speed).with_key("left", left).progress_chars("━╸─"));
         }
-        Self { bar, before: done, started }
+        Self { bar: bar.with_prefix(prefix), before, started }
     }
 
     /// A bar for so many bytes of something that takes a while.
@@ -108,9 +127,9 @@ mod tests {
         assert_eq!(speed(7, Duration::ZERO), "–/s");
         assert_eq!(left(10, 20, Duration::from_secs(30)), "60 seconds");
         assert_eq!(left(0, 20, Duration::from_secs(30)), "–");
-        assert_eq!(Progress::new("", 100, 100).finish().0, 0);
+        assert_eq!(Progress::new(&Turn::default(), 100, 100).finish().0, 0);
         assert_eq!(summary(0, 1.0), "no points were left to predict");
-        let resumed = Progress::new("", 100, 40);
+        let resumed = Progress::new(&Turn { at: 2, of: 5, name: "c".to_string() }, 100, 40);
         resumed.add(60);
         assert_eq!(resumed.finish().0, 60, "what an earlier run did does not count");
         assert_eq!(summary(90_000, 2.0), "90,000 points in 2.0 s, 45,000/s");

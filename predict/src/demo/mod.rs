@@ -84,6 +84,7 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<J
         body: Body::new(predictor, input, []),
         places,
         lines: Vec::new(),
+        streamlines: Vec::new(),
         reference: arguments.forces.reference(usual)?,
         pictures: Box::new(DemoPictures { case, slice }),
     })

@@ -42,7 +42,7 @@ fn run(folder: &Path, existing: Existing, model: &mut dyn FlowModel) -> Result<M
     let mut job = job_of(Case::new([1.1, 0.6, 0.8], 10.0, 5.0)?, resolution, &arguments)?;
     job.run_with(
         model,
-        &Settings { folder, existing, chunk: 500, npz: true, codec: None, dry_run: false, told: String::new() },
+        &Settings { folder, existing, chunk: 500, npz: true, codec: None, dry_run: false, turn: Default::default() },
     )
     .map(|report| report.metrics)
 }

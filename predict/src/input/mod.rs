@@ -41,6 +41,9 @@ pub(crate) use safetensors::tensor_names;
 pub(crate) use sites::Sites;
 pub(crate) use table::Table;
 
+#[cfg(test)]
+pub(crate) use vtk_xml::tests::writer;
+
 use crate::mesh::Mesh;
 
 /// Coordinates of a point.

@@ -13,6 +13,7 @@ mod outside;
 mod place;
 mod report;
 mod source;
+mod streamlines;
 mod truth;
 
 use std::path::Path;
@@ -28,6 +29,7 @@ pub(crate) use outside::{Border, Outside};
 pub(crate) use place::Place;
 pub(crate) use report::Report;
 pub(crate) use source::{Named, Source};
+pub(crate) use streamlines::{Streamlines, obstacle};
 pub(crate) use truth::{Exact, Truth};
 
 use crate::forces::Reference;
@@ -35,7 +37,7 @@ use crate::interrupt;
 use crate::metrics::Metrics;
 use crate::output::{Codec, Existing, LocalDisk, Part, Request, Run};
 use crate::plan;
-use crate::progress::{Progress, summary};
+use crate::progress::{Progress, Turn, summary};
 use crate::terminal::{remark, say};
 
 /// Inputs that were checked.
@@ -50,6 +52,8 @@ pub(crate) struct Job {
     pub(crate) places: Vec<Place>,
     /// Where the fields are told along lines.
     pub(crate) lines: Vec<Line>,
+    /// Lines along the velocity.
+    pub(crate) streamlines: Vec<Streamlines>,
     /// What makes coefficients of the forces on its wall.
     pub(crate) reference: Reference,
     /// How the results are drawn.
@@ -71,8 +75,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) codec: Option<Codec>,
     /// Whether to stop before anything is computed.
     pub(crate) dry_run: bool,
-    /// What the bar begins with, where this is one of many runs.
-    pub(crate) told: String,
+    /// Which of many runs this is.
+    pub(crate) turn: Turn,
 }
 
 /// Draws finished results.
@@ -113,7 +117,7 @@ impl Job {
     pub(crate) fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
         let points = self.places.iter().map(|place| place.source.input.len()).sum();
         let mut run = Run::open(LocalDisk, self.request(settings))?;
-        let progress = Progress::new(&settings.told, points, run.done());
+        let progress = Progress::new(&settings.turn, points, run.done());
         for place in &mut self.places {
             progress.begin(&place.name);
             let name = place.name.clone();

@@ -136,6 +136,22 @@ impl FileLayout {
         self.packing.as_ref()
     }
 
+    /// A small file in memory, of one chunk with all points.
+    pub(crate) fn to_bytes(&self, chunk: &Chunk) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.length)?];
+        let mut write = |offset: u64, piece: &[u8]| bytes[offset as usize..][..piece.len()].copy_from_slice(piece);
+        self.fixed_pieces().for_each(|(offset, piece)| write(offset, piece));
+        for (offset, copied) in self.copied_pieces() {
+            write(offset, &(copied.read)(0..copied.rows)?);
+        }
+        let points = chunk.points.len() as u64;
+        self.chunk_pieces(0..points, chunk).for_each(|(offset, piece)| write(offset, &piece));
+        match &self.packing {
+            None => Ok(bytes),
+            Some(packing) => packing.pack_in_memory(&bytes),
+        }
+    }
+
     /// The bytes that are known now, with their offsets.
     pub(crate) fn fixed_pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.pieces.iter().filter_map(|piece| match &piece.content {

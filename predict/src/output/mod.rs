@@ -32,6 +32,4 @@ pub(crate) use npz::write_npz;
 pub(crate) use pack::Codec;
 pub(crate) use run::{Existing, Part, Request, Run, Space, human_bytes};
 pub(crate) use state::State;
-#[cfg(test)]
-pub(crate) use vtk::vtk_layout;
-pub(crate) use vtk::{GridShape, Kept, Shape};
+pub(crate) use vtk::{GridShape, Kept, Shape, vtk_layout};

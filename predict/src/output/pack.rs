@@ -4,7 +4,7 @@
 //! packs each once, at constant memory and in one go, before the file gets its name.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -100,6 +100,13 @@ impl Packing {
         let mut source = BufReader::new(File::open(whole).with_context(|| whole.display().to_string())?);
         self.write(&mut source, &mut BufWriter::with_capacity(1 << 20, file)).with_context(context)?;
         disk.sync(&partial).and_then(|()| disk.rename(&partial, packed)).with_context(context)
+    }
+
+    /// The packed form of a small file.
+    pub(super) fn pack_in_memory(&self, whole: &[u8]) -> Result<Vec<u8>> {
+        let mut packed = Cursor::new(Vec::new());
+        self.write(&mut Cursor::new(whole), &mut packed)?;
+        Ok(packed.into_inner())
     }
 
     fn write(&self, source: &mut (impl Read + Seek), target: &mut (impl Write + Seek)) -> Result<()> {

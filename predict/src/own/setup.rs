@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
-use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, Predictor, PredictorInput};
+use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, DomainConfig, Predictor, PredictorInput};
 use candle_mixed_attention::models::{Normalisation, PositionStatistics};
 use serde_json::{Map, Value, json};
 
@@ -13,13 +13,13 @@ use super::description::{Anchors, Description, Sampling};
 use super::domains;
 use super::extents;
 use super::grid::Grid;
-use super::pictures::FieldPictures;
+use super::pictures::{FieldPictures, is_velocity};
 use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
 use crate::forces::Reference;
 use crate::input::{Input, Location};
-use crate::job::{Body, Border, Job, Line, Named, Place, Source, Truth};
+use crate::job::{Body, Border, Job, Line, Named, Place, Source, Streamlines, Truth, obstacle};
 use crate::mesh::Mesh;
-use crate::output::{Codec, Kept};
+use crate::output::{Codec, FieldSpec, Kept};
 use crate::picture::CutPlane;
 use crate::solid::Defects;
 use crate::terminal::remark;
@@ -167,6 +167,8 @@ impl Setup {
         }
         let body = Body::new(predictor, inputs.remove(0), inputs);
         let identity = self.identity(arguments)?;
+        let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
+        let streamlines = self.streamlines(&arguments.model)?;
         let pictures = FieldPictures {
             planes: self.planes,
             points_across: arguments.model.slice_points.get(),
@@ -175,13 +177,13 @@ impl Setup {
             velocity: arguments.model.velocity.clone(),
         };
         let reference = arguments.forces.reference(Reference::default())?;
-        let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
         Ok(Job {
             identity,
             origin: arguments.origin(),
             body,
             places: self.places,
             lines,
+            streamlines,
             reference,
             pictures: Box::new(pictures),
         })
@@ -285,6 +287,30 @@ impl Setup {
             input = input.anchors(domain, anchors.as_flattened());
         }
         Ok(input)
+    }
+
+    /// The streamlines that were asked for, checked.
+    fn streamlines(&self, model: &ModelArguments) -> Result<Vec<Streamlines>> {
+        let body = || self.geometry.as_ref().and_then(|geometry| geometry.input.surface());
+        let streamlines = |(at, given): (usize, &DomainLine)| {
+            let domain = domain_of_line("--streamlines", given, &self.config)?;
+            let fields: Vec<_> = domain.fields.iter().map(|field| FieldSpec::new(&field.name, field.dim)).collect();
+            let velocity = fields.iter().position(|field| is_velocity(field, model.velocity.as_deref()));
+            let velocity = velocity.with_context(|| {
+                format!("--streamlines: which field of '{}' is the velocity? --velocity says it", domain.name)
+            })?;
+            let place = self.places.iter().find(|place| place.domain.name == domain.name);
+            let of_place = place.map(|place| place.source.bounds.map(|corner| corner.map(f64::from)));
+            let bounds = bounds_of(&self.statistics.position).or(of_place);
+            let bounds = bounds.context("--streamlines: there is no box that they could end at")?;
+            let name = format!("streamlines_{}_{}", at + 1, given.domain);
+            let DomainLine { from, to, points: count, .. } = *given;
+            let lines = Streamlines { name, domain, velocity, from, to, count, bounds, body: obstacle(body()) };
+            let option = format!("--streamlines {}", given.domain);
+            self.statistics.position.normalise(&option, lines.seeds().as_flattened())?;
+            Ok(lines)
+        };
+        model.streamlines.iter().enumerate().map(streamlines).collect()
     }
 
     fn anchor_source(&mut self, domain: &str) -> Result<&mut Source> {
@@ -480,14 +506,25 @@ fn slices_of(domain: &str, source: &Source, given: &[DomainSlice]) -> Result<Vec
     Ok(planes)
 }
 
+/// The domain that a line goes through: the one that it names, or the volume.
+fn domain_of_line(option: &str, given: &DomainLine, config: &AbUptConfig) -> Result<DomainConfig> {
+    let find = |name: &str| config.domains.iter().find(|domain| domain.name == name);
+    let plain = given.domain.chars().all(|letter| letter.is_alphanumeric() || "-_".contains(letter));
+    match find(&given.domain).or_else(|| find(domains::VOLUME).filter(|_| plain)) {
+        Some(domain) => Ok(domain.clone()),
+        None => {
+            anyhow::bail!("{option}: the network has no domain '{}', but {:?}", given.domain, config.domain_names())
+        }
+    }
+}
+
 /// The lines that were asked for, checked.
 fn lines(given: &[DomainLine], config: &AbUptConfig, statistics: &PositionStatistics) -> Result<Vec<Line>> {
     let line = |(at, given): (usize, &DomainLine)| {
-        domains::check_known("--line", &given.domain, config)?;
-        let domain = config.domains.iter().find(|domain| domain.name == given.domain);
-        let domain = domain.cloned().with_context(|| format!("--line: no domain '{}'", given.domain))?;
+        let domain = domain_of_line("--line", given, config)?;
         let name = format!("line_{}_{}", at + 1, given.domain);
         let line = Line { name, domain, from: given.from, to: given.to, points: given.points };
+        ensure!(given.points > 1, "--line {}: a line has at least 2 points, got 1", given.domain);
         statistics.normalise(&format!("--line {}", given.domain), line.points().as_flattened())?;
         Ok(line)
     };

@@ -182,6 +182,29 @@ impl Grid {
         }])
     }
 
+    /// Lines through points, so many of them for each line.
+    pub(crate) fn of_lines(points: Vec<[f32; 3]>, lengths: &[usize]) -> Result<Self> {
+        let count = points.len() as u64;
+        let mut end = 0;
+        let ends = lengths.iter().map(|&length| {
+            end += length as i64;
+            end
+        });
+        let section = Section {
+            name: "Lines",
+            cells: lengths.len() as u64,
+            offsets: Box::new(Integers(ends.collect())),
+            connectivity: Box::new(Integers((0..count as i64).collect())),
+            kinds: Kinds::Lines,
+        };
+        Self::new(vec![Piece {
+            points: Points::new(Box::new(Singles(points.into_flattened())), count),
+            sections: if lengths.is_empty() { Vec::new() } else { vec![section] },
+            point_arrays: Vec::new(),
+            cell_arrays: Vec::new(),
+        }])
+    }
+
     /// Multiplies all coordinates from here on.
     pub(crate) fn scale(&mut self, by: f64) {
         self.pieces.iter_mut().for_each(|piece| piece.points.scale(by));

@@ -14,7 +14,7 @@ pub(super) struct Header {
 
 /// How arrays are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Codec {
+pub(crate) enum Codec {
     Zlib,
     Lz4,
     Lzma,

@@ -1,8 +1,11 @@
 //! Whole runs with files on disk, as a user makes them.
 
+mod car;
 mod kill;
+mod meshes;
 mod refusals;
 mod runs;
+mod words;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
