@@ -116,10 +116,14 @@ impl Setup {
                         Some(body),
                     );
                     let CutPlane { axis, value } = plane;
+                    let axis_name = ["x", "y", "z"][axis];
+                    ensure!(
+                        !grid.points.is_empty(),
+                        "domain '{name}' has no points, and the body fills the whole plane {axis_name} = {value}"
+                    );
                     remark(format_args!(
-                        "note: domain '{name}' has no points and is predicted in the plane {} = {value}; --points \
-                         {name}=FILE predicts it elsewhere",
-                        ["x", "y", "z"][axis]
+                        "note: domain '{name}' has no points and is predicted in the plane {axis_name} = {value}; \
+                         --points {name}=FILE predicts it elsewhere"
                     ));
                     Source::scan("--slice", "--slice", Input::Mesh(grid.mesh()), &statistics.position, &border, chunk)?
                 }
