@@ -84,7 +84,8 @@ const LISTS: [(&str, &str); 4] =
 /// Polyhedra as lists of faces came with this version of the form.
 const VERSION_OF_LISTS: &str = "2.3";
 
-/// Where an offset stands in the text of a [`Document`]. Names hold no control characters.
+/// What stands around the number of an array where the text of a [`Document`] has its offset. Names hold no control
+/// characters.
 const OFFSET: char = '\0';
 
 /// Letters of an offset that is filled in later.
@@ -111,10 +112,11 @@ impl Document {
 <VTKFile type="{kind}" version="{version}" byte_order="LittleEndian" header_type="UInt64"{compressor}>
   <{kind}>"#
         );
-        let mut parts = body.split(OFFSET);
-        text.extend(parts.next());
-        for (part, offset) in parts.zip(offsets) {
-            let _ = write!(text, "{:width$}{part}", format!("offset=\"{offset}\""));
+        for (at, part) in body.split(OFFSET).enumerate() {
+            match part.parse().ok().filter(|_| at % 2 == 1).and_then(|array: usize| offsets.get(array)) {
+                Some(offset) => drop(write!(text, "{:width$}", format!("offset=\"{offset}\""))),
+                None => text.push_str(part),
+            }
         }
         let _ = write!(text, "\n  </{kind}>\n  <AppendedData encoding=\"raw\">\n    _");
         text
@@ -151,10 +153,11 @@ struct Arrays(Vec<Data>);
 impl Arrays {
     /// Adds an array, and returns the element that describes it.
     fn add(&mut self, kind: impl std::fmt::Display, name: &str, components: usize, data: Data) -> String {
+        let array = self.0.len();
         self.0.push(data);
         let name = escape(name);
         format!(
-            r#"<DataArray type="{kind}" Name="{name}" NumberOfComponents="{components}" format="appended" {OFFSET}/>"#
+            r#"<DataArray type="{kind}" Name="{name}" NumberOfComponents="{components}" format="appended" {OFFSET}{array}{OFFSET}/>"#
         )
     }
 
@@ -265,7 +268,6 @@ fn pieces(arrays: &mut Arrays, shape: &GridShape, fields: &[FieldSpec]) -> Strin
         };
         let places = first..first + rows;
         first += rows;
-        // Arrays are added in the order in which the text names them.
         let mut section = |here: Location| -> Section {
             let (mut attributes, mut values) = (String::new(), Vec::new());
             if here == *at {

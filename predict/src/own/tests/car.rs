@@ -148,8 +148,10 @@ pub(super) fn assert_same_mesh(first: &Path, second: &Path) {
     let (mut first, mut second) = (first.borrow_mut(), second.borrow_mut());
     assert_eq!((first.points(), first.cells()), (second.points(), second.cells()));
     let (points, cells) = (first.points(), first.cells());
-    assert_eq!(first.read_points(0..points).unwrap(), second.read_points(0..points).unwrap());
-    assert_eq!(first.read_cells(0..cells).unwrap(), second.read_cells(0..cells).unwrap());
+    // Text may have more digits than its numbers hold.
+    let narrow = |points: Vec<[f64; 3]>| points.into_flattened().into_iter().map(|x| x as f32).collect::<Vec<_>>();
+    assert!(narrow(first.read_points(0..points).unwrap()) == narrow(second.read_points(0..points).unwrap()));
+    assert!(first.read_cells(0..cells).unwrap() == second.read_cells(0..cells).unwrap());
 }
 
 /// Names of the arrays of a mesh.

@@ -152,7 +152,7 @@ fn damaged_files_are_named() {
                 points[37][2] = -3.5;
                 write_npy(&place.path("volume.npy"), &points);
             },
-            "--volume: point 37 has z = -3.5, outside the box [-3, 3] of the statistics",
+            "--volume {}/volume.npy: point 37 has z = -3.5, outside the box [-3, 3] of the statistics",
         ),
         (|place| replace(place, "model.json", "\"surface\"", "\"hull/top\""), "cannot be the name of a file"),
         (
