@@ -138,6 +138,15 @@ impl Input {
         }
     }
 
+    /// Tells the solid of each face of a surface.
+    pub(crate) fn set_solids(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
+        match self {
+            Self::Mesh(mesh) => mesh.set_groups(names, of_faces),
+            Self::Sites(sites) => sites.set_solids(names, of_faces),
+            Self::Points(_) => {}
+        }
+    }
+
     /// Whether it is a mesh with cells that have a volume.
     pub(crate) fn is_volume(&self) -> bool {
         matches!(self, Self::Sites(sites) if sites.is_volume())

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result, ensure};
 
 use super::DIMENSIONS;
-use super::grid::{Grid, Location, PieceOutline, Surface};
+use super::grid::{Grid, Location, PieceOutline, SOLID, Surface};
 use super::table::{Rows, Table};
 use crate::mesh::Mesh;
 
@@ -29,6 +29,8 @@ pub(crate) struct Sites {
     dimension: u8,
     /// Names of the solids that an array of it numbers.
     solids: Vec<String>,
+    /// That array, where it is none of the file: −1 at cells that are no faces.
+    solid_of_cells: Vec<i32>,
     /// Whether somebody said where to predict.
     asked: bool,
     has_cell_data: bool,
@@ -59,6 +61,7 @@ impl Sites {
             grid,
             outline,
             solids,
+            solid_of_cells: Vec::new(),
             at: chosen,
             cells,
             points,
@@ -111,6 +114,25 @@ impl Sites {
     /// The names of the solids that its array [`SOLID`](super::SOLID) numbers, if it was made with one.
     pub(crate) fn solids(&self) -> &[String] {
         &self.solids
+    }
+
+    /// The number of the solid of each cell, where it is not in the file.
+    pub(crate) fn solid_of_cells(&self) -> &[i32] {
+        &self.solid_of_cells
+    }
+
+    /// Tells the solid of each face of the surface.
+    pub(crate) fn set_solids(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
+        let Some(surface) = &mut self.surface else { return };
+        let known = self.outline.iter().flat_map(|piece| &piece.cell_arrays).any(|array| array.name == SOLID);
+        if !known {
+            self.solid_of_cells = vec![-1; self.cells as usize];
+            for (&cell, &solid) in surface.cells.iter().zip(&of_faces) {
+                self.solid_of_cells[cell as usize] = solid as i32;
+            }
+            self.solids = names.clone();
+        }
+        surface.mesh.set_groups(names, of_faces);
     }
 
     /// A surface in memory, of which the faces are predicted.

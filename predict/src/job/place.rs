@@ -59,6 +59,7 @@ impl Place {
                 outline: sites.outline(),
                 at: sites.at(),
                 kept: &self.kept,
+                solid_of_cells: sites.solid_of_cells(),
                 solids: sites.solids(),
             }),
             input => input.mesh().into(),

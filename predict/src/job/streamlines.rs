@@ -75,6 +75,7 @@ impl Streamlines {
             outline: &outline,
             at: Location::Points,
             kept: &kept,
+            solid_of_cells: &[],
             solids: &[],
         });
         let layout = vtk_layout(&self.name, points.len() as u64, &specs, &shape, codec);

@@ -35,6 +35,8 @@ pub(crate) struct GridShape<'a> {
     /// Where the fields are.
     pub(crate) at: Location,
     pub(crate) kept: &'a Kept,
+    /// The solid of each cell, if the file does not tell it.
+    pub(crate) solid_of_cells: &'a [i32],
     /// Names of the solids that its array of faces numbers.
     pub(crate) solids: &'a [String],
 }
@@ -257,9 +259,9 @@ fn surface(arrays: &mut Arrays, mesh: &Mesh, places: u64, fields: &[FieldSpec]) 
 
 /// A mesh of a file, piece by piece.
 fn pieces(arrays: &mut Arrays, shape: &GridShape, fields: &[FieldSpec]) -> String {
-    let GridShape { grid, outline, at, kept, solids } = shape;
+    let GridShape { grid, outline, at, kept, solid_of_cells, solids } = shape;
     let mut body = solid_names(solids);
-    let mut first = 0;
+    let (mut first, mut first_cell) = (0, 0);
     for piece in *outline {
         let points = vec![arrays.copied(grid, "Points", &piece.points)];
         let rows = match at {
@@ -267,6 +269,8 @@ fn pieces(arrays: &mut Arrays, shape: &GridShape, fields: &[FieldSpec]) -> Strin
             Location::Points => piece.points.rows,
         };
         let places = first..first + rows;
+        let cells = first_cell..first_cell + piece.cells() as usize;
+        first_cell = cells.end;
         first += rows;
         let mut section = |here: Location| -> Section {
             let (mut attributes, mut values) = (String::new(), Vec::new());
@@ -278,6 +282,10 @@ fn pieces(arrays: &mut Arrays, shape: &GridShape, fields: &[FieldSpec]) -> Strin
                 let taken = fields.iter().any(|field| field.name == column.name);
                 let name = if taken { format!("{}_original", column.name) } else { column.name.clone() };
                 values.push(arrays.copied(grid, &name, column));
+            }
+            if here == Location::Cells && !solid_of_cells.is_empty() {
+                let numbers = solid_of_cells[cells.clone()].iter().flat_map(|solid| solid.to_le_bytes()).collect();
+                values.push(arrays.add("Int32", SOLID, 1, Data::Fixed(numbers)));
             }
             (attributes, values)
         };

@@ -14,6 +14,7 @@ use super::domains;
 use super::extents;
 use super::grid::Grid;
 use super::pictures::{FieldPictures, is_velocity};
+use super::solids;
 use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
 use crate::forces::Reference;
 use crate::input::{Input, Location};
@@ -138,6 +139,9 @@ impl Setup {
             let wall = name == domains::SURFACE;
             if let (Some(array), true) = (&model.patches, wall) {
                 source.patch_by(array).context("--patches")?;
+            }
+            if let Some(body) = body.filter(|_| wall) {
+                assign_solids(body, &mut source)?;
             }
             let kept = Kept {
                 all: arguments.output.keep_arrays,
@@ -322,6 +326,20 @@ impl Setup {
         let place = self.places.iter_mut().find(|place| place.domain.name == domain).map(|place| &mut place.source);
         own.or(place).with_context(|| format!("domain '{domain}' has no points"))
     }
+}
+
+/// Finds the solid of each face of a surface that is another mesh of a body of several solids.
+fn assign_solids(body: &Mesh, source: &mut Source) -> Result<()> {
+    let Some(surface) = source.input.surface().filter(|surface| surface.groups().is_empty()) else { return Ok(()) };
+    if body.groups().len() < 2 || surface.faces().next().is_none() {
+        return Ok(());
+    }
+    let solids::Nearest { solids, distance } = solids::nearest(body, surface).context("--geometry")?;
+    remark(format_args!(
+        "note: --surface: each face belongs to the nearest solid of --geometry, which is at most {distance:.4} away"
+    ));
+    source.input.set_solids(body.groups().to_vec(), solids);
+    Ok(())
 }
 
 /// Checks that a field that is called the velocity is one.

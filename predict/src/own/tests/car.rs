@@ -171,17 +171,22 @@ fn a_car_comes_back_with_fields_errors_and_forces() {
         std::fs::write(workplace.path("body.stl"), body()).unwrap();
         let line = "predict --weights DATA/ellipsoid.safetensors --config DATA/ellipsoid.json --condition alpha=10 \
                     --condition beta=5 --geometry {}/body.stl --surface {}/boundary.vtp --volume {}/volume.vtu \
-                    --truth surface=pMeanTrim:pressure --truth volume=pMean:pressure,UMean:velocity --patches patch \
+                    --truth surface=pMeanTrim:pressure --truth volume=pMean:pressure,UMean:velocity \
                     --reference-area 1.5 --density 2 --slice-points 20 --keep-arrays --chunk 500 --out {}/out";
         let folder = workplace.folder.path().display().to_string();
         let words = line.split_whitespace().map(|word| word.replace("DATA", DATA).replace("{}", &folder));
-        let line: Vec<_> = words.chain(["--compress".to_string(), compress.to_string()]).collect();
+        let line = words.chain(["--compress".to_string(), compress.to_string()]);
+        let line: Vec<_> =
+            if lists { line.chain(["--patches", "patch"].map(str::to_string)).collect() } else { line.collect() };
         run(&line).unwrap();
 
         let (surface, volume) = (workplace.path("out/surface.vtp"), workplace.path("out/volume.vtu"));
         assert_same_mesh(&workplace.path("boundary.vtp"), &surface);
         assert_same_mesh(&workplace.path("volume.vtu"), &volume);
-        assert_eq!(arrays(&surface, Location::Cells), ["pressure", "pressure_error", "pMeanTrim", "patch"]);
+        let mut expected = vec!["pressure", "pressure_error", "pMeanTrim", "patch"];
+        // Solids are those of the body, unless patches are asked for.
+        expected.extend((!lists).then_some("solid"));
+        assert_eq!(arrays(&surface, Location::Cells), expected);
         assert_eq!(arrays(&surface, Location::Points), ["id"]);
         let expected = ["velocity", "pressure", "velocity_error", "pressure_error", "UMean", "pMean"];
         assert_eq!(arrays(&volume, Location::Cells), expected);
@@ -203,13 +208,14 @@ fn a_car_comes_back_with_fields_errors_and_forces() {
             let told = if part.is_empty() { &forces[which] } else { &forces[which]["solids"][part] };
             told["force"][axis].as_f64().unwrap()
         };
+        let [front, rear] = if lists { ["patch 4", "patch 17"] } else { ["front", "rear"] };
         for axis in 0..3 {
             // Cells hold the pressure at their middle, so that the sum is only nearly zero.
             assert!(force("true", "", axis).abs() < 0.02 && force("predicted", "", axis).abs() < 0.02, "{forces}");
-            let parts = force("true", "patch 4", axis) + force("true", "patch 17", axis);
+            let parts = force("true", front, axis) + force("true", rear, axis);
             assert!((parts - force("true", "", axis)).abs() < 1e-9);
         }
-        let (front, predicted) = (force("true", "patch 4", 0), force("predicted", "patch 4", 0));
+        let (front, predicted) = (force("true", front, 0), force("predicted", front, 0));
         assert!(front.abs() > 0.1 && (predicted / front - 1.0).abs() < 0.05, "{predicted} for {front}");
     }
 }
