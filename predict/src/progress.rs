@@ -85,8 +85,10 @@ impl Progress {
 
     /// Removes the bar; returns how many points were done since it began, and in how many seconds.
     pub(crate) fn finish(self) -> (u64, f64) {
+        let done = (self.bar.position() - self.before, self.started.elapsed().as_secs_f64());
+        // This moves the bar to its end.
         self.bar.finish_and_clear();
-        (self.bar.position() - self.before, self.started.elapsed().as_secs_f64())
+        done
     }
 }
 
