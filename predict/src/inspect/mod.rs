@@ -69,9 +69,10 @@ pub fn report_on(file: &std::path::Path) -> Result<String> {
 
 /// The report, and whether the checkpoint fits its configuration, where there is one.
 fn inspect(arguments: &Arguments) -> Result<(String, bool)> {
+    let file = arguments.file.as_deref().context("the file of the checkpoint is missing")?;
     let checkpoint = match &arguments.weights_key {
-        Some(key) => Checkpoint::open_key(&arguments.file, key),
-        None => Checkpoint::open(&arguments.file),
+        Some(key) => Checkpoint::open_key(file, key),
+        None => Checkpoint::open(file),
     }?;
     let mut report = Listing::new(&checkpoint).to_string();
     if let Some(key) = checkpoint.weights_key() {
