@@ -1,5 +1,7 @@
 //! Points with faces of any number of corners, or none.
 
+use std::collections::HashMap;
+
 use anyhow::{Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -14,6 +16,8 @@ pub(crate) struct Mesh {
     ends: Vec<usize>,
     /// Names of groups of faces, such as the solids of a file.
     groups: Vec<String>,
+    /// Their places there.
+    group_numbers: HashMap<String, u32>,
     /// The group of every face, where there are groups.
     face_groups: Vec<u32>,
     /// The group of faces that are added.
@@ -37,11 +41,12 @@ impl Mesh {
 
     /// Faces that are added from here on belong to a group; groups of one name are one.
     pub(crate) fn begin_group(&mut self, name: String) {
-        let group = self.groups.iter().position(|known| *known == name).unwrap_or_else(|| {
-            self.groups.push(name);
-            self.groups.len() - 1
+        let next = self.groups.len() as u32;
+        let group = *self.group_numbers.entry(name).or_insert_with_key(|name| {
+            self.groups.push(name.clone());
+            next
         });
-        self.group = Some(group as u32);
+        self.group = Some(group);
     }
 
     /// Names of the groups of faces; none where faces are not in groups.

@@ -1,10 +1,12 @@
 //! `--sweep`: many bodies by one network, each in a folder of its own, and a table of all results.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_mixed_attention::models::ab_upt::Predictor;
+use candle_mixed_attention::models::open_regular;
 use serde_json::Value;
 
 use crate::args::{Arguments, Condition};
@@ -21,7 +23,7 @@ const FILES: [&str; 3] = ["geometry", "surface", "volume"];
 
 /// One body of a sweep.
 #[derive(Debug, PartialEq)]
-struct Row {
+pub(crate) struct Row {
     name: String,
     files: BTreeMap<String, String>,
     conditions: Vec<Condition>,
@@ -32,7 +34,9 @@ struct Row {
 /// # Errors
 /// A file that cannot be read; at the end, rows that failed.
 pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(table).with_context(|| format!("--sweep: cannot open {}", table.display()))?;
+    let mut text = String::new();
+    let read = open_regular(table).and_then(|mut file| file.read_to_string(&mut text));
+    read.with_context(|| format!("--sweep: cannot open {}", table.display()))?;
     let rows = rows(&text).with_context(|| format!("--sweep: {}", table.display()))?;
     let (mut results, mut failed, mut network) = (Vec::new(), Vec::new(), None);
     for (at, row) in rows.iter().enumerate() {
@@ -77,7 +81,7 @@ fn predict(arguments: &Arguments, row: &Row, network: &mut Option<Predictor>) ->
 }
 
 /// Reads the table: a header, then a row for each body. Fields are separated by commas and may stand in quotes.
-fn rows(text: &str) -> Result<Vec<Row>> {
+pub(crate) fn rows(text: &str) -> Result<Vec<Row>> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let (_, header) = lines.next().context("the table is empty")?;
     let columns = fields(header)?;

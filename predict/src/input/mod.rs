@@ -28,11 +28,13 @@ mod torch;
 mod vtk_xml;
 mod weld;
 
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::sample_indices;
+use candle_mixed_attention::models::open_regular;
 
 use grid::Grid;
 pub(crate) use grid::Location;
@@ -169,6 +171,14 @@ fn open_grid(path: &Path) -> Result<Option<Grid>> {
     } else {
         None
     })
+}
+
+/// Reads a whole file, unless it is something that need not end.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(bytes)
 }
 
 /// The file and the name of a tensor in it, if `#` separates them and is not a part of the name of the file.

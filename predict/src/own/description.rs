@@ -1,9 +1,11 @@
 //! What the description of a model says beside its network and its statistics.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use candle_mixed_attention::models::open_regular;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -54,7 +56,9 @@ pub(super) struct Geometry {
 impl Description {
     /// Reads the file of a description.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let mut text = String::new();
+        let read = open_regular(path).and_then(|mut file| file.read_to_string(&mut text));
+        read.with_context(|| format!("cannot open {}", path.display()))?;
         // The network's own part was read before, and said what is wrong with the file.
         let mut whole: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
         let mut take = |key: &str| whole.remove(key).unwrap_or_default();

@@ -9,7 +9,7 @@ use super::polyhedra::Polyhedra;
 use super::shape::{dimension_of, kind, shape_of};
 
 /// Points of cells that are read at once. Only a file that is wrong, or one with a cell of more points than that, has more.
-const MOST_CORNERS: u64 = 1 << 27;
+pub(super) const MOST_CORNERS: u64 = 1 << 24;
 
 /// Some consecutive cells of a grid.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -16,6 +16,7 @@ mod points;
 mod polyhedra;
 mod shape;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::str::FromStr;
 
@@ -183,7 +184,8 @@ impl Grid {
         let mut lists = self.pieces.iter().filter(|piece| piece.points.len() > 0).map(of);
         let first = lists.next().unwrap_or_default();
         lists.fold(first, |mut common, list| {
-            common.retain(|array| list.contains(array));
+            let known: HashSet<&(String, usize)> = list.iter().collect();
+            common.retain(|array| known.contains(array));
             common
         })
     }
