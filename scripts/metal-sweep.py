@@ -15,7 +15,8 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).parents[1]
 CHOICE = "MIXED_ATTENTION_METAL_TILING"
-CANDIDATES = 13
+TILING = (ROOT / "src/kernels/metal/tiling.rs").read_text()
+CANDIDATES = int(re.search(r"CANDIDATES: \[Tiling; (\d+)\]", TILING).group(1))
 LINE = re.compile(r"metal/(\S+)/(.+?) \| fused \| median ([0-9.]+) µs")
 
 

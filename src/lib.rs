@@ -78,10 +78,10 @@
 //! # let attention = MixedAttention::new(&MixedAttentionConfig::new(64, 4), vb)?;
 //! # let x = Tensor::randn(0f32, 1., (1, plan.len(), 64), &Device::Cpu)?;
 //! let options = AttentionOptions::default().cache_groups(["anchors"]);
-//! let (y, cache) = attention.forward_with_cache(&x, &plan, &options)?;
+//! let (y, cache) = attention.forward_and_cache(&x, &plan, &options)?;
 //!
 //! let step = plan.cached_queries("queries", 50)?;
-//! let again = attention.forward_cached(&x.narrow(1, 100, 50)?, &step, &cache, &options)?;
+//! let again = attention.forward_from_cache(&x.narrow(1, 100, 50)?, &step, &cache, &options)?;
 //! let difference = (again - y.narrow(1, 100, 50)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
 //! assert!(difference < 1e-5);
 //! # Ok::<(), candle_core::Error>(())

@@ -10,11 +10,18 @@ use candle_mixed_attention::SquareBanks;
 use candle_mixed_attention::candle_core::{DType, Device};
 use clap::Parser;
 
-use crate::ellipsoid::{Case, Vec3};
+use crate::ellipsoid::Case;
 use crate::forces::Reference;
 use crate::input::Location;
 use crate::job::Settings;
 use crate::output::Existing;
+use crate::vector::Vec3;
+
+/// Points at most that are drawn for anchors or for the geometry, or lie on a line.
+pub(crate) const MOST_POINTS: usize = 1 << 26;
+
+/// Points at most along the side of a plane, whose square is predicted.
+const MOST_ACROSS: usize = 1 << 14;
 
 /// Predicts the flow around a body.
 ///
@@ -164,10 +171,10 @@ pub(crate) struct ModelArguments {
     pub condition: Vec<Condition>,
     /// Points of the geometry that are encoded, drawn from --geometry: evenly over a mesh, or some of the points [default:
     /// as in training, if --config tells; else 16384]
-    #[arg(long, value_name = "N", requires = "weights")]
+    #[arg(long, value_name = "N", requires = "weights", value_parser = count::<MOST_POINTS>)]
     pub geometry_points: Option<NonZeroUsize>,
     /// Supernodes among them [default: as in training, if --config tells; else an eighth]
-    #[arg(long, value_name = "N", requires = "weights")]
+    #[arg(long, value_name = "N", requires = "weights", value_parser = count::<MOST_POINTS>)]
     pub supernodes: Option<NonZeroUsize>,
     /// A plane to draw the fields of a domain in, such as volume:y=0.5; once for each. Where --geometry is a mesh, the body
     /// is cut out
@@ -179,7 +186,7 @@ pub(crate) struct ModelArguments {
     #[arg(long, value_name = "DOMAIN:FROM:TO:N", requires = "weights", allow_hyphen_values = true)]
     pub line: Vec<DomainLine>,
     /// Grid points of a plane of --slice along its longer side
-    #[arg(long, value_name = "N", requires = "weights", default_value = "401")]
+    #[arg(long, value_name = "N", requires = "weights", default_value = "401", value_parser = count::<MOST_ACROSS>)]
     pub slice_points: NonZeroUsize,
 }
 
@@ -202,7 +209,7 @@ pub(crate) struct DemoArguments {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ComputeArguments {
     /// Anchor points per domain [default: the most that the network was trained on, if --config tells; else 1024]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<MOST_POINTS>)]
     pub anchors: Option<NonZeroUsize>,
     /// Predict with so many draws of anchors, and write mean and standard deviation of each field: how much the result
     /// depends on them
@@ -274,6 +281,12 @@ impl OutputArguments {
             _ => Existing::Refuse,
         }
     }
+}
+
+/// A number of points, which take memory before anything is computed.
+fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize> {
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= MOST);
+    count.with_context(|| format!("expected a whole number from 1 to {MOST}"))
 }
 
 /// A condition with its values.
@@ -357,11 +370,12 @@ impl FromStr for DomainLine {
             let (rest, to) = rest.rsplit_once(':')?;
             let (domain, from) = rest.rsplit_once(':')?;
             let end = |text: &str| text.parse::<Vector>().ok().map(|Vector(vector)| vector);
-            let points = points.parse().ok().filter(|&points| points >= 2)?;
+            let points = points.parse().ok().filter(|points| (2..=MOST_POINTS).contains(points))?;
             Some(Self { domain: domain.to_string(), from: end(from)?, to: end(to)?, points })
         };
         parse().with_context(|| {
-            format!("expected DOMAIN:FROM:TO:N with at least 2 points, as in volume:0,0,1:2,0,1:200, got '{text}'")
+            let form = "DOMAIN:FROM:TO:N as in volume:0,0,1:2,0,1:200";
+            format!("expected {form}, with 2 to {MOST_POINTS} points, got '{text}'")
         })
     }
 }

@@ -4,10 +4,8 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::mesh::Mesh;
-use crate::solid::{cross, volume};
-
-/// A point or a vector.
-pub(crate) type Vec3 = [f64; 3];
+use crate::solid::volume;
+use crate::vector::{Vec3, add, cross, dot, length, sub};
 
 /// Share of the area that the area vectors of a surface may add up to before it is called open.
 const CLOSED: f64 = 1e-3;
@@ -87,7 +85,7 @@ impl Reference {
         }
         ensure!(self.density > 0.0 && self.density.is_finite(), "--density must be above 0, got {}", self.density);
         for (name, axis) in [("drag", &mut self.drag_axis), ("lift", &mut self.lift_axis)] {
-            let length = dot(*axis, *axis).sqrt();
+            let length = length(*axis);
             ensure!(length > 0.0 && length.is_finite(), "--{name}-axis must have a length, got {axis:?}");
             *axis = axis.map(|x| x / length);
         }
@@ -101,7 +99,7 @@ impl Reference {
         let scale = 0.5 * self.density * self.speed.powi(2) * self.area?;
         let side_axis = cross(self.lift_axis, self.drag_axis);
         let along = |axis: Vec3, force: Vec3| dot(force, axis) / scale;
-        let total = sum(force.pressure, force.shear);
+        let total = add(force.pressure, force.shear);
         Some(Coefficients {
             drag: along(self.drag_axis, total),
             drag_of_pressure: along(self.drag_axis, force.pressure),
@@ -125,10 +123,10 @@ impl Force {
             // A face that is not flat has the area vector of its rim.
             let mut vector = [0.0; 3];
             for pair in face[1..].windows(2) {
-                vector = sum(vector, cross(minus(point(pair[0]), first), minus(point(pair[1]), first)));
+                vector = add(vector, cross(sub(point(pair[0]), first), sub(point(pair[1]), first)));
             }
             let vector = vector.map(|x| 0.5 * outwards * x);
-            let area = dot(vector, vector).sqrt();
+            let area = length(vector);
             let mean = |component: &dyn Fn(usize) -> f64| {
                 face.iter().map(|&corner| component(corner as usize)).sum::<f64>() / face.len() as f64
             };
@@ -143,11 +141,11 @@ impl Force {
                 shear => std::array::from_fn(|i| area * value(&|place| f64::from(shear[3 * place + i]))),
             };
             let centre: Vec3 = std::array::from_fn(|i| mean(&|corner| f64::from(body.points()[corner][i])));
-            force.pressure = sum(force.pressure, by_pressure);
-            force.shear = sum(force.shear, by_shear);
-            force.moment = sum(force.moment, cross(minus(centre, about), sum(by_pressure, by_shear)));
+            force.pressure = add(force.pressure, by_pressure);
+            force.shear = add(force.shear, by_shear);
+            force.moment = add(force.moment, cross(sub(centre, about), add(by_pressure, by_shear)));
             force.area += area;
-            force.area_vector = sum(force.area_vector, vector);
+            force.area_vector = add(force.area_vector, vector);
         }
         force
     }
@@ -170,23 +168,11 @@ pub(crate) fn areas_of_vertices(body: &Mesh) -> Vec<f64> {
     let mut areas = vec![0.0; body.points().len()];
     for corners in body.triangles() {
         let [a, b, c] = corners.map(|corner| body.points()[corner as usize].map(f64::from));
-        let vector = cross(minus(b, a), minus(c, a));
-        let share = dot(vector, vector).sqrt() / 6.0;
+        let vector = cross(sub(b, a), sub(c, a));
+        let share = length(vector) / 6.0;
         corners.iter().for_each(|&corner| areas[corner as usize] += share);
     }
     areas
-}
-
-fn dot(a: Vec3, b: Vec3) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
-fn sum(a: Vec3, b: Vec3) -> Vec3 {
-    std::array::from_fn(|i| a[i] + b[i])
-}
-
-fn minus(a: Vec3, b: Vec3) -> Vec3 {
-    std::array::from_fn(|i| a[i] - b[i])
 }
 
 #[cfg(test)]

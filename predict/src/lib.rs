@@ -18,7 +18,7 @@
 //! | `job/` | from inputs to the report, whoever gave the inputs |
 //! | `input/` | what is read |
 //! | `output/` | what is written: known places, kills and resumption |
-//! | `mesh.rs`, `solid.rs`, `forces.rs`, `metrics.rs` | faces; the inside of a body; forces; errors |
+//! | `mesh.rs`, `solid.rs`, `forces.rs`, `metrics.rs`, `vector.rs` | faces; the inside of a body; forces; errors; vectors in space |
 //! | `picture/` | figures |
 //! | `inspect/` | the program that looks into checkpoints |
 
@@ -47,6 +47,7 @@ mod progress;
 mod solid;
 mod sweep;
 mod terminal;
+mod vector;
 
 use std::process::ExitCode;
 

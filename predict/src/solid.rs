@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::mesh::Mesh;
+use crate::vector::{cross, dot};
 
 /// The triangles of a surface, sorted so that a ray along x meets few of them.
 pub(crate) struct Solid {
@@ -165,15 +166,9 @@ impl Defects {
 pub(crate) fn volume(mesh: &Mesh) -> f64 {
     let triangle = |corners: [u32; 3]| {
         let [a, b, c] = corners.map(|corner| mesh.points()[corner as usize].map(f64::from));
-        let across = cross(b, c);
-        a.iter().zip(across).map(|(x, y)| x * y).sum::<f64>() / 6.0
+        dot(a, cross(b, c)) / 6.0
     };
     mesh.triangles().map(triangle).sum()
-}
-
-/// The vector product.
-pub(crate) fn cross(u: [f64; 3], v: [f64; 3]) -> [f64; 3] {
-    [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
 }
 
 #[cfg(test)]

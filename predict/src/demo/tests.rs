@@ -6,10 +6,11 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 use super::*;
-use crate::ellipsoid::{Vec3, sample_surface, sample_volume};
+use crate::ellipsoid::{sample_surface, sample_volume};
 use crate::job::{Encoded, Exact, FlowModel, Settings};
 use crate::metrics::{FieldError, Metrics};
 use crate::output::Existing;
+use crate::vector::Vec3;
 
 /// The fields of a domain of the exact flow.
 fn exact(flow: Flow, domain: &str, points: &[[f32; 3]]) -> Vec<Vec<f32>> {

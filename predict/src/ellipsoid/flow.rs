@@ -11,7 +11,8 @@
 //! `Cp = 1 − |u|²/|U|²`. On the surface, `u` is the tangential part of the constant vector `W_i = 2 U_i / (2 − χ_i(0))`.
 
 use super::carlson::rd;
-use super::{Case, Vec3, dot, normal};
+use super::{Case, normal};
+use crate::vector::{Vec3, dot};
 
 /// Newton steps at most; it converges in about ten.
 const NEWTON_STEPS: usize = 60;

@@ -11,13 +11,12 @@ mod surface;
 
 use anyhow::{Result, ensure};
 
+use crate::vector::{Vec3, normalised};
+
 pub(crate) use flow::Flow;
 pub(crate) use sampling::{sample_surface, sample_volume};
 pub(crate) use slice::Slice;
 pub(crate) use surface::surface_mesh;
-
-/// A point or a vector.
-pub(crate) type Vec3 = [f64; 3];
 
 /// Half the edge of the cube around the body in which the demo model knows the flow.
 pub(crate) const BOX: f64 = 2.5;
@@ -65,8 +64,7 @@ impl Case {
             true => std::array::from_fn(|i| f64::from(u8::from(i == 2)) - stream[2] * stream[i]),
             false => std::array::from_fn(|i| f64::from(u8::from(i == 0)) - stream[0] * stream[i]),
         };
-        let length = dot(across, across).sqrt();
-        across.map(|x| x / length)
+        normalised(across)
     }
 
     /// What lies outside the range that the demo model was trained on, one sentence each.
@@ -88,10 +86,6 @@ impl Case {
     }
 }
 
-pub(crate) fn dot(a: Vec3, b: Vec3) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
 /// `Σ x_i²/a_i²`: 1 on the surface, more outside.
 fn level(semi_axes: Vec3, point: Vec3) -> f64 {
     (0..3).map(|i| (point[i] / semi_axes[i]).powi(2)).sum()
@@ -100,8 +94,7 @@ fn level(semi_axes: Vec3, point: Vec3) -> f64 {
 /// The outward unit normal at a point of the surface.
 fn normal(semi_axes: Vec3, point: Vec3) -> Vec3 {
     let gradient: Vec3 = std::array::from_fn(|i| point[i] / semi_axes[i].powi(2));
-    let length = dot(gradient, gradient).sqrt();
-    gradient.map(|component| component / length)
+    normalised(gradient)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::{BOX, Vec3, dot, level, normal};
+use super::{BOX, level, normal};
+use crate::vector::{Vec3, length};
 
 /// Share of volume points that lie near the surface.
 const NEAR_SHARE: f64 = 0.6;
@@ -52,7 +53,7 @@ fn on_surface(semi_axes: Vec3, random: &mut StdRng) -> Vec3 {
         let radius = (1.0 - height * height).sqrt();
         let unit = [radius * around.cos(), radius * around.sin(), height];
         let stretched: Vec3 = std::array::from_fn(|i| unit[i] * stretch[i]);
-        if random.random::<f64>() * largest <= dot(stretched, stretched).sqrt() {
+        if random.random::<f64>() * largest <= length(stretched) {
             return std::array::from_fn(|i| unit[i] * semi_axes[i]);
         }
     }

@@ -1,7 +1,8 @@
 //! The plane y = 0 around the body.
 
-use super::{BOX, Vec3, level};
+use super::{BOX, level};
 use crate::mesh::Mesh;
+use crate::vector::Vec3;
 
 /// A regular grid in the plane y = 0, without the points inside the body.
 pub(crate) struct Slice {

@@ -2,8 +2,8 @@
 
 use std::f64::consts::{PI, TAU};
 
-use super::Vec3;
 use crate::mesh::Mesh;
+use crate::vector::Vec3;
 
 /// Quads around the x axis from pole to pole, closed by two fans of triangles.
 ///
@@ -45,7 +45,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::ellipsoid::{dot, level};
+    use crate::ellipsoid::level;
+    use crate::vector::dot;
 
     const AXES: Vec3 = [1.1, 0.6, 0.8];
 

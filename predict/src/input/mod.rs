@@ -2,7 +2,8 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `table.rs` | arrays of numbers, read range by range: `.npy`, `.npz`, `.safetensors`, `.pt`, arrays of meshes |
+//! | `table.rs`, `open.rs` | arrays of numbers, read range by range; which reader opens one |
+//! | `npy.rs`, `npz.rs`, `safetensors.rs`, `torch.rs` | files of such arrays |
 //! | `grid/` | meshes of any cells, read range by range |
 //! | `vtk_xml/` | `.vtp`, `.vtu`, `.pvtp`, `.pvtu` as such meshes |
 //! | `legacy_vtk.rs` | `.vtk` as such a mesh, in memory |
@@ -19,6 +20,7 @@ mod legacy_vtk;
 mod npy;
 mod npz;
 mod obj;
+mod open;
 mod ply;
 mod safetensors;
 mod sites;

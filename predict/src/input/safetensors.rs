@@ -245,6 +245,21 @@ mod tests {
     }
 
     #[test]
+    fn a_long_header_costs_a_multiple_of_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.safetensors");
+        let entry = |at: usize| format!(r#""{at:x}":{{"dtype":"F32","shape":[0,3],"data_offsets":[0,0]}}"#);
+        let many: Vec<String> = (0..100_000).map(entry).collect();
+        let axes = format!(r#""a":{{"dtype":"F32","shape":[{}0],"data_offsets":[0,0]}}"#, "0,".repeat(2_000_000));
+        for entries in [many.join(","), axes] {
+            let header = format!("{{{entries}}}");
+            std::fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap();
+            let taken = crate::counting::most_bytes(|| drop(crate::input::tensor_names(path.to_str().unwrap())));
+            assert!(taken < 16 * header.len(), "{taken} bytes for {}", header.len());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_points_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();

@@ -10,7 +10,8 @@ use rand::{Rng, SeedableRng};
 
 use super::description::{Anchors, Sampling};
 use crate::mesh::{AreaSampler, Mesh};
-use crate::solid::{Solid, cross, volume};
+use crate::solid::{Solid, volume};
+use crate::vector::{cross, length, sub};
 
 /// Points of the surface that distances are measured to.
 const SURFACE_POINTS: usize = 20_000;
@@ -71,8 +72,8 @@ impl<'a> Surroundings<'a> {
 
     fn off_surface(&self, sampling: Sampling, random: &mut StdRng) -> [f32; 3] {
         let (foot, [a, b, c]) = self.sampler.draw(random);
-        let normal = cross(std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));
-        let length = normal.iter().map(|x| x * x).sum::<f64>().sqrt() * self.outwards;
+        let normal = cross(sub(b, a), sub(c, a));
+        let length = length(normal) * self.outwards;
         let uniform = 1.0 - random.random::<f64>();
         let distance = match sampling {
             Sampling::NearSurface { mean_distance: Some(mean), .. } => -mean * uniform.ln(),

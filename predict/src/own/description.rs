@@ -9,6 +9,8 @@ use candle_mixed_attention::models::open_regular;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::args::MOST_POINTS;
+
 /// How the network saw bodies in training. Everything is optional.
 #[derive(Debug, Default)]
 pub(super) struct Description {
@@ -82,7 +84,10 @@ impl Description {
 
     fn check(&self) -> Result<()> {
         let range = |name: &str, [low, high]: [usize; 2]| {
-            ensure!(0 < low && low <= high, "{name} must be [fewest, most], both above 0, got [{low}, {high}]");
+            ensure!(
+                0 < low && low <= high && high <= MOST_POINTS,
+                "{name} must be [fewest, most], both from 1 to {MOST_POINTS}, got [{low}, {high}]"
+            );
             Ok(())
         };
         for (domain, Anchors { count, sampling }) in &self.anchors {
@@ -156,6 +161,10 @@ mod tests {
             (
                 r#"{"anchors": {"volume": {"count": [9, 3], "sampling": {"kind": "box"}}}}"#,
                 "anchors.volume.count must be",
+            ),
+            (
+                r#"{"anchors": {"volume": {"count": [1, 18446744073709551615], "sampling": {"kind": "box"}}}}"#,
+                "from 1 to 67108864",
             ),
             (
                 r#"{"anchors": {"volume": {"count": [1, 3], "sampling": {"kind": "cone"}}}}"#,

@@ -4,7 +4,7 @@ use std::num::NonZero;
 
 use kiddo::{ImmutableKdTree, SquaredEuclidean};
 
-use super::surface::{Vec3, cross, dot, minus, normalised};
+use crate::vector::{Vec3, cross, dot, normalised, sub};
 
 /// Points that say where the surface lies at one of them, with itself: two rings of a regular grid.
 const NEIGHBOURS: NonZero<usize> = NonZero::new(13).unwrap();
@@ -23,15 +23,15 @@ const THIN: f32 = 1e-3;
 
 /// A small part of a surface around one of its points.
 pub(super) struct Disc {
-    pub centre: Vec3,
+    pub centre: Vec3<f32>,
     /// Either of the two directions across the surface.
-    pub normal: Vec3,
+    pub normal: Vec3<f32>,
     radius: f32,
 }
 
 impl Disc {
     /// The corners, one after the other.
-    pub(super) fn rim(&self) -> [Vec3; CORNERS] {
+    pub(super) fn rim(&self) -> [Vec3<f32>; CORNERS] {
         // Any direction that is not along the normal leads to one along the disc.
         let least = (0..3).min_by(|&a, &b| self.normal[a].abs().total_cmp(&self.normal[b].abs())).unwrap_or(0);
         let mut other = [0.0; 3];
@@ -51,16 +51,16 @@ impl Disc {
 }
 
 /// A disc for every point; `None` if most points do not lie on a surface.
-pub(super) fn discs(points: &[Vec3]) -> Option<Vec<Disc>> {
+pub(super) fn discs(points: &[Vec3<f32>]) -> Option<Vec<Disc>> {
     if points.len() < NEIGHBOURS.get() {
         return None;
     }
     // Many equal points do not fit into a tree.
     let tree = ImmutableKdTree::<f32, 3>::new_from_slice(points).ok()?;
     let mut flat = 0;
-    let disc = |&centre: &Vec3| {
+    let disc = |&centre: &Vec3<f32>| {
         let near = tree.query(&centre).nearest_n::<SquaredEuclidean<f32>>(NEIGHBOURS).execute();
-        let offsets: Vec<Vec3> = near.iter().map(|near| minus(points[near.item as usize], centre)).collect();
+        let offsets: Vec<Vec3<f32>> = near.iter().map(|near| sub(points[near.item as usize], centre)).collect();
         let (normal, [thickness, width, length]) = plane(&offsets);
         flat += usize::from(thickness < FLAT * width && width > THIN * length);
         let farthest = offsets.iter().map(|&offset| dot(offset, offset)).fold(0.0, f32::max).sqrt();
@@ -71,12 +71,12 @@ pub(super) fn discs(points: &[Vec3]) -> Option<Vec<Disc>> {
 }
 
 /// The direction in which some points spread the least, and the squares of their spreads, the smallest first.
-fn plane(offsets: &[Vec3]) -> (Vec3, [f32; 3]) {
+fn plane(offsets: &[Vec3<f32>]) -> (Vec3<f32>, [f32; 3]) {
     let count = offsets.len() as f32;
-    let mean: Vec3 = std::array::from_fn(|i| offsets.iter().map(|offset| offset[i]).sum::<f32>() / count);
+    let mean: Vec3<f32> = std::array::from_fn(|i| offsets.iter().map(|offset| offset[i]).sum::<f32>() / count);
     let mut spread = [[0.0f32; 3]; 3];
     for offset in offsets {
-        let from_mean = minus(*offset, mean);
+        let from_mean = sub(*offset, mean);
         for (row, &x) in spread.iter_mut().zip(&from_mean) {
             for (sum, &y) in row.iter_mut().zip(&from_mean) {
                 *sum += x * y / count;
@@ -90,7 +90,7 @@ fn plane(offsets: &[Vec3]) -> (Vec3, [f32; 3]) {
 }
 
 /// Eigenvalues of a symmetric matrix, and its eigenvectors as columns: Jacobi rotations.
-fn principal_axes(mut matrix: [[f32; 3]; 3]) -> (Vec3, [[f32; 3]; 3]) {
+fn principal_axes(mut matrix: [[f32; 3]; 3]) -> (Vec3<f32>, [[f32; 3]; 3]) {
     let mut axes = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     // Each sweep squares what is left beside the diagonal; f32 is exhausted after these.
     for (p, q) in [(0, 1), (0, 2), (1, 2)].into_iter().cycle().take(3 * 6) {
@@ -117,9 +117,10 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
+    use crate::vector::length;
 
     /// Random points in a cube, each moved by a function.
-    fn random(count: usize, place: impl Fn(Vec3) -> Vec3) -> Vec<Vec3> {
+    fn random(count: usize, place: impl Fn(Vec3<f32>) -> Vec3<f32>) -> Vec<Vec3<f32>> {
         let mut random = StdRng::seed_from_u64(3);
         (0..count).map(|_| place(std::array::from_fn(|_| random.random_range(-1.0..1.0)))).collect()
     }
@@ -132,16 +133,16 @@ mod tests {
         assert!(off < sphere.len() / 100, "{off} discs stand out of the sphere");
         for disc in &discs {
             for corner in disc.rim() {
-                let from_centre = minus(corner, disc.centre);
+                let from_centre = sub(corner, disc.centre);
                 assert!(dot(from_centre, disc.normal).abs() < 1e-4);
-                assert!((dot(from_centre, from_centre).sqrt() - disc.height()).abs() < 1e-4);
+                assert!((length(from_centre) - disc.height()).abs() < 1e-4);
             }
         }
         // Whatever place of the sphere is looked at: a disc reaches over it.
         let bare = random(2000, normalised).into_iter().filter(|&place| {
             !discs.iter().any(|disc| {
-                let away = minus(place, disc.centre);
-                dot(away, away).sqrt() < 0.86 * disc.height()
+                let away = sub(place, disc.centre);
+                length(away) < 0.86 * disc.height()
             })
         });
         assert!(bare.count() < 10);
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_is_no_surface_has_no_discs() {
-        let cases: [(&str, Vec<Vec3>); 5] = [
+        let cases: [(&str, Vec<Vec3<f32>>); 5] = [
             ("a volume", random(3000, |point| point)),
             ("a line", random(3000, |[x, ..]| [x, 2.0 * x, -x])),
             ("one point again and again", vec![[1.0, 2.0, 3.0]; 3000]),

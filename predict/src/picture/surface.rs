@@ -6,14 +6,13 @@ use super::colour::Scale;
 use super::raster::{Corner, Tile};
 use super::{text, ticks};
 use crate::mesh::Mesh;
-
-pub(super) type Vec3 = [f32; 3];
+use crate::vector::{Vec3, add, cross, dot, normalised, sub};
 
 /// Where the viewer stands: the stream comes along x, from the left of the picture.
-const VIEWER: Vec3 = [-0.62, -0.85, 0.48];
+const VIEWER: Vec3<f32> = [-0.62, -0.85, 0.48];
 
 /// Where the light comes from.
-const LIGHT: Vec3 = [-0.55, -0.5, 0.95];
+const LIGHT: Vec3<f32> = [-0.55, -0.5, 0.95];
 
 /// Brightness of a surface that looks away from the light, and what full light adds.
 const AMBIENT: f32 = 0.66;
@@ -32,9 +31,9 @@ pub(crate) struct SurfacePanel<'a> {
 
 /// The directions of the picture in space.
 struct View {
-    right: Vec3,
-    up: Vec3,
-    away: Vec3,
+    right: Vec3<f32>,
+    up: Vec3<f32>,
+    away: Vec3<f32>,
 }
 
 impl View {
@@ -66,7 +65,7 @@ impl SurfacePanel<'_> {
 
         let normals = self.normals();
         let light = normalised(LIGHT);
-        let brightness = |normal: Vec3| {
+        let brightness = |normal: Vec3<f32>| {
             // A mesh without an outside is lit from both sides.
             let facing = if dot(normal, view.away) > 0.0 { -1.0 } else { 1.0 };
             // Squared half cosine: darkens all the way round, without an edge where the light ends.
@@ -90,7 +89,7 @@ impl SurfacePanel<'_> {
                 Some(discs) => {
                     for (disc, &value) in discs.iter().zip(self.values) {
                         let light = brightness(disc.normal);
-                        let corner = |point: Vec3, nearer: f32| Corner {
+                        let corner = |point: Vec3<f32>, nearer: f32| Corner {
                             at: place([dot(point, view.right), -dot(point, view.up)]),
                             depth: dot(point, view.away) - nearer,
                             value,
@@ -122,15 +121,15 @@ impl SurfacePanel<'_> {
     }
 
     /// The mean of the faces around every vertex, weighted with their areas.
-    fn normals(&self) -> Vec<Vec3> {
+    fn normals(&self) -> Vec<Vec3<f32>> {
         let points = self.mesh.points();
         let mut normals = vec![[0.0; 3]; points.len()];
         for corners in self.mesh.triangles() {
             let [a, b, c] = corners.map(|corner| points[corner as usize]);
-            let normal = cross(minus(b, a), minus(c, a));
+            let normal = cross(sub(b, a), sub(c, a));
             for corner in corners {
                 let sum = &mut normals[corner as usize];
-                *sum = std::array::from_fn(|i| sum[i] + normal[i]);
+                *sum = add(*sum, normal);
             }
         }
         normals.into_iter().map(normalised).collect()
@@ -138,7 +137,7 @@ impl SurfacePanel<'_> {
 }
 
 /// A disc with its middle raised towards the viewer.
-fn draw_disc(tile: &mut Tile, disc: &Disc, corner: impl Fn(Vec3, f32) -> Corner) {
+fn draw_disc(tile: &mut Tile, disc: &Disc, corner: impl Fn(Vec3<f32>, f32) -> Corner) {
     let (middle, rim) = (corner(disc.centre, disc.height()), disc.rim().map(|point| corner(point, 0.0)));
     for (at, &first) in rim.iter().enumerate() {
         tile.triangle([middle, first, rim[(at + 1) % rim.len()]]);
@@ -155,21 +154,4 @@ fn draw_axes(canvas: &mut Canvas, rect: Rect, view: &View, fonts: &text::Fonts, 
         let [x, y] = along(length + 11.0);
         text::draw(canvas, &fonts.regular, 17.0, [x, y + 5.0], text::Align::Centre, ink, name);
     }
-}
-
-pub(super) fn dot(a: Vec3, b: Vec3) -> f32 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
-pub(super) fn minus(a: Vec3, b: Vec3) -> Vec3 {
-    std::array::from_fn(|i| a[i] - b[i])
-}
-
-pub(super) fn cross(a: Vec3, b: Vec3) -> Vec3 {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-}
-
-pub(super) fn normalised(a: Vec3) -> Vec3 {
-    let length = dot(a, a).sqrt().max(f32::MIN_POSITIVE);
-    a.map(|x| x / length)
 }

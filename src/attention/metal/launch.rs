@@ -92,19 +92,19 @@ pub(super) fn run(
 }
 
 /// A launch whose kernel is there.
-struct Loaded<'a, A> {
+pub(super) struct Loaded<'a, A> {
     pipeline: ComputePipeline,
     launch: Launch<&'a Buffer, A>,
 }
 
 impl<'a, A: NoUninit> Loaded<'a, A> {
-    fn new(device: &MetalDevice, launch: Launch<&'a Buffer, A>) -> Result<Self> {
+    pub(super) fn new(device: &MetalDevice, launch: Launch<&'a Buffer, A>) -> Result<Self> {
         let threads = launch.threads.iter().product();
         let pipeline = load(device, launch.recipe.clone(), &launch.constants, threads)?;
         Ok(Self { pipeline, launch })
     }
 
-    fn encode(&self, encoder: &ComputeCommandEncoder) {
+    pub(super) fn encode(&self, encoder: &ComputeCommandEncoder) {
         let Launch { bindings, arguments, grid, threads, .. } = &self.launch;
         dispatch(encoder, &self.pipeline, bindings, arguments, *grid, *threads);
     }

@@ -12,6 +12,8 @@
 
 mod device_plan;
 mod launch;
+#[cfg(test)]
+mod small_kernels;
 mod support;
 
 use candle_core::backend::BackendStorage;

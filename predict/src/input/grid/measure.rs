@@ -4,9 +4,7 @@ use anyhow::Result;
 
 use super::cells::{Cells, before};
 use super::shape::{kind, shape_of};
-
-/// A point or a vector in space.
-pub(crate) type Vec3 = [f64; 3];
+use crate::vector::{Vec3, add, cross, dot, length, scaled, sub};
 
 /// Cells with the points that make them.
 #[derive(Default)]
@@ -178,30 +176,6 @@ fn weighted(parts: impl Iterator<Item = (f64, Vec3)>) -> Option<Vec3> {
 
 fn mean(points: &[Vec3]) -> Vec3 {
     scaled(points.iter().copied().fold([0.0; 3], add), 1.0 / points.len() as f64)
-}
-
-fn add(a: Vec3, b: Vec3) -> Vec3 {
-    std::array::from_fn(|i| a[i] + b[i])
-}
-
-fn sub(a: Vec3, b: Vec3) -> Vec3 {
-    std::array::from_fn(|i| a[i] - b[i])
-}
-
-fn scaled(a: Vec3, by: f64) -> Vec3 {
-    a.map(|x| x * by)
-}
-
-fn dot(a: Vec3, b: Vec3) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
-fn cross(a: Vec3, b: Vec3) -> Vec3 {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-}
-
-fn length(a: Vec3) -> f64 {
-    dot(a, a).sqrt()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod measure;
 mod numbers;
 mod points;
 mod polyhedra;
+mod section;
 mod shape;
 
 use std::collections::HashSet;
@@ -22,14 +23,15 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
-pub(super) use cells::{Cells, Kinds, Section};
-pub(super) use measure::Vec3;
+pub(super) use cells::Cells;
 use measure::{Located, centre, size, surface_faces};
 pub(super) use numbers::{Floats, Integers, Numbers};
 pub(super) use points::Points;
 pub(super) use polyhedra::Polyhedra;
+pub(super) use section::{Kinds, Section};
 
 use crate::mesh::Mesh;
+use crate::vector::Vec3;
 
 /// Cells whose points are in memory at once.
 const CELLS_AT_ONCE: u64 = 1 << 13;

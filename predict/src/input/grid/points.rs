@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use anyhow::{Context, Result};
 
-use super::measure::Vec3;
 use super::numbers::Numbers;
+use crate::vector::Vec3;
 
 /// Points that are read at once.
 const PAGE: u64 = 1 << 14;

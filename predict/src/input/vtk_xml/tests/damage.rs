@@ -181,6 +181,32 @@ fn xml_that_takes_long_to_read_is_refused() {
 }
 
 #[test]
+fn a_face_that_many_polyhedra_share_costs_no_more_than_cells_may() {
+    let array = |name: &str, numbers: &str| format!("<DataArray type=\"Int64\" Name=\"{name}\">{numbers}</DataArray>");
+    let count = 20_000;
+    let cells = [
+        array("connectivity", "0"),
+        array("offsets", "1"),
+        array("types", "42"),
+        array("face_connectivity", &"0 ".repeat(count)),
+        array("face_offsets", &count.to_string()),
+        array("polyhedron_to_faces", &"0 ".repeat(count)),
+        array("polyhedron_offsets", &count.to_string()),
+    ]
+    .concat();
+    let kind = "UnstructuredGrid";
+    let text = format!(
+        "<VTKFile type=\"{kind}\"><{kind}><Piece NumberOfPoints=\"1\" NumberOfCells=\"1\"><Points><DataArray \
+         type=\"Float32\" NumberOfComponents=\"3\">0 0 0</DataArray></Points><Cells>{cells}</Cells></Piece></{kind}></VTKFile>"
+    );
+    let taken = crate::counting::most_bytes(|| {
+        let message = format!("{:#}", read_all(text.as_bytes()).unwrap_err());
+        assert!(message.contains("at most 16777216 can be read at once"), "{message}");
+    });
+    assert!(taken < 600 << 20, "{taken} bytes");
+}
+
+#[test]
 fn blocks_that_promise_too_much_cost_no_memory() {
     for codec in [Codec::Zlib, Codec::Lz4, Codec::Lzma] {
         let style = Style { mode: Mode::AppendedRaw, codec: Some(codec), word: 8, block: 1 << 20, ..PLAIN };
