@@ -153,6 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn groups_are_found_by_their_names() {
+        let mut mesh = rectangles();
+        let start = std::time::Instant::now();
+        // Among as many names, a search from the first to the last would take minutes.
+        for name in (0..300_000).map(|at| at % 150_000) {
+            mesh.begin_group(name.to_string());
+        }
+        assert_eq!((mesh.groups().len(), mesh.groups()[149_999].as_str()), (150_000, "149999"));
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+    }
+
+    #[test]
     fn points_are_drawn_evenly_over_the_area() {
         let points = rectangles().sample(40_000, 3).unwrap();
         assert!(points.iter().all(|[x, y, z]| (0.0..=4.0).contains(x) && (0.0..=1.0).contains(y) && *z == 5.0));

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::args::{Arguments, Condition};
 use crate::job::Report;
+use crate::output::{LocalDisk, write_whole};
 use crate::own;
 use crate::terminal::{remark, say};
 
@@ -54,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
     if !arguments.output.dry_run {
         std::fs::create_dir_all(out).with_context(|| format!("--out: cannot create folder {}", out.display()))?;
         let path = out.join(SUMMARY_FILE);
-        std::fs::write(&path, summary(&results)).with_context(|| format!("cannot write {}", path.display()))?;
+        write_whole(&LocalDisk, &path, summary(&results).as_bytes())?;
         say(format_args!("{} of {} rows in {}", results.len(), rows.len(), path.display()));
     }
     ensure!(failed.is_empty(), "{} of {} rows failed:\n  {}", failed.len(), rows.len(), failed.join("\n  "));
@@ -74,7 +75,9 @@ fn predict(arguments: &Arguments, row: &Row, network: &mut Option<Predictor>) ->
     }
     arguments.model.condition.retain(|given| row.conditions.iter().all(|own| own.name != given.name));
     arguments.model.condition.extend(row.conditions.iter().cloned());
-    arguments.output.out.push(&row.name);
+    let out = &mut arguments.output.out;
+    out.push(&row.name);
+    ensure!(!out.is_symlink(), "--out: {} is a link, which could lead anywhere", out.display());
     let mut job = own::job(&arguments, network.clone())?;
     network.get_or_insert_with(|| job.body.predictor().clone());
     job.run(&arguments.settings())
