@@ -6,6 +6,8 @@ use anyhow::{Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::vector::Vec3;
+
 /// A surface mesh. Without faces it is a point cloud.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Mesh {
@@ -57,6 +59,16 @@ impl Mesh {
     /// The group of every face, by its place in [`groups`](Self::groups); empty where there are no groups.
     pub(crate) fn face_groups(&self) -> &[u32] {
         &self.face_groups
+    }
+
+    /// Multiplies all coordinates.
+    pub(crate) fn scale(&mut self, by: f64) {
+        self.points.as_flattened_mut().iter_mut().for_each(|x| *x = (f64::from(*x) * by) as f32);
+    }
+
+    /// Puts faces into groups, which have names.
+    pub(crate) fn set_groups(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
+        (self.groups, self.face_groups, self.group) = (names, of_faces, None);
     }
 
     /// The vertices.
@@ -127,14 +139,24 @@ impl<'a> AreaSampler<'a> {
     }
 
     /// A point, and the corners of the triangle that it lies in.
-    pub(crate) fn draw(&self, random: &mut StdRng) -> ([f64; 3], [[f64; 3]; 3]) {
+    pub(crate) fn draw(&self, random: &mut StdRng) -> (Vec3, [Vec3; 3]) {
+        let (triangle, point) = self.draw_from(random);
+        (point, self.corners(triangle))
+    }
+
+    /// A point, and the number of the triangle that it lies in.
+    pub(crate) fn draw_from(&self, random: &mut StdRng) -> (usize, Vec3) {
         let at = random.random::<f64>() * self.ends[self.ends.len() - 1];
         let triangle = self.ends.partition_point(|&end| end <= at).min(self.triangles.len() - 1);
-        let [a, b, c] = self.triangles[triangle].map(|corner| self.mesh.points()[corner as usize].map(f64::from));
+        let [a, b, c] = self.corners(triangle);
         // The square root makes the density even: without it points gather at the first corner.
         let (reach, turn) = (random.random::<f64>().sqrt(), random.random::<f64>());
         let (second, third) = (reach * (1.0 - turn), reach * turn);
-        (std::array::from_fn(|i| a[i] + second * (b[i] - a[i]) + third * (c[i] - a[i])), [a, b, c])
+        (triangle, std::array::from_fn(|i| a[i] + second * (b[i] - a[i]) + third * (c[i] - a[i])))
+    }
+
+    fn corners(&self, triangle: usize) -> [Vec3; 3] {
+        self.triangles[triangle].map(|corner| self.mesh.points()[corner as usize].map(f64::from))
     }
 }
 

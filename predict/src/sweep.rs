@@ -10,9 +10,10 @@ use candle_mixed_attention::models::open_regular;
 use serde_json::Value;
 
 use crate::args::{Arguments, Condition};
-use crate::job::Report;
+use crate::job::{Report, Settings};
 use crate::output::{LocalDisk, write_whole};
 use crate::own;
+use crate::progress::Turn;
 use crate::terminal::{remark, say};
 
 /// The name of the table.
@@ -42,7 +43,8 @@ pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
     let (mut results, mut failed, mut network) = (Vec::new(), Vec::new(), None);
     for (at, row) in rows.iter().enumerate() {
         remark(format_args!("{} of {}: {}", at + 1, rows.len(), row.name));
-        match predict(arguments, row, &mut network) {
+        let turn = Turn { at: at as u64, of: rows.len() as u64, name: row.name.clone() };
+        match predict(arguments, row, turn, &mut network) {
             Ok(Some(report)) => results.push((row, report)),
             Ok(None) => {}
             Err(error) => {
@@ -63,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
 }
 
 /// Predicts one row; the network is loaded by the first that gets so far.
-fn predict(arguments: &Arguments, row: &Row, network: &mut Option<Predictor>) -> Result<Option<Report>> {
+fn predict(arguments: &Arguments, row: &Row, turn: Turn, network: &mut Option<Predictor>) -> Result<Option<Report>> {
     let mut arguments = arguments.clone();
     for (column, file) in &row.files {
         let option = match column.as_str() {
@@ -80,7 +82,7 @@ fn predict(arguments: &Arguments, row: &Row, network: &mut Option<Predictor>) ->
     ensure!(!out.is_symlink(), "--out: {} is a link, which could lead anywhere", out.display());
     let mut job = own::job(&arguments, network.clone())?;
     network.get_or_insert_with(|| job.body.predictor().clone());
-    job.run(&arguments.settings())
+    job.run(&Settings { turn, ..arguments.settings() })
 }
 
 /// Reads the table: a header, then a row for each body. Fields are separated by commas and may stand in quotes.
@@ -140,6 +142,12 @@ fn summary(results: &[(&Row, Report)]) -> String {
     let mut table: Vec<(&str, BTreeMap<String, f64>)> = Vec::new();
     for (row, report) in results {
         let mut values = BTreeMap::new();
+        for Condition { name, values: given } in &row.conditions {
+            match given[..] {
+                [value] => drop(values.insert(name.clone(), value)),
+                _ => values.extend(given.iter().enumerate().map(|(i, &value)| (format!("{name}_{i}"), value))),
+            }
+        }
         for (field, error) in &report.metrics {
             values.insert(format!("{field}_relative_l2"), error.relative_l2);
         }

@@ -38,11 +38,13 @@ use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::sample_indices;
 use candle_mixed_attention::models::open_regular;
 
-use grid::Grid;
-pub(crate) use grid::Location;
+pub(crate) use grid::{Column, Grid, Location, PieceOutline, SOLID};
 pub(crate) use safetensors::tensor_names;
 pub(crate) use sites::Sites;
 pub(crate) use table::Table;
+
+#[cfg(test)]
+pub(crate) use vtk_xml::tests::writer;
 
 use crate::mesh::Mesh;
 
@@ -81,7 +83,11 @@ impl Input {
         if tensor.is_none() {
             for (extension, read) in SURFACES {
                 if has_extension(file, &[extension]) {
-                    return Ok(Self::Mesh(read(path)?));
+                    let mesh = read(path)?;
+                    return Ok(match at {
+                        Some(Location::Cells) => Self::Sites(Box::new(Sites::of_mesh(file, &mesh)?)),
+                        _ => Self::Mesh(mesh),
+                    });
                 }
             }
             if let Some(grid) = open_grid(path)? {
@@ -96,6 +102,16 @@ impl Input {
         );
         ensure!(table.rows() > 0, "{file}: holds no points");
         Ok(Self::Points(table))
+    }
+
+    /// Multiplies all coordinates from here on.
+    pub(crate) fn scale(&mut self, by: f64) {
+        match self {
+            _ if by == 1.0 => {}
+            Self::Mesh(mesh) => mesh.scale(by),
+            Self::Sites(sites) => sites.scale(by),
+            Self::Points(table) => table.scale(by),
+        }
     }
 
     /// Number of points, of vertices, or of cells.
@@ -121,6 +137,15 @@ impl Input {
             Self::Mesh(mesh) => Some(mesh),
             Self::Sites(sites) => sites.surface().map(|surface| &surface.mesh),
             Self::Points(_) => None,
+        }
+    }
+
+    /// Tells the solid of each face of a surface.
+    pub(crate) fn set_solids(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
+        match self {
+            Self::Mesh(mesh) => mesh.set_groups(names, of_faces),
+            Self::Sites(sites) => sites.set_solids(names, of_faces),
+            Self::Points(_) => {}
         }
     }
 

@@ -34,6 +34,9 @@ pub(super) struct Arguments {
     pub points: Option<u64>,
     #[command(flatten)]
     pub sizes: Sizes,
+    /// Print what lets a shell complete the options, and stop: bash, zsh, fish, elvish or powershell
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub completions: Option<clap_complete::Shell>,
 }
 
 /// What the memory depends on besides the network.

@@ -32,9 +32,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use crate::terminal::{remark, say};
+use crate::terminal::{completions, remark, say};
 use args::Arguments;
 use fit::Fit;
 use listing::Listing;
@@ -43,7 +43,12 @@ use outline::Outline;
 
 /// The program.
 pub fn main() -> ExitCode {
-    match inspect(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    if let Some(shell) = arguments.completions {
+        completions(shell, &mut Arguments::command(), "inspect");
+        return ExitCode::SUCCESS;
+    }
+    match inspect(&arguments) {
         Ok((report, fits)) => {
             say(report);
             if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -18,6 +18,7 @@ mod disk;
 mod layout;
 mod lock;
 mod npz;
+mod pack;
 mod run;
 mod safetensors;
 mod state;
@@ -28,8 +29,7 @@ mod vtk;
 pub(crate) use chunk::{Chunk, FieldSpec, Predict};
 pub(crate) use disk::{LocalDisk, write_whole};
 pub(crate) use npz::write_npz;
+pub(crate) use pack::Codec;
 pub(crate) use run::{Existing, Part, Request, Run, Space, human_bytes};
 pub(crate) use state::State;
-pub(crate) use vtk::Shape;
-#[cfg(test)]
-pub(crate) use vtk::vtp_layout;
+pub(crate) use vtk::{GridShape, Kept, Shape, vtk_layout};

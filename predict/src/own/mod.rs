@@ -7,6 +7,7 @@ mod extents;
 mod grid;
 mod pictures;
 mod setup;
+mod solids;
 mod statistics;
 #[cfg(test)]
 mod tests;

@@ -26,13 +26,16 @@ pub(crate) enum Polyhedra {
 }
 
 impl Polyhedra {
-    /// All of its arrays.
-    pub(crate) fn numbers(&mut self) -> Vec<&mut Box<dyn Numbers>> {
+    /// All of its arrays, by their names.
+    pub(crate) fn numbers(&mut self) -> Vec<(&'static str, &mut Box<dyn Numbers>)> {
         match self {
-            Self::Stream { faces, offsets } => vec![faces, offsets],
-            Self::Lists { face_connectivity, face_offsets, polyhedron_to_faces, polyhedron_offsets } => {
-                vec![face_connectivity, face_offsets, polyhedron_to_faces, polyhedron_offsets]
-            }
+            Self::Stream { faces, offsets } => vec![("faces", faces), ("faceoffsets", offsets)],
+            Self::Lists { face_connectivity, face_offsets, polyhedron_to_faces, polyhedron_offsets } => vec![
+                ("face_connectivity", face_connectivity),
+                ("face_offsets", face_offsets),
+                ("polyhedron_to_faces", polyhedron_to_faces),
+                ("polyhedron_offsets", polyhedron_offsets),
+            ],
         }
     }
 

@@ -42,7 +42,7 @@ impl Section {
         self.offsets.close();
         if let Kinds::Stored(numbers, polyhedra) = &mut self.kinds {
             numbers.close();
-            polyhedra.iter_mut().flat_map(Polyhedra::numbers).for_each(|numbers| numbers.close());
+            polyhedra.iter_mut().flat_map(Polyhedra::numbers).for_each(|(_, numbers)| numbers.close());
         }
     }
 
