@@ -19,6 +19,12 @@ use crate::output::{Codec, Existing};
 use crate::progress::Turn;
 use crate::vector::Vec3;
 
+/// Points at most that are drawn for anchors or for the geometry, or lie on a line.
+pub(crate) const MOST_POINTS: usize = 1 << 26;
+
+/// Points at most along the side of a plane, whose square is predicted.
+const MOST_ACROSS: usize = 1 << 14;
+
 /// Predicts the flow around a body.
 ///
 /// Without arguments: the demo, an ellipsoid in a potential flow, compared with the exact solution. With --semi-axes,
@@ -188,10 +194,10 @@ pub(crate) struct ModelArguments {
     pub(crate) condition: Vec<Condition>,
     /// Points of the geometry that are encoded, drawn from --geometry: evenly over a mesh, or some of the points [default:
     /// as in training, if --config tells; else 16384]
-    #[arg(long, value_name = "N", requires = "weights")]
+    #[arg(long, value_name = "N", requires = "weights", value_parser = count::<MOST_POINTS>)]
     pub(crate) geometry_points: Option<NonZeroUsize>,
     /// Supernodes among them [default: as in training, if --config tells; else an eighth]
-    #[arg(long, value_name = "N", requires = "weights")]
+    #[arg(long, value_name = "N", requires = "weights", value_parser = count::<MOST_POINTS>)]
     pub(crate) supernodes: Option<NonZeroUsize>,
     /// A plane to draw the fields of a domain in, such as volume:y=0.5; once for each. Where --geometry is a mesh, the body
     /// is cut out
@@ -207,7 +213,7 @@ pub(crate) struct ModelArguments {
     #[arg(long, value_name = "DOMAIN:FROM:TO:N", requires = "weights", allow_hyphen_values = true)]
     pub(crate) streamlines: Vec<DomainLine>,
     /// Grid points of a plane of --slice along its longer side
-    #[arg(long, value_name = "N", requires = "weights", default_value = "401")]
+    #[arg(long, value_name = "N", requires = "weights", default_value = "401", value_parser = count::<MOST_ACROSS>)]
     pub(crate) slice_points: NonZeroUsize,
 }
 
@@ -230,7 +236,7 @@ pub(crate) struct DemoArguments {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ComputeArguments {
     /// Anchor points per domain [default: the most that the network was trained on, if --config tells; else 1024]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<MOST_POINTS>)]
     pub(crate) anchors: Option<NonZeroUsize>,
     /// Predict with so many draws of anchors, and write mean and standard deviation of each field: how much the result
     /// depends on them
@@ -339,6 +345,12 @@ impl OutputArguments {
     }
 }
 
+/// A number of points, which take memory before anything is computed.
+fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize> {
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= MOST);
+    count.with_context(|| format!("expected a whole number from 1 to {MOST}"))
+}
+
 /// A condition with its values.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Condition {
@@ -438,11 +450,12 @@ impl FromStr for DomainLine {
             let (rest, to) = rest.rsplit_once(':')?;
             let (domain, from) = rest.rsplit_once(':')?;
             let end = |text: &str| text.parse::<Vector>().ok().map(|Vector(vector)| vector);
-            let points = points.parse().ok().filter(|&points| points >= 1)?;
+            let points = points.parse().ok().filter(|points| (1..=MOST_POINTS).contains(points))?;
             Some(Self { domain: domain.to_string(), from: end(from)?, to: end(to)?, points })
         };
         parse().with_context(|| {
-            format!("expected DOMAIN:FROM:TO:N with at least 1 point, as in volume:0,0,1:2,0,1:200, got '{text}'")
+            let form = "DOMAIN:FROM:TO:N as in volume:0,0,1:2,0,1:200";
+            format!("expected {form}, with 1 to {MOST_POINTS} points, got '{text}'")
         })
     }
 }
@@ -592,7 +605,7 @@ mod tests {
             (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
             (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),
             (format!("{model} --slice volume:y=nan"), "expected DOMAIN:AXIS=VALUE"),
-            (format!("{model} --line volume:0,0,0:1,0,0:0"), "expected DOMAIN:FROM:TO:N with at least 1 point"),
+            (format!("{model} --line volume:0,0,0:1,0,0:0"), "with 1 to 67108864 points"),
             (format!("{model} --line volume:0,0:1,0,0:9"), "expected DOMAIN:FROM:TO:N"),
             ("predict --drag-axis 1,0".to_string(), "expected three finite numbers as in 1,0,0, got '1,0'"),
             (format!("{model} --semi-axes 1,1,1"), "--semi-axes"),

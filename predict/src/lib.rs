@@ -26,6 +26,9 @@
 #![deny(missing_debug_implementations, unreachable_pub)]
 
 mod args;
+#[cfg(test)]
+#[path = "../../fuzz/src/counting.rs"]
+mod counting;
 mod demo;
 mod ellipsoid;
 mod forces;

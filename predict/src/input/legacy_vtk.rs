@@ -7,6 +7,7 @@ use vtkio::Vtk;
 use vtkio::model::{Attribute, Attributes, DataSet, IOBuffer, Piece as StoredPiece, VertexNumbers};
 
 use super::grid::{Array, Floats, Grid, Integers, Kinds, Numbers, Piece, Points, Section, Singles};
+use super::read_file;
 
 /// Reads a file with PolyData or an UnstructuredGrid.
 ///
@@ -14,7 +15,7 @@ use super::grid::{Array, Floats, Grid, Integers, Kinds, Numbers, Piece, Points, 
 /// A file that is damaged or holds other data.
 pub(super) fn open(path: &Path) -> Result<Grid> {
     let name = || path.display().to_string();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot open {}", name()))?;
+    let bytes = read_file(path)?;
     read(&bytes).with_context(name)
 }
 

@@ -30,11 +30,13 @@ mod torch;
 mod vtk_xml;
 mod weld;
 
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::sample_indices;
+use candle_mixed_attention::models::open_regular;
 
 pub(crate) use grid::{Column, Grid, Location, PieceOutline, SOLID};
 pub(crate) use safetensors::tensor_names;
@@ -196,6 +198,14 @@ fn open_grid(path: &Path) -> Result<Option<Grid>> {
     } else {
         None
     })
+}
+
+/// Reads a whole file, unless it is something that need not end.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(bytes)
 }
 
 /// The file and the name of a tensor in it, if `#` separates them and is not a part of the name of the file.

@@ -6,6 +6,9 @@ use anyhow::{Result, bail, ensure};
 
 use super::numbers::Numbers;
 
+/// Points of cells that are read at once. Only a file that is wrong, or one with a cell of more points than that, has more.
+pub(super) const MOST_CORNERS: u64 = 1 << 24;
+
 /// Some consecutive cells of a grid.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Cells {

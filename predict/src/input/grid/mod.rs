@@ -19,6 +19,7 @@ mod polyhedra;
 mod section;
 mod shape;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::str::FromStr;
 
@@ -241,7 +242,8 @@ impl Grid {
         let mut lists = self.pieces.iter().filter(|piece| piece.points.len() > 0).map(of);
         let first = lists.next().unwrap_or_default();
         lists.fold(first, |mut common, list| {
-            common.retain(|array| list.contains(array));
+            let known: HashSet<&(String, usize)> = list.iter().collect();
+            common.retain(|array| known.contains(array));
             common
         })
     }
