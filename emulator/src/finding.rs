@@ -104,7 +104,7 @@ impl RawFinding {
 }
 
 fn text(characters: &[c_char]) -> String {
-    let bytes: Vec<u8> = characters.iter().map(|&c| c as u8).collect();
+    let bytes: Vec<u8> = characters.iter().flat_map(|c| c.to_ne_bytes()).collect();
     CStr::from_bytes_until_nul(&bytes).map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned())
 }
 

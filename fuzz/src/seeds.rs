@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::counting::most_bytes;
+
 /// Numbers at which arithmetic goes wrong.
 const EDGES: [u64; 8] = [0, 1, 0x7f, 0xff, 1 << 31, 1 << 62, i64::MAX as u64, u64::MAX];
 
 /// The seeds of a reader, by their names.
-pub(super) fn of(reader: &str) -> Vec<(PathBuf, Vec<u8>)> {
+fn of(reader: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     // This file is a part of several crates of the repository.
     let folder = folder.ancestors().map(|folder| folder.join("fuzz/seeds").join(reader)).find(|path| path.is_dir());
@@ -19,25 +21,44 @@ pub(super) fn of(reader: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("a seed"))).collect()
 }
 
+/// Bytes that any small input may cost; a network that its own description asks for is made of them.
+const MOST_BYTES: usize = 512 << 20;
+
+/// Bytes that each byte of input may cost on top.
+const MOST_PER_BYTE: usize = 256;
+
+/// What a small input may take, on a busy machine.
+const LONGEST: Duration = Duration::from_secs(20);
+
 /// How long each reader is given: `FUZZ_SECONDS`, or one second.
-pub(super) fn time() -> Duration {
+fn time() -> Duration {
     let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(1))
 }
 
-/// Calls `read` with every seed, then with changed ones until the time is over; returns how often.
-pub(super) fn run(reader: &str, mut read: impl FnMut(&[u8])) -> u64 {
+/// Calls a reader with every seed, then with changed ones until the time is over.
+pub(super) fn check(reader: &str, read: fn(&[u8])) {
     let seeds = of(reader);
     assert!(!seeds.is_empty(), "{reader} has no seeds");
-    seeds.iter().for_each(|(_, seed)| read(seed));
+    seeds.iter().for_each(|(_, seed)| check_one(reader, read, seed));
     let (start, mut round) = (Instant::now(), 0);
     while start.elapsed() < time() {
         let mut random = Random(round);
         let (_, seed) = &seeds[random.below(seeds.len())];
-        read(&changed(seed, &mut random));
+        check_one(reader, read, &changed(seed, &mut random));
         round += 1;
     }
-    seeds.len() as u64 + round
+    println!("{reader}: {} inputs", seeds.len() as u64 + round);
+}
+
+/// Calls a reader once, and looks at its time and its memory.
+fn check_one(reader: &str, read: fn(&[u8]), bytes: &[u8]) {
+    let input = || bytes[..bytes.len().min(2000)].escape_ascii();
+    let start = Instant::now();
+    let taken = most_bytes(|| read(bytes));
+    let allowed = MOST_BYTES + MOST_PER_BYTE * bytes.len();
+    assert!(taken <= allowed, "{reader} took {taken} bytes for {} bytes: {}", bytes.len(), input());
+    assert!(start.elapsed() < LONGEST, "{reader} took {:?} for: {}", start.elapsed(), input());
 }
 
 /// SplitMix64: Steele, Lea and Flood, 2014.

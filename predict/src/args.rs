@@ -9,13 +9,21 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use candle_mixed_attention::SquareBanks;
 use candle_mixed_attention::candle_core::{DType, Device};
 use clap::Parser;
+use serde_json::{Map, Value, json};
 
 use crate::ellipsoid::Case;
 use crate::forces::Reference;
 use crate::input::Location;
-use crate::job::Settings;
-use crate::output::Existing;
+use crate::job::{Outside, Settings};
+use crate::output::{Codec, Existing};
+use crate::progress::Turn;
 use crate::vector::Vec3;
+
+/// Points at most that are drawn for anchors or for the geometry, or lie on a line.
+pub(crate) const MOST_POINTS: usize = 1 << 26;
+
+/// Points at most along the side of a plane, whose square is predicted.
+const MOST_ACROSS: usize = 1 << 14;
 
 /// Predicts the flow around a body.
 ///
@@ -26,32 +34,32 @@ use crate::vector::Vec3;
 pub(crate) struct Arguments {
     /// What to predict with a model of your own.
     #[command(flatten, next_help_heading = "Your model")]
-    pub model: ModelArguments,
+    pub(crate) model: ModelArguments,
 
     /// Which ellipsoid the demo takes.
     #[command(flatten, next_help_heading = "Demo")]
-    pub demo: DemoArguments,
+    pub(crate) demo: DemoArguments,
 
     /// How to compute.
     #[command(flatten, next_help_heading = "Computation")]
-    pub compute: ComputeArguments,
+    pub(crate) compute: ComputeArguments,
 
     /// Where results go.
     #[command(flatten, next_help_heading = "Results")]
-    pub output: OutputArguments,
+    pub(crate) output: OutputArguments,
 
     /// Forces on the surface.
     #[command(flatten, next_help_heading = "Forces")]
-    pub forces: ForceArguments,
+    pub(crate) forces: ForceArguments,
 
     /// Predict many bodies by one network: a CSV file with a row for each, whose columns are name (of its folder), geometry,
     /// surface, volume and conditions; summary.csv tells all errors and forces
     #[arg(long, value_name = "FILE", requires = "weights")]
-    pub sweep: Option<PathBuf>,
+    pub(crate) sweep: Option<PathBuf>,
 
     /// Print what lets a shell complete the options, and stop: bash, zsh, fish, elvish or powershell
     #[arg(long, value_name = "SHELL", exclusive = true)]
-    pub completions: Option<clap_complete::Shell>,
+    pub(crate) completions: Option<clap_complete::Shell>,
 }
 
 /// How forces are told. They are computed where the surface is a mesh and a field of it is a pressure.
@@ -59,25 +67,25 @@ pub(crate) struct Arguments {
 pub(crate) struct ForceArguments {
     /// Area of the coefficients of forces; without one there are forces alone
     #[arg(long, value_name = "AREA", allow_negative_numbers = true)]
-    pub reference_area: Option<f64>,
+    pub(crate) reference_area: Option<f64>,
     /// Speed of the free stream, for coefficients [default: 1]
     #[arg(long, value_name = "SPEED", allow_negative_numbers = true)]
-    pub reference_speed: Option<f64>,
+    pub(crate) reference_speed: Option<f64>,
     /// Length of the coefficients of moments [default: 1]
     #[arg(long, value_name = "LENGTH", allow_negative_numbers = true)]
-    pub reference_length: Option<f64>,
+    pub(crate) reference_length: Option<f64>,
     /// Density, for coefficients; pressures that are coefficients already take 2 with speed 1 [default: 1]
     #[arg(long, value_name = "DENSITY", allow_negative_numbers = true)]
-    pub density: Option<f64>,
+    pub(crate) density: Option<f64>,
     /// Direction of drag [default: 1,0,0]
     #[arg(long, value_name = "X,Y,Z", allow_hyphen_values = true)]
-    pub drag_axis: Option<Vector>,
+    pub(crate) drag_axis: Option<Vector>,
     /// Direction of lift, perpendicular to it [default: 0,0,1]
     #[arg(long, value_name = "X,Y,Z", allow_hyphen_values = true)]
-    pub lift_axis: Option<Vector>,
+    pub(crate) lift_axis: Option<Vector>,
     /// Point that moments are taken about [default: 0,0,0]
     #[arg(long, value_name = "X,Y,Z", allow_hyphen_values = true)]
-    pub moment_about: Option<Vector>,
+    pub(crate) moment_about: Option<Vector>,
 }
 
 impl ForceArguments {
@@ -99,7 +107,7 @@ impl ForceArguments {
 
 /// Three numbers.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Vector(pub Vec3);
+pub(crate) struct Vector(pub(crate) Vec3);
 
 impl FromStr for Vector {
     type Err = Error;
@@ -117,71 +125,96 @@ impl FromStr for Vector {
 pub(crate) struct ModelArguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th file
     #[arg(long, value_name = "FILE")]
-    pub weights: Option<PathBuf>,
+    pub(crate) weights: Option<PathBuf>,
     /// Which weights of a PyTorch file to take, by the name of their dictionary such as ema_state_dict [default: the only
     /// ones]
     #[arg(long, value_name = "KEY", requires = "weights")]
-    pub weights_key: Option<String>,
+    pub(crate) weights_key: Option<String>,
     /// Model description as JSON, such as predict/data/ellipsoid.json; `inspect --write-config` writes one to fill in
     /// [default: the one in a .th file]
     #[arg(long, value_name = "FILE", requires = "weights")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Normalisation statistics: JSON as the entry "normalisation" of predict/data/ellipsoid.json, or YAML or JSON with
     /// the keys <domain>_<field>_mean, <domain>_<field>_std, raw_pos_min and raw_pos_max [default: those in --config]
     #[arg(long, value_name = "FILE", requires = "weights")]
-    pub stats: Option<PathBuf>,
+    pub(crate) stats: Option<PathBuf>,
     /// Which way round untied square weights are stored: plain (x W) or transposed (x Wᵀ) [default: what the description
     /// says; plain for a .th file, which does not say it]
     #[arg(long, value_name = "KIND", requires = "weights")]
-    pub square_banks: Option<SquareBanksName>,
+    pub(crate) square_banks: Option<SquareBanksName>,
     /// The body: a surface (.stl, .obj, .ply, .vtp, .vtu, .pvtp, .pvtu, .vtk) or points (.npy, .npz, .safetensors, .pt,
     /// .th; with #name for one of several arrays)
     #[arg(long, value_name = "FILE", requires = "weights")]
-    pub geometry: Option<String>,
+    pub(crate) geometry: Option<String>,
     /// Where to predict the surface fields, same formats [default: the vertices of --geometry]
     #[arg(long, value_name = "FILE", requires = "weights")]
-    pub surface: Option<String>,
+    pub(crate) surface: Option<String>,
     /// Where to predict the volume fields, same formats [default: in the plane of --slice, if --config tells how anchors of
     /// the volume are drawn]
     #[arg(long, value_name = "FILE", requires = "weights")]
-    pub volume: Option<String>,
+    pub(crate) volume: Option<String>,
     /// Where to predict the fields of any domain, such as wake=points.npy; once for each
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
-    pub points: Vec<DomainFile>,
+    pub(crate) points: Vec<DomainFile>,
     /// Where in meshes to predict: at cells or points [default: cells where the file has cell data, else points]
     #[arg(long, value_name = "cells|points", requires = "weights")]
-    pub at: Option<Location>,
+    pub(crate) at: Option<Location>,
+    /// Factor of the coordinates of --geometry, such as 0.001 for a body in millimetres; or of the points of a domain, as in
+    /// volume=0.001; once for each
+    #[arg(long, value_name = "[DOMAIN=]FACTOR", requires = "weights")]
+    pub(crate) scale: Vec<DomainScale>,
+    /// What becomes of points outside the box of the statistics: refuse is an error, drop leaves their fields NaN, clamp
+    /// predicts them at the nearest point of the box
+    #[arg(
+        long,
+        value_name = "refuse|drop|clamp",
+        requires = "weights",
+        default_value = "refuse",
+        hide_default_value = true
+    )]
+    pub(crate) outside: Outside,
+    /// An array of whole numbers at the cells of the surface that tells which patch each belongs to; forces are told for
+    /// each of them
+    #[arg(long, value_name = "ARRAY", requires = "weights")]
+    pub(crate) patches: Option<String>,
+    /// The field that is the velocity, for streamlines [default: the one that is called so]
+    #[arg(long, value_name = "FIELD", requires = "weights")]
+    pub(crate) velocity: Option<String>,
     /// Points that the anchors of a domain are drawn from [default: drawn as in training, if --config tells and --geometry
     /// is a mesh; else those where it is predicted]
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
-    pub anchor_points: Vec<DomainFile>,
+    pub(crate) anchor_points: Vec<DomainFile>,
     /// True fields at the points of a domain: a .safetensors file with a tensor for each field, or a .npy file for a
     /// domain of one field; or arrays of the mesh that it is predicted on, such as surface=pMean:pressure,tau:shear. The
     /// errors go to metrics.json and into the results
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
-    pub truth: Vec<DomainFile>,
+    pub(crate) truth: Vec<DomainFile>,
     /// A condition in physical units, such as speed=30 or design=1.5,0.2; once for each
     #[arg(long, value_name = "NAME=VALUES", requires = "weights")]
-    pub condition: Vec<Condition>,
+    pub(crate) condition: Vec<Condition>,
     /// Points of the geometry that are encoded, drawn from --geometry: evenly over a mesh, or some of the points [default:
     /// as in training, if --config tells; else 16384]
-    #[arg(long, value_name = "N", requires = "weights")]
-    pub geometry_points: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", requires = "weights", value_parser = count::<MOST_POINTS>)]
+    pub(crate) geometry_points: Option<NonZeroUsize>,
     /// Supernodes among them [default: as in training, if --config tells; else an eighth]
-    #[arg(long, value_name = "N", requires = "weights")]
-    pub supernodes: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", requires = "weights", value_parser = count::<MOST_POINTS>)]
+    pub(crate) supernodes: Option<NonZeroUsize>,
     /// A plane to draw the fields of a domain in, such as volume:y=0.5; once for each. Where --geometry is a mesh, the body
     /// is cut out
     /// [default: volume in the middle of y]
     #[arg(long, value_name = "DOMAIN:AXIS=VALUE", requires = "weights")]
-    pub slice: Vec<DomainSlice>,
-    /// A line to tell the fields of a domain along, in a CSV file: both ends and the number of points, such as
-    /// volume:0,0,1:2,0,1:200; once for each
+    pub(crate) slice: Vec<DomainSlice>,
+    /// A line to tell the fields of a domain along, in a CSV file and a picture: both ends and the number of points, such as
+    /// volume:0,0,1:2,0,1:200; once for each. What is no domain is a name of the line, which goes through the volume
     #[arg(long, value_name = "DOMAIN:FROM:TO:N", requires = "weights", allow_hyphen_values = true)]
-    pub line: Vec<DomainLine>,
+    pub(crate) line: Vec<DomainLine>,
+    /// Streamlines of a domain through so many points that lie evenly between two ends, such as volume:-2,0,0:-2,0,1:20, as
+    /// a .vtp file; once for each
+    #[arg(long, value_name = "DOMAIN:FROM:TO:N", requires = "weights", allow_hyphen_values = true)]
+    pub(crate) streamlines: Vec<DomainLine>,
     /// Grid points of a plane of --slice along its longer side
-    #[arg(long, value_name = "N", requires = "weights", default_value = "401")]
-    pub slice_points: NonZeroUsize,
+    #[arg(long, value_name = "N", requires = "weights", default_value = "401", value_parser = count::<MOST_ACROSS>)]
+    pub(crate) slice_points: NonZeroUsize,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -189,57 +222,63 @@ pub(crate) struct DemoArguments {
     /// Semi-axes along x, y and z
     #[arg(long, value_name = "A,B,C", value_delimiter = ',', num_args = 1, conflicts_with = "weights")]
     #[arg(default_values_t = [1.15, 0.62, 0.81])]
-    pub semi_axes: Vec<f64>,
+    pub(crate) semi_axes: Vec<f64>,
     /// Angle of attack in degrees
     #[arg(long, value_name = "DEGREES", default_value_t = 12.0, allow_negative_numbers = true)]
     #[arg(conflicts_with = "weights")]
-    pub alpha: f64,
+    pub(crate) alpha: f64,
     /// Sideslip in degrees
     #[arg(long, value_name = "DEGREES", default_value_t = -7.0, allow_negative_numbers = true)]
     #[arg(conflicts_with = "weights")]
-    pub beta: f64,
+    pub(crate) beta: f64,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ComputeArguments {
     /// Anchor points per domain [default: the most that the network was trained on, if --config tells; else 1024]
-    #[arg(long, value_name = "N")]
-    pub anchors: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = count::<MOST_POINTS>)]
+    pub(crate) anchors: Option<NonZeroUsize>,
     /// Predict with so many draws of anchors, and write mean and standard deviation of each field: how much the result
     /// depends on them
     #[arg(long, value_name = "N", default_value = "1", requires = "weights")]
-    pub seeds: NonZeroU64,
+    pub(crate) seeds: NonZeroU64,
     /// Seed of everything random: geometry points, supernodes and anchors
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Points predicted at once
     #[arg(long, value_name = "N", default_value = "65536")]
-    pub chunk: NonZeroU64,
+    pub(crate) chunk: NonZeroU64,
     /// cpu, cuda, cuda:1 or metal
     #[arg(long, default_value_t = DeviceName::Cpu)]
-    pub device: DeviceName,
+    pub(crate) device: DeviceName,
     /// f32, f16 or bf16
     #[arg(long, default_value_t = Precision(DType::F32))]
-    pub dtype: Precision,
+    pub(crate) dtype: Precision,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct OutputArguments {
     /// Folder of the results
     #[arg(long, value_name = "DIR", default_value = "prediction")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Go on with an interrupted run
     #[arg(long, conflicts_with = "overwrite")]
-    pub resume: bool,
+    pub(crate) resume: bool,
     /// Begin again, and replace earlier results when the new ones are complete
     #[arg(long)]
-    pub overwrite: bool,
+    pub(crate) overwrite: bool,
     /// Check all input, say what would be written, and stop
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Write .npz files too
     #[arg(long)]
-    pub npz: bool,
+    pub(crate) npz: bool,
+    /// Keep the arrays that meshes came with, beside the predicted ones
+    #[arg(long, requires = "weights")]
+    pub(crate) keep_arrays: bool,
+    /// Compress the arrays of .vtp and .vtu files: zlib is smaller, lz4 faster
+    #[arg(long, value_name = "zlib|lz4")]
+    pub(crate) compress: Option<Codec>,
 }
 
 impl Arguments {
@@ -250,8 +289,37 @@ impl Arguments {
             existing: self.output.existing(),
             chunk: self.compute.chunk.get(),
             npz: self.output.npz,
+            codec: self.output.compress,
             dry_run: self.output.dry_run,
+            turn: Turn::default(),
         }
+    }
+}
+
+impl Arguments {
+    /// How a result was asked for, for `run.json`: the command line, the files that it names, the program.
+    pub(crate) fn origin(&self) -> Map<String, Value> {
+        let model = &self.model;
+        let mut files = Map::new();
+        let mut note = |option: &str, file: String| {
+            files.insert(option.to_string(), Value::String(file));
+        };
+        let paths = [("weights", &model.weights), ("config", &model.config), ("stats", &model.stats)];
+        for (option, path) in paths {
+            path.iter().for_each(|path| note(option, path.display().to_string()));
+        }
+        let names = [("geometry", &model.geometry), ("surface", &model.surface), ("volume", &model.volume)];
+        for (option, name) in names {
+            name.iter().for_each(|name| note(option, name.clone()));
+        }
+        let domains = [("points", &model.points), ("anchor_points", &model.anchor_points), ("truth", &model.truth)];
+        for (option, given) in domains {
+            given.iter().for_each(|DomainFile { domain, file }| note(&format!("{option} {domain}"), file.clone()));
+        }
+        let command: Vec<String> = std::env::args().collect();
+        let program = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+        let origin = json!({"program": program, "command": command, "files": files});
+        origin.as_object().cloned().unwrap_or_default()
     }
 }
 
@@ -277,11 +345,17 @@ impl OutputArguments {
     }
 }
 
+/// A number of points, which take memory before anything is computed.
+fn count<const MOST: usize>(text: &str) -> Result<NonZeroUsize> {
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= MOST);
+    count.with_context(|| format!("expected a whole number from 1 to {MOST}"))
+}
+
 /// A condition with its values.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Condition {
-    pub name: String,
-    pub values: Vec<f64>,
+    pub(crate) name: String,
+    pub(crate) values: Vec<f64>,
 }
 
 impl FromStr for Condition {
@@ -301,8 +375,8 @@ impl FromStr for Condition {
 /// A file for one of the domains of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DomainFile {
-    pub domain: String,
-    pub file: String,
+    pub(crate) domain: String,
+    pub(crate) file: String,
 }
 
 impl FromStr for DomainFile {
@@ -315,13 +389,31 @@ impl FromStr for DomainFile {
     }
 }
 
+/// A factor of coordinates, of a domain or of the geometry.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DomainScale {
+    pub(crate) domain: Option<String>,
+    pub(crate) factor: f64,
+}
+
+impl FromStr for DomainScale {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (domain, factor) = text.split_once('=').map_or((None, text), |(domain, factor)| (Some(domain), factor));
+        let factor = factor.parse::<f64>().ok().filter(|factor| *factor > 0.0 && factor.is_finite());
+        let factor = factor.with_context(|| format!("expected [DOMAIN=]FACTOR with a factor above 0, got '{text}'"))?;
+        Ok(Self { domain: domain.map(str::to_string), factor })
+    }
+}
+
 /// A plane across an axis, for one of the domains of a network.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DomainSlice {
-    pub domain: String,
+    pub(crate) domain: String,
     /// 0 for x, 1 for y, 2 for z.
-    pub axis: usize,
-    pub value: f32,
+    pub(crate) axis: usize,
+    pub(crate) value: f32,
 }
 
 impl FromStr for DomainSlice {
@@ -342,11 +434,11 @@ impl FromStr for DomainSlice {
 /// A line through one of the domains of a network.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DomainLine {
-    pub domain: String,
-    pub from: Vec3,
-    pub to: Vec3,
-    /// At least two.
-    pub points: usize,
+    pub(crate) domain: String,
+    pub(crate) from: Vec3,
+    pub(crate) to: Vec3,
+    /// At least one.
+    pub(crate) points: usize,
 }
 
 impl FromStr for DomainLine {
@@ -358,11 +450,12 @@ impl FromStr for DomainLine {
             let (rest, to) = rest.rsplit_once(':')?;
             let (domain, from) = rest.rsplit_once(':')?;
             let end = |text: &str| text.parse::<Vector>().ok().map(|Vector(vector)| vector);
-            let points = points.parse().ok().filter(|&points| points >= 2)?;
+            let points = points.parse().ok().filter(|points| (1..=MOST_POINTS).contains(points))?;
             Some(Self { domain: domain.to_string(), from: end(from)?, to: end(to)?, points })
         };
         parse().with_context(|| {
-            format!("expected DOMAIN:FROM:TO:N with at least 2 points, as in volume:0,0,1:2,0,1:200, got '{text}'")
+            let form = "DOMAIN:FROM:TO:N as in volume:0,0,1:2,0,1:200";
+            format!("expected {form}, with 1 to {MOST_POINTS} points, got '{text}'")
         })
     }
 }
@@ -415,7 +508,7 @@ impl fmt::Display for DeviceName {
 
 /// Which way round untied square weights are stored, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SquareBanksName(pub SquareBanks);
+pub(crate) struct SquareBanksName(pub(crate) SquareBanks);
 
 impl FromStr for SquareBanksName {
     type Err = Error;
@@ -431,7 +524,7 @@ impl FromStr for SquareBanksName {
 
 /// The dtype of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Precision(pub DType);
+pub(crate) struct Precision(pub(crate) DType);
 
 impl FromStr for Precision {
     type Err = Error;
@@ -512,7 +605,7 @@ mod tests {
             (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
             (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),
             (format!("{model} --slice volume:y=nan"), "expected DOMAIN:AXIS=VALUE"),
-            (format!("{model} --line volume:0,0,0:1,0,0:1"), "expected DOMAIN:FROM:TO:N with at least 2 points"),
+            (format!("{model} --line volume:0,0,0:1,0,0:0"), "with 1 to 67108864 points"),
             (format!("{model} --line volume:0,0:1,0,0:9"), "expected DOMAIN:FROM:TO:N"),
             ("predict --drag-axis 1,0".to_string(), "expected three finite numbers as in 1,0,0, got '1,0'"),
             (format!("{model} --semi-axes 1,1,1"), "--semi-axes"),

@@ -135,6 +135,10 @@ impl Force {
                 None => mean(component),
             };
             let pressure = value(&|place| f64::from(values.pressure[place]));
+            // Where points were dropped there is no pressure.
+            if pressure.is_nan() {
+                continue;
+            }
             let by_pressure = vector.map(|x| -pressure * x);
             let by_shear: Vec3 = match values.shear {
                 [] => [0.0; 3],

@@ -4,6 +4,7 @@
 //! predict                                                  # the demo: an ellipsoid in a potential flow
 //! predict --semi-axes 1.1,0.6,0.8 --alpha 10 --beta 5
 //! predict --weights model.safetensors --config model.json --geometry body.stl --condition speed=30
+//! predict --weights model.th --config model.json --geometry car.stl --surface boundary.vtp --volume volume.vtu
 //! predict --help
 //! ```
 //!
@@ -25,6 +26,9 @@
 #![deny(missing_debug_implementations, unreachable_pub)]
 
 mod args;
+#[cfg(test)]
+#[path = "../../fuzz/src/counting.rs"]
+mod counting;
 mod demo;
 mod ellipsoid;
 mod forces;
@@ -67,9 +71,7 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     if let Some(shell) = arguments.completions {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Arguments::command(), "predict", &mut script);
-        terminal::say(String::from_utf8_lossy(&script).trim_end());
+        terminal::completions(shell, &mut Arguments::command(), "predict");
         return Ok(());
     }
     if let Some(table) = &arguments.sweep {

@@ -1,8 +1,12 @@
 //! Points with faces of any number of corners, or none.
 
+use std::collections::HashMap;
+
 use anyhow::{Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use crate::vector::Vec3;
 
 /// A surface mesh. Without faces it is a point cloud.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -14,6 +18,8 @@ pub(crate) struct Mesh {
     ends: Vec<usize>,
     /// Names of groups of faces, such as the solids of a file.
     groups: Vec<String>,
+    /// Their places there.
+    group_numbers: HashMap<String, u32>,
     /// The group of every face, where there are groups.
     face_groups: Vec<u32>,
     /// The group of faces that are added.
@@ -37,11 +43,12 @@ impl Mesh {
 
     /// Faces that are added from here on belong to a group; groups of one name are one.
     pub(crate) fn begin_group(&mut self, name: String) {
-        let group = self.groups.iter().position(|known| *known == name).unwrap_or_else(|| {
-            self.groups.push(name);
-            self.groups.len() - 1
+        let next = self.groups.len() as u32;
+        let group = *self.group_numbers.entry(name).or_insert_with_key(|name| {
+            self.groups.push(name.clone());
+            next
         });
-        self.group = Some(group as u32);
+        self.group = Some(group);
     }
 
     /// Names of the groups of faces; none where faces are not in groups.
@@ -52,6 +59,16 @@ impl Mesh {
     /// The group of every face, by its place in [`groups`](Self::groups); empty where there are no groups.
     pub(crate) fn face_groups(&self) -> &[u32] {
         &self.face_groups
+    }
+
+    /// Multiplies all coordinates.
+    pub(crate) fn scale(&mut self, by: f64) {
+        self.points.as_flattened_mut().iter_mut().for_each(|x| *x = (f64::from(*x) * by) as f32);
+    }
+
+    /// Puts faces into groups, which have names.
+    pub(crate) fn set_groups(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
+        (self.groups, self.face_groups, self.group) = (names, of_faces, None);
     }
 
     /// The vertices.
@@ -122,14 +139,24 @@ impl<'a> AreaSampler<'a> {
     }
 
     /// A point, and the corners of the triangle that it lies in.
-    pub(crate) fn draw(&self, random: &mut StdRng) -> ([f64; 3], [[f64; 3]; 3]) {
+    pub(crate) fn draw(&self, random: &mut StdRng) -> (Vec3, [Vec3; 3]) {
+        let (triangle, point) = self.draw_from(random);
+        (point, self.corners(triangle))
+    }
+
+    /// A point, and the number of the triangle that it lies in.
+    pub(crate) fn draw_from(&self, random: &mut StdRng) -> (usize, Vec3) {
         let at = random.random::<f64>() * self.ends[self.ends.len() - 1];
         let triangle = self.ends.partition_point(|&end| end <= at).min(self.triangles.len() - 1);
-        let [a, b, c] = self.triangles[triangle].map(|corner| self.mesh.points()[corner as usize].map(f64::from));
+        let [a, b, c] = self.corners(triangle);
         // The square root makes the density even: without it points gather at the first corner.
         let (reach, turn) = (random.random::<f64>().sqrt(), random.random::<f64>());
         let (second, third) = (reach * (1.0 - turn), reach * turn);
-        (std::array::from_fn(|i| a[i] + second * (b[i] - a[i]) + third * (c[i] - a[i])), [a, b, c])
+        (triangle, std::array::from_fn(|i| a[i] + second * (b[i] - a[i]) + third * (c[i] - a[i])))
+    }
+
+    fn corners(&self, triangle: usize) -> [Vec3; 3] {
+        self.triangles[triangle].map(|corner| self.mesh.points()[corner as usize].map(f64::from))
     }
 }
 
@@ -145,6 +172,18 @@ mod tests {
         mesh.push_face(&[0, 2, 3]);
         mesh.push_face(&[1, 4, 5, 2]);
         mesh
+    }
+
+    #[test]
+    fn groups_are_found_by_their_names() {
+        let mut mesh = rectangles();
+        let start = std::time::Instant::now();
+        // Among as many names, a search from the first to the last would take minutes.
+        for name in (0..300_000).map(|at| at % 150_000) {
+            mesh.begin_group(name.to_string());
+        }
+        assert_eq!((mesh.groups().len(), mesh.groups()[149_999].as_str()), (150_000, "149999"));
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
     }
 
     #[test]

@@ -15,8 +15,17 @@ pub(crate) struct FieldError {
     absolute_error: f64,
     absolute_truth: f64,
     largest_error: f64,
-    /// Both squares once more, each with the share of the surface that its point stands for.
-    weighted: Option<[f64; 2]>,
+    /// The sums once more, each value with the length, area or volume that its point stands for.
+    weighted: Option<Weighted>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Weighted {
+    weight: f64,
+    squared_error: f64,
+    squared_truth: f64,
+    absolute_error: f64,
+    absolute_truth: f64,
 }
 
 /// The errors of one field, over all points and components.
@@ -32,9 +41,16 @@ pub(crate) struct FieldMetrics {
     pub mean_absolute: f64,
     /// `max |predicted − true|`
     pub max_absolute: f64,
-    /// `√(Σ w (predicted − true)² / Σ w true²)` with the area `w` that each point of a mesh stands for.
+    /// `√(Σ w (predicted − true)² / Σ w true²)` with the length, area or volume `w` that each point or cell of a mesh
+    /// stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weighted_relative_l2: Option<f64>,
+    /// `Σ w |predicted − true| / Σ w |true|`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weighted_relative_l1: Option<f64>,
+    /// `Σ w |predicted − true| / Σ w`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weighted_mean_absolute: Option<f64>,
 }
 
 impl fmt::Display for FieldMetrics {
@@ -78,11 +94,15 @@ impl FieldError {
         let (points, values) = (weights.len(), predicted.len());
         ensure!(points > 0 && values.is_multiple_of(points), "metrics: {points} weights for {values} values");
         let components = values / points;
-        let [error, scale] = self.weighted.get_or_insert_default();
+        let sums = self.weighted.get_or_insert_default();
         for (at, (&predicted, &truth)) in predicted.iter().zip(truth).enumerate() {
             let weight = weights[at / components];
-            *error += weight * (f64::from(predicted) - f64::from(truth)).powi(2);
-            *scale += weight * f64::from(truth).powi(2);
+            let (truth, error) = (f64::from(truth), f64::from(predicted) - f64::from(truth));
+            sums.weight += weight;
+            sums.squared_error += weight * error * error;
+            sums.squared_truth += weight * truth * truth;
+            sums.absolute_error += weight * error.abs();
+            sums.absolute_truth += weight * truth.abs();
         }
         Ok(())
     }
@@ -97,7 +117,9 @@ impl FieldError {
             relative_l1: ratio(self.absolute_error, self.absolute_truth),
             mean_absolute: ratio(self.absolute_error, self.values as f64),
             max_absolute: self.largest_error,
-            weighted_relative_l2: self.weighted.map(|[error, truth]| ratio(error, truth).sqrt()),
+            weighted_relative_l2: self.weighted.map(|sums| ratio(sums.squared_error, sums.squared_truth).sqrt()),
+            weighted_relative_l1: self.weighted.map(|sums| ratio(sums.absolute_error, sums.absolute_truth)),
+            weighted_mean_absolute: self.weighted.map(|sums| ratio(sums.absolute_error, sums.weight)),
         }
     }
 }
@@ -136,7 +158,10 @@ mod tests {
         error.add_weighted(&[1.0, 0.0, 2.0, 0.0], &[1.0, 1.0, 1.0, 0.0], &[3.0, 1.0]).unwrap();
         // The first point has the error (0, −1) thrice, the second (1, 0) once.
         let expected = (4.0f64 / 7.0).sqrt();
-        assert!((error.metrics().weighted_relative_l2.unwrap() - expected).abs() < 1e-15);
+        let metrics = error.metrics();
+        assert!((metrics.weighted_relative_l2.unwrap() - expected).abs() < 1e-15);
+        assert!((metrics.weighted_relative_l1.unwrap() - 4.0 / 7.0).abs() < 1e-15);
+        assert!((metrics.weighted_mean_absolute.unwrap() - 4.0 / 8.0).abs() < 1e-15);
         assert!(error.add_weighted(&[1.0, 2.0, 3.0], &[0.0; 3], &[1.0, 1.0]).is_err());
         assert_eq!(FieldError::default().metrics().weighted_relative_l2, None);
     }

@@ -1,15 +1,19 @@
 //! `--sweep`: many bodies by one network, each in a folder of its own, and a table of all results.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_mixed_attention::models::ab_upt::Predictor;
+use candle_mixed_attention::models::open_regular;
 use serde_json::Value;
 
 use crate::args::{Arguments, Condition};
-use crate::job::Report;
+use crate::job::{Report, Settings};
+use crate::output::{LocalDisk, write_whole};
 use crate::own;
+use crate::progress::Turn;
 use crate::terminal::{remark, say};
 
 /// The name of the table.
@@ -21,7 +25,7 @@ const FILES: [&str; 3] = ["geometry", "surface", "volume"];
 
 /// One body of a sweep.
 #[derive(Debug, PartialEq)]
-struct Row {
+pub(crate) struct Row {
     name: String,
     files: BTreeMap<String, String>,
     conditions: Vec<Condition>,
@@ -32,12 +36,15 @@ struct Row {
 /// # Errors
 /// A file that cannot be read; at the end, rows that failed.
 pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(table).with_context(|| format!("--sweep: cannot open {}", table.display()))?;
+    let mut text = String::new();
+    let read = open_regular(table).and_then(|mut file| file.read_to_string(&mut text));
+    read.with_context(|| format!("--sweep: cannot open {}", table.display()))?;
     let rows = rows(&text).with_context(|| format!("--sweep: {}", table.display()))?;
     let (mut results, mut failed, mut network) = (Vec::new(), Vec::new(), None);
     for (at, row) in rows.iter().enumerate() {
         remark(format_args!("{} of {}: {}", at + 1, rows.len(), row.name));
-        match predict(arguments, row, &mut network) {
+        let turn = Turn { at: at as u64, of: rows.len() as u64, name: row.name.clone() };
+        match predict(arguments, row, turn, &mut network) {
             Ok(Some(report)) => results.push((row, report)),
             Ok(None) => {}
             Err(error) => {
@@ -50,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
     if !arguments.output.dry_run {
         std::fs::create_dir_all(out).with_context(|| format!("--out: cannot create folder {}", out.display()))?;
         let path = out.join(SUMMARY_FILE);
-        std::fs::write(&path, summary(&results)).with_context(|| format!("cannot write {}", path.display()))?;
+        write_whole(&LocalDisk, &path, summary(&results).as_bytes())?;
         say(format_args!("{} of {} rows in {}", results.len(), rows.len(), path.display()));
     }
     ensure!(failed.is_empty(), "{} of {} rows failed:\n  {}", failed.len(), rows.len(), failed.join("\n  "));
@@ -58,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
 }
 
 /// Predicts one row; the network is loaded by the first that gets so far.
-fn predict(arguments: &Arguments, row: &Row, network: &mut Option<Predictor>) -> Result<Option<Report>> {
+fn predict(arguments: &Arguments, row: &Row, turn: Turn, network: &mut Option<Predictor>) -> Result<Option<Report>> {
     let mut arguments = arguments.clone();
     for (column, file) in &row.files {
         let option = match column.as_str() {
@@ -70,14 +77,16 @@ fn predict(arguments: &Arguments, row: &Row, network: &mut Option<Predictor>) ->
     }
     arguments.model.condition.retain(|given| row.conditions.iter().all(|own| own.name != given.name));
     arguments.model.condition.extend(row.conditions.iter().cloned());
-    arguments.output.out.push(&row.name);
+    let out = &mut arguments.output.out;
+    out.push(&row.name);
+    ensure!(!out.is_symlink(), "--out: {} is a link, which could lead anywhere", out.display());
     let mut job = own::job(&arguments, network.clone())?;
     network.get_or_insert_with(|| job.body.predictor().clone());
-    job.run(&arguments.settings())
+    job.run(&Settings { turn, ..arguments.settings() })
 }
 
 /// Reads the table: a header, then a row for each body. Fields are separated by commas and may stand in quotes.
-fn rows(text: &str) -> Result<Vec<Row>> {
+pub(crate) fn rows(text: &str) -> Result<Vec<Row>> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let (_, header) = lines.next().context("the table is empty")?;
     let columns = fields(header)?;
@@ -133,6 +142,12 @@ fn summary(results: &[(&Row, Report)]) -> String {
     let mut table: Vec<(&str, BTreeMap<String, f64>)> = Vec::new();
     for (row, report) in results {
         let mut values = BTreeMap::new();
+        for Condition { name, values: given } in &row.conditions {
+            match given[..] {
+                [value] => drop(values.insert(name.clone(), value)),
+                _ => values.extend(given.iter().enumerate().map(|(i, &value)| (format!("{name}_{i}"), value))),
+            }
+        }
         for (field, error) in &report.metrics {
             values.insert(format!("{field}_relative_l2"), error.relative_l2);
         }

@@ -3,6 +3,13 @@
 use std::fmt::Display;
 use std::io::Write;
 
+/// What lets a shell complete the options of a program.
+pub(crate) fn completions(shell: clap_complete::Shell, command: &mut clap::Command, name: &str) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, name, &mut script);
+    say(String::from_utf8_lossy(&script).trim_end());
+}
+
 /// A line of the result.
 pub(crate) fn say(line: impl Display) {
     if cfg!(test) {

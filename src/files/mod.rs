@@ -15,7 +15,10 @@ const LONGEST_TEXT: u64 = 64 << 20;
 pub(crate) const HEADER_LENGTH: usize = 8;
 
 /// Opens a file, unless it is something that need not end or waits for a writer.
-pub(crate) fn open_regular(path: &Path) -> Result<File> {
+///
+/// # Errors
+/// The file cannot be opened, or is a folder, a pipe or a device.
+pub fn open_regular(path: &Path) -> Result<File> {
     let check = |metadata: std::fs::Metadata| match metadata.file_type() {
         kind if kind.is_file() => Ok(()),
         kind if kind.is_dir() => Err(Error::new(ErrorKind::IsADirectory, "it is a directory")),

@@ -11,3 +11,5 @@ pub use normalisation::{
 };
 
 pub use crate::files::UniqueKeys;
+#[doc(hidden)]
+pub use crate::files::open_regular;

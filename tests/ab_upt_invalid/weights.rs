@@ -185,6 +185,26 @@ fn tensors_that_repeat_their_numbers_are_read() -> Result<()> {
 }
 
 #[test]
+fn small_files_do_not_unfold_to_large_tensors() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("points.pt");
+    let refusal = |pickle: &[u8]| {
+        std::fs::write(&path, replaced(pickle)?)?;
+        Ok::<_, anyhow::Error>(TensorFile::open(&path).map(|_| ()))
+    };
+    refused("one tensor", refusal(&tensor_pickle(&[1 << 24, 2]))?, &["'w'", "reaches beyond its storage"]);
+    // Each is small enough, all of them are not.
+    let pickle = tensor_pickle(&[1 << 22, 3]);
+    let tensor = &pickle[b"\x80\x02}".len() + text("w").len()..pickle.len() - b"s.".len()];
+    let names: Vec<String> = (0..3).map(|at| format!("w{at}")).collect();
+    let several: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), tensor)).collect();
+    refusal(&[b"\x80\x02".to_vec(), dictionary(&several[..1]), b".".to_vec()].concat())??;
+    let all = refusal(&[b"\x80\x02".to_vec(), dictionary(&several), b".".to_vec()].concat())?;
+    refused("several tensors", all, &["would unfold to more than"]);
+    Ok(())
+}
+
+#[test]
 fn a_single_tensor_has_no_name() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("points.pt");

@@ -12,8 +12,9 @@ use crate::args::Arguments;
 use crate::ellipsoid::{Case, Flow, Slice, surface_mesh};
 use crate::forces::Reference;
 use crate::input::Input;
-use crate::job::{Body, Job, Place, Source, Truth};
+use crate::job::{Body, Border, Job, Outside, Place, Source, Truth};
 use crate::mesh::Mesh;
+use crate::output::Kept;
 use crate::terminal::remark;
 use exact::ExactFlow;
 use pictures::DemoPictures;
@@ -79,9 +80,11 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<J
     };
     Ok(Job {
         identity: identity.as_object().cloned().unwrap_or_default(),
+        origin: arguments.origin(),
         body: Body::new(predictor, input, []),
         places,
         lines: Vec::new(),
+        streamlines: Vec::new(),
         reference: arguments.forces.reference(usual)?,
         pictures: Box::new(DemoPictures { case, slice }),
     })
@@ -94,12 +97,15 @@ fn anchors(arguments: &Arguments) -> usize {
 /// The points of a mesh in a domain, with the exact flow as their truth.
 fn place(name: &str, domain: &'static str, mesh: Mesh, case: &Case, predictor: &Predictor) -> Result<Place> {
     let points = mesh.points().len() as u64;
-    let source = Source::scan(name, Input::Mesh(mesh), &predictor.statistics().position, points)?;
+    let source = {
+        let statistics = &predictor.statistics().position;
+        Source::scan(name, name, Input::Mesh(mesh), statistics, &Border::new(statistics, Outside::Refuse), points)?
+    };
     let known = predictor.model().config().domains.iter().find(|known| known.name == domain);
     let truth = Truth::exact(ExactFlow { flow: Flow::new(case), domain });
     let domain = known.cloned().context("the embedded network lacks a domain")?;
     let wall = domain.name == SURFACE;
-    Ok(Place { name: name.to_string(), domain, source, wall, truth: Some(truth) })
+    Ok(Place { name: name.to_string(), domain, source, wall, truth: Some(truth), kept: Kept::default() })
 }
 
 /// The network with a body that it has read.

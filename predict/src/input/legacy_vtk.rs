@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use vtkio::Vtk;
 use vtkio::model::{Attribute, Attributes, DataSet, IOBuffer, Piece as StoredPiece, VertexNumbers};
 
-use super::grid::{Array, Floats, Grid, Integers, Kinds, Piece, Points, Section};
+use super::grid::{Array, Floats, Grid, Integers, Kinds, Numbers, Piece, Points, Section, Singles};
+use super::read_file;
 
 /// Reads a file with PolyData or an UnstructuredGrid.
 ///
@@ -14,7 +15,7 @@ use super::grid::{Array, Floats, Grid, Integers, Kinds, Piece, Points, Section};
 /// A file that is damaged or holds other data.
 pub(super) fn open(path: &Path) -> Result<Grid> {
     let name = || path.display().to_string();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot open {}", name()))?;
+    let bytes = read_file(path)?;
     read(&bytes).with_context(name)
 }
 
@@ -56,12 +57,13 @@ fn only<P>(pieces: Vec<StoredPiece<P>>) -> Result<P> {
 }
 
 fn piece(points: IOBuffer, sections: Vec<Section>, data: Attributes) -> Result<Piece> {
-    let points = points.cast_into::<f64>().context("its points are no numbers")?;
-    ensure!(points.len() % 3 == 0, "its points are {} numbers, which are not three each", points.len());
-    let count = points.len() as u64 / 3;
+    let mut points = floats(points).context("its points are no numbers")?;
+    let numbers = points.count()?;
+    ensure!(numbers % 3 == 0, "its points are {numbers} numbers, which are not three each");
+    let count = numbers / 3;
     let cells = sections.iter().map(|section| section.cells).sum();
     Ok(Piece {
-        points: Points::new(Box::new(Floats(points)), count),
+        points: Points::new(points, count),
         sections,
         point_arrays: arrays(data.point, count)?,
         cell_arrays: arrays(data.cell, cells)?,
@@ -99,6 +101,14 @@ fn section(name: &'static str, numbers: Option<VertexNumbers>, kinds: Kinds) -> 
     Ok((cells > 0).then_some(Section { name, cells, connectivity, offsets, kinds }))
 }
 
+/// Numbers in the precision that they came in, or in double precision.
+fn floats(data: IOBuffer) -> Option<Box<dyn Numbers>> {
+    Some(match data {
+        IOBuffer::F32(numbers) => Box::new(Singles(numbers)),
+        other => Box::new(Floats(other.cast_into::<f64>()?)),
+    })
+}
+
 fn arrays(attributes: Vec<Attribute>, rows: u64) -> Result<Vec<Array>> {
     let mut arrays = Vec::new();
     for attribute in attributes {
@@ -110,9 +120,9 @@ fn arrays(attributes: Vec<Attribute>, rows: u64) -> Result<Vec<Array>> {
         };
         for (name, components, data) in named {
             // Arrays of bits or texts, and tables of colours, which have other rows.
-            let Some(numbers) = data.cast_into::<f64>() else { continue };
-            if numbers.len() as u64 == rows * components as u64 {
-                arrays.push(Array { name, components, numbers: Box::new(Floats(numbers)) });
+            let Some(mut numbers) = floats(data) else { continue };
+            if numbers.count()? == rows * components as u64 {
+                arrays.push(Array { name, components, numbers });
             }
         }
     }

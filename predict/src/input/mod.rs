@@ -30,17 +30,21 @@ mod torch;
 mod vtk_xml;
 mod weld;
 
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::sample_indices;
+use candle_mixed_attention::models::open_regular;
 
-use grid::Grid;
-pub(crate) use grid::Location;
+pub(crate) use grid::{Column, Grid, Location, PieceOutline, SOLID};
 pub(crate) use safetensors::tensor_names;
 pub(crate) use sites::Sites;
 pub(crate) use table::Table;
+
+#[cfg(test)]
+pub(crate) use vtk_xml::tests::writer;
 
 use crate::mesh::Mesh;
 
@@ -79,7 +83,11 @@ impl Input {
         if tensor.is_none() {
             for (extension, read) in SURFACES {
                 if has_extension(file, &[extension]) {
-                    return Ok(Self::Mesh(read(path)?));
+                    let mesh = read(path)?;
+                    return Ok(match at {
+                        Some(Location::Cells) => Self::Sites(Box::new(Sites::of_mesh(file, &mesh)?)),
+                        _ => Self::Mesh(mesh),
+                    });
                 }
             }
             if let Some(grid) = open_grid(path)? {
@@ -94,6 +102,16 @@ impl Input {
         );
         ensure!(table.rows() > 0, "{file}: holds no points");
         Ok(Self::Points(table))
+    }
+
+    /// Multiplies all coordinates from here on.
+    pub(crate) fn scale(&mut self, by: f64) {
+        match self {
+            _ if by == 1.0 => {}
+            Self::Mesh(mesh) => mesh.scale(by),
+            Self::Sites(sites) => sites.scale(by),
+            Self::Points(table) => table.scale(by),
+        }
     }
 
     /// Number of points, of vertices, or of cells.
@@ -119,6 +137,15 @@ impl Input {
             Self::Mesh(mesh) => Some(mesh),
             Self::Sites(sites) => sites.surface().map(|surface| &surface.mesh),
             Self::Points(_) => None,
+        }
+    }
+
+    /// Tells the solid of each face of a surface.
+    pub(crate) fn set_solids(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
+        match self {
+            Self::Mesh(mesh) => mesh.set_groups(names, of_faces),
+            Self::Sites(sites) => sites.set_solids(names, of_faces),
+            Self::Points(_) => {}
         }
     }
 
@@ -171,6 +198,14 @@ fn open_grid(path: &Path) -> Result<Option<Grid>> {
     } else {
         None
     })
+}
+
+/// Reads a whole file, unless it is something that need not end.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(bytes)
 }
 
 /// The file and the name of a tensor in it, if `#` separates them and is not a part of the name of the file.

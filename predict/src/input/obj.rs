@@ -4,11 +4,11 @@
 //! curves are not. Vertices are merged where they are equal, and those of no face are left out, so the vertices of results
 //! are in another order than those of the file.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use candle_mixed_attention::models::open_regular;
 use tobj::LoadOptions;
 
 use super::weld::Welder;
@@ -20,7 +20,7 @@ use crate::mesh::Mesh;
 /// A file that is damaged or holds no faces.
 pub(super) fn read_obj(path: &Path) -> Result<Mesh> {
     let name = || path.display().to_string();
-    let file = File::open(path).with_context(|| format!("cannot open {}", name()))?;
+    let file = open_regular(path).with_context(|| format!("cannot open {}", name()))?;
     read(BufReader::new(file)).with_context(name)
 }
 

@@ -1,9 +1,9 @@
 //! Which reader opens an array.
 
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_mixed_attention::models::open_regular;
 
 use super::sites::GridArray;
 use super::table::{Rows, Table};
@@ -16,7 +16,7 @@ impl Table {
     /// # Errors
     /// A file that cannot be read or has no such array.
     pub(crate) fn open(file: &str, array: Option<&str>) -> Result<Self> {
-        let open = || File::open(file).with_context(|| format!("cannot open {file}"));
+        let open = || open_regular(file.as_ref()).with_context(|| format!("cannot open {file}"));
         let named = || file.to_string();
         if has_extension(file, &["safetensors"]) {
             return Ok(Self::boxed(file, safetensors::TensorRows::new(open()?, array).with_context(named)?));

@@ -1,10 +1,10 @@
 //! A surface or points in a `.ply` file, ASCII or binary.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_mixed_attention::models::open_regular;
 use ply_rs_bw::parser::{Parser, Reader};
 use ply_rs_bw::ply::{Property, PropertyAccess, PropertyAccessResult};
 
@@ -83,7 +83,7 @@ impl PropertyAccess for Other {
 /// A file that is damaged, has no vertices, or a vertex that is not finite.
 pub(super) fn read_ply(path: &Path) -> Result<Mesh> {
     let name = || path.display().to_string();
-    let file = File::open(path).with_context(|| format!("cannot open {}", name()))?;
+    let file = open_regular(path).with_context(|| format!("cannot open {}", name()))?;
     read(BufReader::new(file)).with_context(name)
 }
 
@@ -94,6 +94,9 @@ fn read(file: impl BufRead) -> Result<Mesh> {
     let header = vertices_of.read_header(&mut reader).context(damaged)?;
     let (mut vertices, mut faces) = (Vec::new(), Vec::new());
     for element in header.elements.values() {
+        // They would take no bytes of the file, however many there are.
+        let empty = element.properties.is_empty() && element.count > 0;
+        ensure!(!empty, "its {} elements '{}' have no properties", element.count, element.name);
         match element.name.as_str() {
             "vertex" => {
                 vertices = vertices_of.read_payload_for_element(&mut reader, element, &header).context(damaged)?
@@ -177,6 +180,10 @@ mod tests {
             (TEXT.replace("element vertex 4", "element vertex 400"), "not a readable PLY file"),
             (TEXT.replace("1 0 0 9", "1 zero 0 9"), "not a readable PLY file"),
             ("ply\nformat ascii 1.0\nend_header\n".to_string(), "holds no vertices"),
+            (
+                "ply\nformat binary_little_endian 1.0\nelement vertex 4611686018427387904\nend_header\n".to_string(),
+                "its 4611686018427387904 elements 'vertex' have no properties",
+            ),
             ("no ply".to_string(), "not a readable PLY file"),
         ];
         for (text, expected) in cases {

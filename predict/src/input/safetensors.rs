@@ -1,18 +1,23 @@
 //! A tensor in a `.safetensors` file, `[points, components]` in bf16, f16, f32 or f64.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_mixed_attention::models::{UniqueKeys, open_regular};
 use half::{bf16, f16};
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::table::{Rows, shape_of_rows};
 
 /// The format's own limit for a header.
 const LONGEST_HEADER: u64 = 100_000_000;
+
+/// What in a header is no tensor.
+const METADATA: &str = "__metadata__";
 
 /// One tensor of a file, read where it lies.
 pub(super) struct TensorRows {
@@ -42,16 +47,56 @@ impl Element {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Entry {
     dtype: String,
     shape: Vec<u64>,
     data_offsets: [u64; 2],
 }
 
+/// The entries of a header by name, none of which stands there twice. Read as they are, because a header may have 100 MB.
+struct Entries(BTreeMap<String, Entry>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+        let (mut entries, mut has_metadata) = (BTreeMap::new(), false);
+        while let Some(name) = map.next_key::<String>()? {
+            let is_metadata = name == METADATA;
+            let twice = if is_metadata { has_metadata } else { entries.contains_key(&name) };
+            if twice {
+                return Err(A::Error::custom(format_args!("'{name}' stands there twice")));
+            }
+            if is_metadata {
+                map.next_value::<UniqueKeys>()?;
+                has_metadata = true;
+            } else {
+                let entry = map.next_value();
+                let wrong = |error| A::Error::custom(format_args!("tensor '{name}' is described wrongly: {error}"));
+                let entry = entry.map_err(wrong)?;
+                entries.insert(name, entry);
+            }
+        }
+        Ok(Entries(entries))
+    }
+}
+
 /// What a file says about itself.
 struct Header {
-    entries: BTreeMap<String, serde_json::Value>,
+    entries: BTreeMap<String, Entry>,
     /// Where the data begins in the file.
     data_start: u64,
 }
@@ -68,13 +113,11 @@ impl Header {
         );
         let mut header = vec![0; size as usize];
         file.read_exact(&mut header)?;
-        let mut entries: BTreeMap<String, serde_json::Value> =
-            serde_json::from_slice(&header).context("not a safetensors file: its header is not JSON")?;
-        entries.remove("__metadata__");
+        let Entries(entries) =
+            serde_json::from_slice(&header).context("not a safetensors file: its header cannot be read")?;
         let (data_start, mut last) = (8 + size, 0);
         let present = length - data_start;
         for (name, entry) in &entries {
-            let entry = Entry::deserialize(entry).with_context(|| format!("tensor '{name}' is described wrongly"))?;
             let [_, end] = entry.data_offsets;
             ensure!(
                 present >= end,
@@ -89,7 +132,7 @@ impl Header {
 
 /// The names of all tensors of a file.
 pub(crate) fn tensor_names(path: &str) -> Result<Vec<String>> {
-    let mut file = File::open(path).with_context(|| format!("cannot open {path}"))?;
+    let mut file = open_regular(path.as_ref()).with_context(|| format!("cannot open {path}"))?;
     let header = Header::read(&mut file).with_context(|| path.to_string())?;
     Ok(header.entries.into_keys().collect())
 }
@@ -107,7 +150,6 @@ impl TensorRows {
             }
         };
         let Some(entry) = entries.get(&name) else { bail!("there is no tensor '{name}'; it holds {:?}", names()) };
-        let entry = Entry::deserialize(entry).with_context(|| format!("tensor '{name}' is described wrongly"))?;
         let (rows, width) = shape_of_rows(&entry.shape).with_context(|| format!("tensor '{name}'"))?;
         let element = match entry.dtype.as_str() {
             "F16" => Element::F16,
@@ -180,6 +222,40 @@ mod tests {
             let mut input = Input::open(&format!("{}#{name}", path.display()), None).unwrap();
             assert_eq!(input.len(), 10);
             assert_eq!(input.read(4..6).unwrap(), [[12.0, 13.0, 14.0], [15.0, 16.0, 17.0]]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_described_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("twice.safetensors");
+        let tensor = |name: &str| format!(r#""{name}":{{"dtype":"F32","shape":[1,3],"data_offsets":[0,12]}}"#);
+        let cases = [
+            (format!("{{{},{}}}", tensor("a"), tensor("a")), "'a' stands there twice"),
+            (format!(r#"{{"__metadata__":{{}},{},"__metadata__":{{}}}}"#, tensor("a")), "'__metadata__' stands there"),
+            (format!(r#"{{"__metadata__":{{"x":"1","x":"2"}},{}}}"#, tensor("a")), "'x' stands there twice"),
+            (format!("{{{}}}", tensor("a").replace("\"shape\"", "\"dtype\":\"F64\",\"shape\"")), "duplicate field"),
+        ];
+        for (header, expected) in cases {
+            let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 12]].concat();
+            std::fs::write(&path, bytes).unwrap();
+            let message = refusal(path.to_str().unwrap());
+            assert!(message.contains(expected), "{header}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_long_header_costs_a_multiple_of_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.safetensors");
+        let entry = |at: usize| format!(r#""{at:x}":{{"dtype":"F32","shape":[0,3],"data_offsets":[0,0]}}"#);
+        let many: Vec<String> = (0..100_000).map(entry).collect();
+        let axes = format!(r#""a":{{"dtype":"F32","shape":[{}0],"data_offsets":[0,0]}}"#, "0,".repeat(2_000_000));
+        for entries in [many.join(","), axes] {
+            let header = format!("{{{entries}}}");
+            std::fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap();
+            let taken = crate::counting::most_bytes(|| drop(crate::input::tensor_names(path.to_str().unwrap())));
+            assert!(taken < 16 * header.len(), "{taken} bytes for {}", header.len());
         }
     }
 

@@ -1,23 +1,36 @@
 //! The cells or the points of a mesh in a file, as places where fields are predicted.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
 
 use super::DIMENSIONS;
-use super::grid::{Grid, Location, Surface};
+use super::grid::{Grid, Location, PieceOutline, SOLID, Surface};
 use super::table::{Rows, Table};
+use crate::mesh::Mesh;
+
+/// Patches of a surface; more would be no patches.
+const MOST_PATCHES: usize = 10_000;
 
 /// A mesh in a file, of which cells or points are predicted.
 pub(crate) struct Sites {
     /// Centres or points.
     positions: Table<Positions>,
+    grid: Rc<RefCell<Grid>>,
+    outline: Vec<PieceOutline>,
     at: Location,
     cells: u64,
     points: u64,
     surface: Option<Surface>,
     /// The largest one of its cells.
     dimension: u8,
+    /// Names of the solids that an array of it numbers.
+    solids: Vec<String>,
+    /// That array, where it is none of the file: −1 at cells that are no faces.
+    solid_of_cells: Vec<i32>,
     /// Whether somebody said where to predict.
     asked: bool,
     has_cell_data: bool,
@@ -39,8 +52,24 @@ impl Sites {
             2 => Some(grid.surface().with_context(|| name.to_string())?),
             _ => None,
         };
-        let positions = Table::new(name, Positions { grid, at: chosen });
-        Ok(Self { positions, at: chosen, cells, points, surface, dimension, asked: at.is_some(), has_cell_data })
+        let outline = grid.outline().with_context(|| name.to_string())?;
+        let grid = Rc::new(RefCell::new(grid));
+        let positions = Table::new(name, Positions { grid: grid.clone(), at: chosen });
+        let solids = Vec::new();
+        Ok(Self {
+            positions,
+            grid,
+            outline,
+            solids,
+            solid_of_cells: Vec::new(),
+            at: chosen,
+            cells,
+            points,
+            surface,
+            dimension,
+            asked: at.is_some(),
+            has_cell_data,
+        })
     }
 
     /// Where fields are predicted.
@@ -53,12 +82,70 @@ impl Sites {
         &mut self.positions
     }
 
+    /// The mesh, which is read by whoever needs a part of it.
+    pub(crate) fn grid(&self) -> Rc<RefCell<Grid>> {
+        self.grid.clone()
+    }
+
+    /// Multiplies all coordinates from here on.
+    pub(crate) fn scale(&mut self, by: f64) {
+        self.grid.borrow_mut().scale(by);
+        self.surface.iter_mut().for_each(|surface| surface.mesh.scale(by));
+    }
+
+    /// What a file of the mesh holds.
+    pub(crate) fn outline(&self) -> &[PieceOutline] {
+        &self.outline
+    }
+
     /// The lengths, areas or volumes of some cells, each by its dimension.
     ///
     /// # Errors
     /// A file that is damaged or cannot be read.
     pub(crate) fn sizes(&mut self, cells: Range<u64>) -> Result<Vec<f64>> {
-        self.positions.source().grid.sizes(cells)
+        self.grid.borrow_mut().sizes(cells)
+    }
+
+    /// Whether the mesh has cells at all.
+    pub(crate) fn has_cells(&self) -> bool {
+        self.cells > 0
+    }
+
+    /// The names of the solids that its array [`SOLID`](super::SOLID) numbers, if it was made with one.
+    pub(crate) fn solids(&self) -> &[String] {
+        &self.solids
+    }
+
+    /// The number of the solid of each cell, where it is not in the file.
+    pub(crate) fn solid_of_cells(&self) -> &[i32] {
+        &self.solid_of_cells
+    }
+
+    /// Tells the solid of each face of the surface.
+    pub(crate) fn set_solids(&mut self, names: Vec<String>, of_faces: Vec<u32>) {
+        let Some(surface) = &mut self.surface else { return };
+        let known = self.outline.iter().flat_map(|piece| &piece.cell_arrays).any(|array| array.name == SOLID);
+        if !known {
+            self.solid_of_cells = vec![-1; self.cells as usize];
+            for (&cell, &solid) in surface.cells.iter().zip(&of_faces) {
+                self.solid_of_cells[cell as usize] = solid as i32;
+            }
+            self.solids = names.clone();
+        }
+        surface.mesh.set_groups(names, of_faces);
+    }
+
+    /// A surface in memory, of which the faces are predicted.
+    ///
+    /// # Errors
+    /// It has no faces.
+    pub(crate) fn of_mesh(name: &str, mesh: &Mesh) -> Result<Self> {
+        let mut sites = Self::new(name, Grid::of_mesh(mesh)?, Some(Location::Cells))?;
+        sites.solids = mesh.groups().to_vec();
+        if let Some(surface) = &mut sites.surface {
+            surface.mesh = mesh.clone();
+        }
+        Ok(sites)
     }
 
     /// Whether the mesh has cells with a volume.
@@ -72,6 +159,35 @@ impl Sites {
             Location::Cells => self.cells,
             Location::Points => self.points,
         }
+    }
+
+    /// Puts the faces of a surface into groups by an array of whole numbers at its cells.
+    ///
+    /// # Errors
+    /// No surface, no such array, one of several components or of fractions, or one with very many numbers.
+    pub(crate) fn patch_by(&mut self, array: &str) -> Result<()> {
+        let mut grid = self.grid.borrow_mut();
+        let arrays = grid.arrays(Location::Cells);
+        let names: Vec<_> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+        let found = arrays.iter().find(|(name, _)| name == array);
+        let (_, components) = found.with_context(|| format!("there is no array '{array}' at cells, but {names:?}"))?;
+        ensure!(*components == 1, "array '{array}' has {components} components; a patch is one number");
+        let numbers = grid.read_array(Location::Cells, array, 0..self.cells)?;
+        let surface = self.surface.as_mut().context("a mesh with volumes has no patches")?;
+        let mut patches = BTreeMap::new();
+        for number in &numbers {
+            ensure!(number.fract() == 0.0, "array '{array}' has {number} at a cell; patches are whole numbers");
+            patches.entry(*number as i64).or_insert(0u32);
+        }
+        let count = patches.len();
+        ensure!(
+            count <= MOST_PATCHES,
+            "array '{array}' has {count} different numbers; patches are at most {MOST_PATCHES}"
+        );
+        patches.values_mut().zip(0..).for_each(|(place, at)| *place = at);
+        let of_faces = surface.cells.iter().map(|&cell| patches[&(numbers[cell as usize] as i64)]).collect();
+        surface.mesh.set_groups(patches.keys().map(|patch| format!("{array} {patch}")).collect(), of_faces);
+        Ok(())
     }
 
     /// The faces, unless the mesh has volumes or nothing but points and lines.
@@ -97,13 +213,13 @@ impl Sites {
 
 /// Centres of cells, or points.
 pub(crate) struct Positions {
-    grid: Grid,
+    grid: Rc<RefCell<Grid>>,
     at: Location,
 }
 
 impl Rows for Positions {
     fn rows(&self) -> u64 {
-        self.grid.rows(self.at)
+        self.grid.borrow().rows(self.at)
     }
 
     fn width(&self) -> usize {
@@ -112,8 +228,8 @@ impl Rows for Positions {
 
     fn read(&mut self, rows: Range<u64>) -> Result<Vec<f64>> {
         let positions = match self.at {
-            Location::Cells => self.grid.centres(rows)?,
-            Location::Points => self.grid.read_points(rows)?,
+            Location::Cells => self.grid.borrow_mut().centres(rows)?,
+            Location::Points => self.grid.borrow_mut().read_points(rows)?,
         };
         Ok(positions.into_flattened())
     }

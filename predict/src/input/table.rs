@@ -22,6 +22,8 @@ pub(crate) trait Rows {
 pub(crate) struct Table<R = Box<dyn Rows>> {
     name: String,
     source: R,
+    /// Factor of all numbers.
+    scale: f64,
 }
 
 impl Rows for Box<dyn Rows> {
@@ -41,12 +43,12 @@ impl Rows for Box<dyn Rows> {
 impl<R: Rows> Table<R> {
     /// An array that is called by the name of its file in errors.
     pub(crate) fn new(name: &str, source: R) -> Self {
-        Self { name: name.to_string(), source }
+        Self { name: name.to_string(), source, scale: 1.0 }
     }
 
-    /// Where the rows come from.
-    pub(crate) fn source(&mut self) -> &mut R {
-        &mut self.source
+    /// Multiplies all numbers from here on.
+    pub(crate) fn scale(&mut self, by: f64) {
+        self.scale *= by;
     }
 
     /// Number of rows.
@@ -64,7 +66,7 @@ impl<R: Rows> Table<R> {
         let numbers = self.source.read(range.clone()).with_context(|| self.name.clone())?;
         let (expected, got) = ((range.end - range.start) * self.width() as u64, numbers.len());
         ensure!(got as u64 == expected, "{}: ends early: expected {expected} numbers, got {got}", self.name);
-        Ok(numbers.into_iter().map(|number| number as f32).collect())
+        Ok(numbers.into_iter().map(|number| (number * self.scale) as f32).collect())
     }
 
     /// Some of the rows, which must hold neither NaN nor infinity.

@@ -13,7 +13,8 @@ use clap::Parser;
 #[command(name = "inspect", version, max_term_width = 100)]
 pub(super) struct Arguments {
     /// Weights: .safetensors, a sharded .safetensors.index.json, or a PyTorch .th or .pt file
-    pub file: PathBuf,
+    #[arg(required_unless_present = "completions")]
+    pub file: Option<PathBuf>,
     /// Which weights of a PyTorch file to take, by the name of their dictionary such as ema_state_dict [default: the only
     /// ones]
     #[arg(long, value_name = "KEY")]
@@ -34,6 +35,9 @@ pub(super) struct Arguments {
     pub points: Option<u64>,
     #[command(flatten)]
     pub sizes: Sizes,
+    /// Print what lets a shell complete the options, and stop: bash, zsh, fish, elvish or powershell
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub completions: Option<clap_complete::Shell>,
 }
 
 /// What the memory depends on besides the network.

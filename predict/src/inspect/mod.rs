@@ -32,9 +32,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use crate::terminal::{remark, say};
+use crate::terminal::{completions, remark, say};
 use args::Arguments;
 use fit::Fit;
 use listing::Listing;
@@ -43,7 +43,12 @@ use outline::Outline;
 
 /// The program.
 pub fn main() -> ExitCode {
-    match inspect(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    if let Some(shell) = arguments.completions {
+        completions(shell, &mut Arguments::command(), "inspect");
+        return ExitCode::SUCCESS;
+    }
+    match inspect(&arguments) {
         Ok((report, fits)) => {
             say(report);
             if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -64,9 +69,10 @@ pub fn report_on(file: &std::path::Path) -> Result<String> {
 
 /// The report, and whether the checkpoint fits its configuration, where there is one.
 fn inspect(arguments: &Arguments) -> Result<(String, bool)> {
+    let file = arguments.file.as_deref().context("the file of the checkpoint is missing")?;
     let checkpoint = match &arguments.weights_key {
-        Some(key) => Checkpoint::open_key(&arguments.file, key),
-        None => Checkpoint::open(&arguments.file),
+        Some(key) => Checkpoint::open_key(file, key),
+        None => Checkpoint::open(file),
     }?;
     let mut report = Listing::new(&checkpoint).to_string();
     if let Some(key) = checkpoint.weights_key() {

@@ -9,9 +9,11 @@
 mod forces;
 mod lines;
 mod model;
+mod outside;
 mod place;
 mod report;
 mod source;
+mod streamlines;
 mod truth;
 
 use std::path::Path;
@@ -23,48 +25,58 @@ pub(crate) use lines::Line;
 #[cfg(test)]
 pub(crate) use model::Encoded;
 pub(crate) use model::{Body, FlowModel};
+pub(crate) use outside::{Border, Outside};
 pub(crate) use place::Place;
 pub(crate) use report::Report;
 pub(crate) use source::{Named, Source};
+pub(crate) use streamlines::{Streamlines, obstacle};
 pub(crate) use truth::{Exact, Truth};
 
 use crate::forces::Reference;
 use crate::interrupt;
 use crate::metrics::Metrics;
-use crate::output::{Existing, LocalDisk, Part, Request, Run};
+use crate::output::{Codec, Existing, LocalDisk, Part, Request, Run};
 use crate::plan;
-use crate::progress::Progress;
+use crate::progress::{Progress, Turn, summary};
 use crate::terminal::{remark, say};
 
 /// Inputs that were checked.
 pub(crate) struct Job {
     /// All that the result depends on, so that no run is resumed as another.
-    pub identity: Map<String, Value>,
+    pub(crate) identity: Map<String, Value>,
+    /// What else says how the result was made: files and options.
+    pub(crate) origin: Map<String, Value>,
     /// What is predicted: a network and a body in a flow.
-    pub body: Body,
+    pub(crate) body: Body,
     /// Where it is predicted, each a part of the result.
-    pub places: Vec<Place>,
+    pub(crate) places: Vec<Place>,
     /// Where the fields are told along lines.
-    pub lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
+    /// Lines along the velocity.
+    pub(crate) streamlines: Vec<Streamlines>,
     /// What makes coefficients of the forces on its wall.
-    pub reference: Reference,
+    pub(crate) reference: Reference,
     /// How the results are drawn.
-    pub pictures: Box<dyn Pictures>,
+    pub(crate) pictures: Box<dyn Pictures>,
 }
 
 /// What to do with the results.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings<'a> {
     /// Where they go.
-    pub folder: &'a Path,
+    pub(crate) folder: &'a Path,
     /// What to do with earlier ones.
-    pub existing: Existing,
+    pub(crate) existing: Existing,
     /// Points predicted at once.
-    pub chunk: u64,
+    pub(crate) chunk: u64,
     /// Whether to write `.npz` files too.
-    pub npz: bool,
+    pub(crate) npz: bool,
+    /// How meshes are compressed.
+    pub(crate) codec: Option<Codec>,
     /// Whether to stop before anything is computed.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
+    /// Which of many runs this is.
+    pub(crate) turn: Turn,
 }
 
 /// Draws finished results.
@@ -84,7 +96,7 @@ impl Job {
     pub(crate) fn run(&mut self, settings: &Settings) -> Result<Option<Report>> {
         let space = Run::rehearse(&LocalDisk, self.request(settings))?;
         if settings.dry_run {
-            plan::print(&self.parts(settings.npz), space);
+            plan::print(&self.parts(settings), space);
             return Ok(None);
         }
         interrupt::explain(settings.folder)?;
@@ -105,30 +117,33 @@ impl Job {
     pub(crate) fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
         let points = self.places.iter().map(|place| place.source.input.len()).sum();
         let mut run = Run::open(LocalDisk, self.request(settings))?;
-        let progress = Progress::new(points, run.done());
+        let progress = Progress::new(&settings.turn, points, run.done());
         for place in &mut self.places {
             progress.begin(&place.name);
             let name = place.name.clone();
             run.write_part(&name, &mut |range| place.predict(model, range), &mut |points| progress.add(points))?;
         }
-        let summary = progress.finish();
+        let (points, seconds) = progress.finish();
+        run.predicted(points, seconds);
         run.finish()?;
-        remark(summary);
+        remark(summary(points, seconds));
         let report = self.report(model, settings, &mut run)?;
         run.conclude()?;
         Ok(report)
     }
 
-    fn parts(&self, npz: bool) -> Vec<Part> {
-        self.places.iter().map(|place| place.part(self.body.draws(), npz)).collect()
+    fn parts(&self, settings: &Settings) -> Vec<Part> {
+        let part = |place: &Place| place.part(self.body.draws(), settings.npz, settings.codec);
+        self.places.iter().map(part).collect()
     }
 
     fn request(&self, settings: &Settings) -> Request {
         Request {
             folder: settings.folder.to_path_buf(),
             inputs: self.identity.clone(),
+            origin: self.origin.clone(),
             chunk: settings.chunk,
-            parts: self.parts(settings.npz),
+            parts: self.parts(settings),
             existing: settings.existing,
         }
     }

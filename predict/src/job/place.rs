@@ -5,20 +5,23 @@ use std::ops::Range;
 use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::DomainConfig;
 
+use super::source::Points;
 use super::{FlowModel, Source, Truth};
 use crate::input::{Input, Location};
-use crate::output::{Chunk, FieldSpec, Part, Shape};
+use crate::output::{Chunk, Codec, FieldSpec, GridShape, Kept, Part, Shape};
 
 /// Points where the fields of one domain are predicted.
 pub(crate) struct Place {
     /// The name of its files and metrics.
-    pub name: String,
-    pub domain: DomainConfig,
-    pub source: Source,
+    pub(crate) name: String,
+    pub(crate) domain: DomainConfig,
+    pub(crate) source: Source,
     /// Whether it is the surface of the body, which forces act on.
-    pub wall: bool,
+    pub(crate) wall: bool,
     /// What the fields should be.
-    pub truth: Option<Truth>,
+    pub(crate) truth: Option<Truth>,
+    /// Which arrays of the mesh go out with it.
+    pub(crate) kept: Kept,
 }
 
 impl Place {
@@ -44,19 +47,22 @@ impl Place {
         written
     }
 
-    /// What is written: a `.vtp` and a `.safetensors` file.
-    pub(crate) fn part(&self, draws: usize, npz: bool) -> Part {
-        Part::new(&self.name, self.source.input.len(), self.written(draws), self.shape(), npz)
+    /// What is written: a mesh and a `.safetensors` file.
+    pub(crate) fn part(&self, draws: usize, npz: bool, codec: Option<Codec>) -> Part {
+        Part::new(&self.name, self.source.input.len(), self.written(draws), self.shape(), npz, codec)
     }
 
     fn shape(&self) -> Shape<'_> {
-        match (&self.source.input, Self::cells_of_faces(&self.source.input)) {
-            (Input::Sites(sites), Some(cells)) => {
-                let one_each = cells.len() as u64 == sites.len() && cells.iter().copied().eq(0..sites.len());
-                // The faces of a strip share a value, which no face of its own could hold.
-                sites.surface().filter(|_| one_each).map_or(Shape::Cloud, |surface| Shape::Faces(&surface.mesh))
-            }
-            (input, _) => input.mesh().into(),
+        match &self.source.input {
+            Input::Sites(sites) if sites.has_cells() => Shape::Grid(GridShape {
+                grid: sites.grid(),
+                outline: sites.outline(),
+                at: sites.at(),
+                kept: &self.kept,
+                solid_of_cells: sites.solid_of_cells(),
+                solids: sites.solids(),
+            }),
+            input => input.mesh().into(),
         }
     }
 
@@ -81,12 +87,12 @@ impl Place {
 
     /// Positions and all written arrays of some points.
     pub(crate) fn predict(&mut self, model: &mut dyn FlowModel, range: Range<u64>) -> Result<Chunk> {
-        let points = self.source.input.read(range.clone())?;
-        let mut fields = model.predict(&self.domain.name, range.start, &points)?;
+        let Points { positions, bounded, dropped } = self.source.read(range.clone())?;
+        let mut fields = model.predict(&self.domain.name, range.start, &bounded)?;
         if let Some(truth) = &mut self.truth {
             let (mut errors, mut exact) = (Vec::new(), Vec::new());
             for (at, field) in self.domain.fields.iter().enumerate() {
-                let Some(values) = truth.read(&field.name, range.clone(), &points)? else { continue };
+                let Some(values) = truth.read(&field.name, range.clone(), &bounded)? else { continue };
                 errors.push(fields[at].iter().zip(&values).map(|(predicted, truth)| predicted - truth).collect());
                 exact.push(values);
             }
@@ -95,6 +101,10 @@ impl Place {
                 fields.extend(exact);
             }
         }
-        Ok(Chunk { points, fields })
+        for values in fields.iter_mut().filter(|_| !positions.is_empty()) {
+            let components = values.len() / positions.len();
+            dropped.iter().for_each(|at| values[at * components..][..components].fill(f32::NAN));
+        }
+        Ok(Chunk { points: positions, fields })
     }
 }

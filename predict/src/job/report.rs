@@ -40,11 +40,12 @@ impl Job {
             }
             let faces = place.source.input.mesh().filter(|mesh| mesh.faces().next().is_some());
             let areas = faces.map(areas_of_vertices);
+            let dropped = place.source.drops();
             let input = &mut place.source.input;
             let mut weights = |range| Place::sizes(input, areas.as_deref(), range);
             let Some(truth) = &mut place.truth else { continue };
             for field in &place.domain.fields {
-                if let Some(error) = truth.measure(&field.name, &results, settings.chunk, &mut weights)? {
+                if let Some(error) = truth.measure(&field.name, &results, settings.chunk, dropped, &mut weights)? {
                     metrics.insert(format!("{}_{}", place.name, field.name), error.metrics());
                 }
             }
@@ -52,7 +53,10 @@ impl Job {
         let drawn = self.pictures.draw(&mut self.places, model, settings, &metrics);
         let mut files = drawn.context("pictures")?;
         for line in &self.lines {
-            files.push((format!("{}.csv", line.name), line.csv(model).with_context(|| line.name.clone())?));
+            files.extend(line.files(model).with_context(|| line.name.clone())?);
+        }
+        for lines in &self.streamlines {
+            files.push(lines.file(model, settings.codec).with_context(|| lines.name.clone())?);
         }
         if let Some(forces) = &on_wall {
             files.push((FORCES_FILE.to_string(), serde_json::to_vec_pretty(forces)?));

@@ -1,25 +1,55 @@
 //! Points, read once before anything is computed.
 
-use anyhow::{Context, Result};
+use std::ops::Range;
+
+use anyhow::{Context, Result, bail, ensure};
 use candle_mixed_attention::models::PositionStatistics;
 use crc32fast::Hasher;
 use serde_json::{Value, json};
 
+use super::Border;
 use crate::input::{Input, Location};
+use crate::progress::Progress;
+use crate::terminal::remark;
 
 /// A file, and the option that named it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Named {
-    pub option: String,
-    pub file: String,
+    pub(crate) option: String,
+    pub(crate) file: String,
+    /// Factor of its coordinates.
+    pub(crate) scale: f64,
 }
 
-/// A file of points that are all finite and inside the box of the statistics.
+impl Named {
+    /// A file in the units that it has.
+    pub(crate) fn new(option: impl Into<String>, file: impl Into<String>) -> Self {
+        Self { option: option.into(), file: file.into(), scale: 1.0 }
+    }
+
+    /// What errors call it.
+    pub(crate) fn told(&self) -> String {
+        format!("{} {}", self.option, self.file)
+    }
+}
+
+/// A file of points that are all finite and, but for those that are dropped or moved, inside the box of the statistics.
 pub(crate) struct Source {
-    pub input: Input,
-    /// Smallest and largest coordinates.
-    pub bounds: [[f32; 3]; 2],
+    pub(crate) input: Input,
+    /// Smallest and largest coordinates of what is predicted.
+    pub(crate) bounds: [[f32; 3]; 2],
     checksum: u32,
+    border: Border,
+}
+
+/// Some points of a source.
+pub(crate) struct Points {
+    /// As they are in the file.
+    pub(crate) positions: Vec<[f32; 3]>,
+    /// As the network may see them.
+    pub(crate) bounded: Vec<[f32; 3]>,
+    /// Those whose fields are not told, by their place in both lists.
+    pub(crate) dropped: Vec<usize>,
 }
 
 impl Source {
@@ -29,32 +59,91 @@ impl Source {
         named: &Named,
         at: Option<Location>,
         statistics: &PositionStatistics,
+        border: &Border,
         chunk: u64,
     ) -> Result<Self> {
-        let Named { option, file } = named;
-        Self::scan(option, Input::open(file, at).context(option.clone())?, statistics, chunk)
+        let mut input = Input::open(&named.file, at).context(named.option.clone())?;
+        input.scale(named.scale);
+        Self::scan(&named.option, &named.told(), input, statistics, border, chunk)
     }
 
-    /// Reads all points of an input; `option` is what errors call it.
-    pub(crate) fn scan(option: &str, mut input: Input, statistics: &PositionStatistics, chunk: u64) -> Result<Self> {
-        let (mut hasher, mut start) = (Hasher::new(), 0);
+    /// Reads all points of an input, of an option; `name` is what errors call both.
+    pub(crate) fn scan(
+        option: &str,
+        name: &str,
+        mut input: Input,
+        statistics: &PositionStatistics,
+        border: &Border,
+        chunk: u64,
+    ) -> Result<Self> {
+        let (mut hasher, mut start, mut strays) = (Hasher::new(), 0, 0);
         let mut bounds = [[f32::INFINITY; 3], [f32::NEG_INFINITY; 3]];
+        let progress = Progress::reading(&format!("reading {name}"), input.len());
         while start < input.len() {
             let end = input.len().min(start + chunk);
-            let points = input.read(start..end).with_context(|| option.to_string())?;
-            let in_box = statistics.normalise(option, points.as_flattened());
-            in_box.map_err(|error| error.counted_from(start))?;
+            let mut points = input.read(start..end).with_context(|| option.to_string())?;
             hasher.update(bytemuck::cast_slice(&points));
-            for point in points {
+            let outside = border.clamp(&mut points);
+            let in_box = statistics.normalise(name, points.as_flattened());
+            in_box.map_err(|error| error.counted_from(start))?;
+            let dropped = if border.drops() { outside.as_slice() } else { &[] };
+            for (_, point) in points.into_iter().enumerate().filter(|(at, _)| dropped.binary_search(at).is_err()) {
                 for (axis, x) in point.into_iter().enumerate() {
                     bounds[0][axis] = bounds[0][axis].min(x);
                     bounds[1][axis] = bounds[1][axis].max(x);
                 }
             }
+            strays += outside.len() as u64;
+            progress.add(end - start);
             start = end;
         }
+        progress.clear();
+        let count = input.len();
+        ensure!(!border.drops() || strays < count, "{name}: all {count} points lie outside the box of the statistics");
+        if let Some(told) = border.told(strays, count) {
+            remark(format_args!("note: {name}: {told}"));
+        }
         hasher.update(bytemuck::cast_slice(input.surface().map_or(&[][..], |mesh| mesh.corners())));
-        Ok(Self { input, bounds, checksum: hasher.finalize() })
+        Ok(Self { input, bounds, checksum: hasher.finalize(), border: border.clone() })
+    }
+
+    /// Some of the points.
+    pub(crate) fn read(&mut self, range: Range<u64>) -> Result<Points> {
+        let positions = self.input.read(range)?;
+        let mut bounded = positions.clone();
+        let mut dropped = self.border.clamp(&mut bounded);
+        if !self.border.drops() {
+            dropped.clear();
+        }
+        Ok(Points { positions, bounded, dropped })
+    }
+
+    /// Random points as [`Input::draw`] gives them, without those that are dropped.
+    pub(crate) fn draw(&mut self, count: usize, seed: u64) -> Result<Vec<[f32; 3]>> {
+        let mut points = self.input.draw(count, seed)?;
+        let outside = self.border.clamp(&mut points);
+        if self.border.drops() {
+            for at in outside.into_iter().rev() {
+                points.remove(at);
+            }
+        }
+        Ok(points)
+    }
+
+    /// Puts the faces of a surface into patches.
+    ///
+    /// # Errors
+    /// As [`Sites::patch_by`](crate::input::Sites::patch_by); points, and surfaces without arrays.
+    pub(crate) fn patch_by(&mut self, array: &str) -> Result<()> {
+        match &mut self.input {
+            Input::Sites(sites) => sites.patch_by(array),
+            Input::Mesh(_) | Input::Points(_) => bail!("the file of the surface has no arrays at cells"),
+        }
+    }
+
+    /// Whether some of its points may be left out.
+    pub(crate) fn drops(&self) -> bool {
+        self.border.drops()
     }
 
     /// What tells these points from others, whatever their file is called.

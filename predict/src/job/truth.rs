@@ -45,7 +45,7 @@ impl Truth {
         points: u64,
         chunk: u64,
     ) -> Result<Self> {
-        let Named { option, file } = named;
+        let Named { option, file, .. } = named;
         let mut fields = Vec::new();
         if let Some(pairs) = pairs(file) {
             let own = own.with_context(|| format!("{option}: there is no file of points that could hold arrays"))?;
@@ -92,6 +92,12 @@ impl Truth {
         Ok(Self { known: Known::Tables(fields), missing })
     }
 
+    /// The arrays of the file of the points that an option names, if it does.
+    pub(crate) fn arrays(named: &Named) -> Vec<String> {
+        let pairs = pairs(&named.file).unwrap_or_default();
+        pairs.into_iter().map(|(array, _)| array.to_string()).collect()
+    }
+
     /// The fields of the domain that are not known.
     pub(crate) fn missing(&self) -> &[String] {
         &self.missing
@@ -132,28 +138,47 @@ impl Truth {
     }
 
     /// The error of a field in a finished file, if its truth is known. `weights` gives those of a
-    /// range of points, or none.
+    /// range of points, or none. Where points were `dropped`, those without a field have no error.
     pub(crate) fn measure(
         &mut self,
         field: &str,
         finished: &Path,
         chunk: u64,
+        dropped: bool,
         weights: &mut dyn FnMut(Range<u64>) -> Result<Option<Vec<f64>>>,
     ) -> Result<Option<FieldError>> {
         let Some(mut truth) = self.table(field, finished)? else { return Ok(None) };
         let mut predicted = Table::open(&finished.display().to_string(), Some(field))?;
-        let (mut error, mut start) = (FieldError::default(), 0);
+        let (mut error, mut start, width) = (FieldError::default(), 0, predicted.width());
         while start < predicted.rows() {
             let range = start..predicted.rows().min(start + chunk);
-            let (predicted, truth) = (predicted.read(range.clone())?, truth.table().read(range.clone())?);
-            match weights(range.clone())? {
-                Some(weights) => error.add_weighted(&predicted, &truth, &weights)?,
-                None => error.add(&predicted, &truth)?,
+            let (mut values, mut exact) = (predicted.read(range.clone())?, truth.table().read(range.clone())?);
+            let mut weights = weights(range.clone())?;
+            if dropped {
+                let is_told: Vec<bool> = values.chunks(width).map(|row| !row.iter().any(|x| x.is_nan())).collect();
+                keep(&mut values, &is_told);
+                keep(&mut exact, &is_told);
+                weights.iter_mut().for_each(|weights| keep(weights, &is_told));
+            }
+            match weights {
+                _ if values.is_empty() => {}
+                Some(weights) => error.add_weighted(&values, &exact, &weights)?,
+                None => error.add(&values, &exact)?,
             }
             start = range.end;
         }
         Ok(Some(error))
     }
+}
+
+/// Keeps the rows that are told.
+fn keep<T>(values: &mut Vec<T>, is_told: &[bool]) {
+    let width = values.len() / is_told.len().max(1);
+    let mut at = 0;
+    values.retain(|_| {
+        at += 1;
+        is_told[(at - 1) / width]
+    });
 }
 
 /// Pairs of an array and a field, unless the text is the name of a file.

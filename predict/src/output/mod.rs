@@ -9,6 +9,9 @@
 //! check free space → NAME.partial at full length → run.json → chunks, sync, run.json → … → run.json → rename → run.json
 //! ```
 //!
+//! What of a mesh goes out as it came is copied before the first chunk. A file whose arrays are to be compressed is packed
+//! when all points are done, before it gets its name.
+//!
 //! The folder is locked for the whole run. `run.json` says what the run is made of, how many chunks lie safely on the
 //! disk, and whether files may have their final names. It is replaced in one step, after the
 //! chunks are synced: those of a second, or of 64 MB, together. Links in the folder are not followed.
@@ -18,6 +21,7 @@ mod disk;
 mod layout;
 mod lock;
 mod npz;
+mod pack;
 mod run;
 mod safetensors;
 mod state;
@@ -28,8 +32,7 @@ mod vtk;
 pub(crate) use chunk::{Chunk, FieldSpec, Predict};
 pub(crate) use disk::{LocalDisk, write_whole};
 pub(crate) use npz::write_npz;
+pub(crate) use pack::Codec;
 pub(crate) use run::{Existing, Part, Request, Run, Space, human_bytes};
 pub(crate) use state::State;
-pub(crate) use vtk::Shape;
-#[cfg(test)]
-pub(crate) use vtk::vtp_layout;
+pub(crate) use vtk::{GridShape, Kept, Shape, vtk_layout};

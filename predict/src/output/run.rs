@@ -1,34 +1,40 @@
 //! One run: its files from the first byte to their final names.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value};
 
 use super::disk::{Disk, allocated, check_writable, metadata, partial};
 use super::layout::FileLayout;
 use super::lock::{FolderLock, LOCK_FILE};
 use super::npz::npz_bytes;
+use super::pack::Codec;
 use super::safetensors::{POSITIONS, safetensors_layout};
 use super::state::{PartState, STATE_FILE, Stage, State};
-use super::vtk::{Shape, vtp_layout};
+use super::vtk::{Shape, vtk_layout};
 use super::{FieldSpec, Predict};
+use crate::progress::Progress;
 
 /// Space that stays free beside the files: for `run.json`, pictures and the file system itself.
 const SPARE_BYTES: u64 = 16 << 20;
+
+/// Bytes that are copied at once.
+const COPIED_AT_ONCE: u64 = 4 << 20;
 
 /// Points of one domain and the files that hold them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Part {
     /// The name, for messages.
-    pub name: String,
+    pub(crate) name: String,
     /// Number of points.
-    pub points: u64,
+    pub(crate) points: u64,
     /// The fields that are predicted there.
-    pub fields: Vec<FieldSpec>,
+    pub(crate) fields: Vec<FieldSpec>,
     /// The files.
-    pub files: Vec<FileLayout>,
+    pub(crate) files: Vec<FileLayout>,
     /// Bytes of what is made from them afterwards.
     later: u64,
 }
@@ -48,15 +54,17 @@ pub(crate) enum Existing {
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     /// Where its files go.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// All that the result depends on, by name.
-    pub inputs: Map<String, Value>,
+    pub(crate) inputs: Map<String, Value>,
+    /// What else says how the result was made; a run may be resumed with another.
+    pub(crate) origin: Map<String, Value>,
     /// The number of points that are predicted at once.
-    pub chunk: u64,
+    pub(crate) chunk: u64,
     /// What is to be written.
-    pub parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     /// What to do with what lies in the folder.
-    pub existing: Existing,
+    pub(crate) existing: Existing,
 }
 
 /// A run in its folder, which it keeps locked.
@@ -90,9 +98,9 @@ struct Draft {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Space {
     /// Bytes that it will write.
-    pub needed: u64,
+    pub(crate) needed: u64,
     /// Bytes that can be written, with what it removes before.
-    pub free: u64,
+    pub(crate) free: u64,
 }
 
 impl<D: Disk> Run<D> {
@@ -213,6 +221,13 @@ impl<D: Disk> Run<D> {
         self.draft.state.write(&self.disk, &self.draft.folder)
     }
 
+    /// Notes how many points were predicted, and in how many seconds. A run that was complete keeps what it knew.
+    pub(crate) fn predicted(&mut self, points: u64, seconds: f64) {
+        if points > 0 {
+            self.draft.state.origin.extend(times(points, seconds));
+        }
+    }
+
     /// Gives all files their final names.
     ///
     /// # Errors
@@ -227,9 +242,16 @@ impl<D: Disk> Run<D> {
         self.draft.check_files()?;
         // Only now may a partial file be missing: it has its final name.
         self.enter(Stage::Renaming)?;
-        for (partial, path, _) in self.draft.files() {
-            if metadata(&partial)?.is_some() {
-                self.disk.rename(&partial, &path).with_context(|| cannot_write(&path))?;
+        for (partial, path, file) in self.draft.files() {
+            if metadata(&partial)?.is_none() {
+                continue;
+            }
+            match file.packing() {
+                None => self.disk.rename(&partial, &path).with_context(|| cannot_write(&path))?,
+                Some(packing) => {
+                    packing.pack(&self.disk, &partial, &path)?;
+                    self.disk.remove(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+                }
             }
         }
         self.enter(Stage::Complete)
@@ -272,23 +294,40 @@ impl<D: Disk> Run<D> {
                 self.disk.remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
+        let copied = self.draft.files().flat_map(|(.., file)| file.copied_pieces());
+        let bar = Progress::bytes("copying", copied.map(|(_, copied)| copied.rows * copied.width).sum());
         for (path, _, file) in self.draft.files() {
             self.disk.create(&path, file.len()).with_context(|| cannot_write(&path))?;
             for (offset, bytes) in file.fixed_pieces() {
                 self.disk.write_at(&path, offset, bytes).with_context(|| cannot_write(&path))?;
             }
+            for (offset, copied) in file.copied_pieces() {
+                let at_once = (COPIED_AT_ONCE / copied.width.max(1)).max(1);
+                let mut row = 0;
+                while row < copied.rows {
+                    let end = copied.rows.min(row + at_once);
+                    let bytes = (copied.read)(row..end)?;
+                    let (expected, got) = ((end - row) * copied.width, bytes.len());
+                    ensure!(got as u64 == expected, "{}: {got} bytes were read, expected {expected}", file.name);
+                    let place = offset + row * copied.width;
+                    self.disk.write_at(&path, place, &bytes).with_context(|| cannot_write(&path))?;
+                    bar.add(bytes.len() as u64);
+                    row = end;
+                }
+            }
             self.disk.sync(&path).with_context(|| cannot_write(&path))?;
         }
+        bar.clear();
         self.draft.state.write(&self.disk, &self.draft.folder)
     }
 }
 
 impl Draft {
     fn new(request: Request) -> Result<Self> {
-        let Request { folder, inputs, chunk, parts, existing } = request;
+        let Request { folder, inputs, origin, chunk, parts, existing } = request;
         ensure!(chunk > 0, "--chunk must be at least 1, got 0");
         parts.iter().try_for_each(Part::check_names)?;
-        let state = State::new(inputs, chunk, parts.iter().map(Part::fresh_state).collect());
+        let state = State::new(inputs, origin, chunk, parts.iter().map(Part::fresh_state).collect());
         let mut draft = Self { folder: folder.clone(), parts, state, resumed: false };
         if existing == Existing::Overwrite {
             // A damaged state names nothing that could be in the way.
@@ -299,7 +338,11 @@ impl Draft {
             (Some(earlier), Existing::Resume) => {
                 earlier.check_same_run(&draft.state)?;
                 // Chunks of another size fill the same places.
-                (draft.state, draft.resumed) = (earlier, true);
+                let fresh = std::mem::replace(&mut draft.state, earlier);
+                draft.resumed = true;
+                if draft.state.stage == Stage::Predicting {
+                    draft.state.origin = fresh.origin;
+                }
                 draft.state.chunk = chunk;
                 draft.check_files()?;
             }
@@ -321,21 +364,23 @@ impl Draft {
 
     /// Checks that every file is there, under the name that the stage allows, and as long as it was created.
     fn check_files(&self) -> Result<()> {
-        for (partial, path, file) in self.files() {
+        for (partial, whole, file) in self.files() {
             let (path, found) = match self.state.stage {
                 Stage::Predicting => (&partial, metadata(&partial)?),
-                Stage::Complete => (&path, metadata(&path)?),
+                Stage::Complete => (&whole, metadata(&whole)?),
                 Stage::Renaming => match metadata(&partial)? {
                     Some(found) => (&partial, Some(found)),
-                    None => (&path, metadata(&path)?),
+                    None => (&whole, metadata(&whole)?),
                 },
             };
-            let (name, expected) = (path.display(), file.len());
+            let name = path.display();
+            // How long a packed file is was not known beforehand.
+            let packed = file.packing().is_some() && *path == whole;
             match found.map(|found| (found.is_file(), found.len())) {
-                Some((true, length)) if length == expected => {}
+                Some((true, length)) if packed || length == file.len() => {}
                 Some((false, _)) => bail!("{name} is damaged: it is no regular file; --overwrite begins again"),
                 Some((true, length)) => {
-                    bail!("{name} is damaged: {length} bytes of {expected}; --overwrite begins again")
+                    bail!("{name} is damaged: {length} bytes of {}; --overwrite begins again", file.len())
                 }
                 None => bail!("{name} is missing; --overwrite begins again"),
             }
@@ -381,20 +426,22 @@ impl Draft {
 }
 
 impl Part {
-    /// A part in two files, `<name>.vtp` with the faces of the mesh and `<name>.safetensors`; `npz` says whether the
-    /// latter becomes an `.npz` file too.
+    /// A part in two files: `<name>.vtp` or `<name>.vtu` with the mesh, packed if a codec is given, and
+    /// `<name>.safetensors`; `npz` says whether the latter becomes an `.npz` file too.
     pub(crate) fn new<'a>(
         name: &str,
         points: u64,
         fields: Vec<FieldSpec>,
         shape: impl Into<Shape<'a>>,
         npz: bool,
+        codec: Option<Codec>,
     ) -> Self {
         let files = vec![
-            vtp_layout(&format!("{name}.vtp"), points, &fields, shape),
+            vtk_layout(name, points, &fields, &shape.into(), codec),
             safetensors_layout(&format!("{name}.safetensors"), points, &fields),
         ];
-        let later = if npz { npz_bytes(points, &fields) } else { 0 };
+        let packed = files.iter().filter_map(|file| Some(file.packing()?.most_bytes(file.len()))).sum::<u64>();
+        let later = packed + if npz { npz_bytes(points, &fields) } else { 0 };
         Self { name: name.to_string(), points, fields, files, later }
     }
 
@@ -434,6 +481,18 @@ fn existing_folder(path: &Path) -> Result<&Path> {
     );
     ensure!(existing.is_dir(), "--out: cannot create folder {wanted}: {found} is a file");
     Ok(existing)
+}
+
+/// What a run knows of itself when all is predicted.
+fn times(points: u64, seconds: f64) -> [(String, Value); 4] {
+    let ended = DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let values: [(&str, Value); 4] = [
+        ("predicted", ended.into()),
+        ("points", points.into()),
+        ("seconds", ((seconds * 1e3).round() / 1e3).into()),
+        ("points_per_second", ((points as f64 / seconds.max(1e-9)).round()).into()),
+    ];
+    values.map(|(name, value)| (name.to_string(), value))
 }
 
 fn cannot_write(path: &Path) -> String {

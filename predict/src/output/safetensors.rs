@@ -32,5 +32,5 @@ pub(super) fn safetensors_layout(name: &str, points: u64, fields: &[FieldSpec]) 
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
 
     let opening = [(header.len() as u64).to_le_bytes().as_slice(), &header].concat();
-    tensors.iter().fold(FileLayout::new(name).fixed(opening), |file, tensor| file.rows(tensor.1, points))
+    tensors.iter().fold(FileLayout::new(name).fixed(opening), |file, tensor| file.rows(tensor.1, 0..points))
 }

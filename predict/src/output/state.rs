@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::disk::{Disk, metadata, write_whole};
+use super::pack::packed_name;
 
 /// The name of the file in the folder of the run.
 pub(super) const STATE_FILE: &str = "run.json";
@@ -23,17 +24,20 @@ const VERSION: u32 = 2;
 pub(crate) struct State {
     version: u32,
     /// All that the result depends on, by name; a run is resumed only with the same.
-    pub inputs: Map<String, Value>,
+    pub(crate) inputs: Map<String, Value>,
+    /// What else says how the result was made: files, options, times.
+    #[serde(default)]
+    pub(crate) origin: Map<String, Value>,
     /// Points per chunk.
-    pub chunk: u64,
+    pub(crate) chunk: u64,
     /// The parts of the result.
-    pub parts: Vec<PartState>,
+    pub(crate) parts: Vec<PartState>,
     /// Which names the files have.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
     /// Files that were made from those of the parts, such as pictures.
-    pub made: Vec<String>,
+    pub(crate) made: Vec<String>,
     /// Files of the run that this one takes the place of; they go when this one is complete.
-    pub replaced: Vec<String>,
+    pub(crate) replaced: Vec<String>,
 }
 
 /// Which names the files of a run have.
@@ -53,21 +57,27 @@ pub(crate) enum Stage {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PartState {
     /// The name.
-    pub name: String,
+    pub(crate) name: String,
     /// Points altogether.
-    pub points: u64,
+    pub(crate) points: u64,
     /// Points of which every byte is safe.
-    pub done: u64,
+    pub(crate) done: u64,
     /// Names and bytes of the files.
-    pub files: Vec<(String, u64)>,
+    pub(crate) files: Vec<(String, u64)>,
 }
 
 impl State {
     /// The state of a run that has not begun.
-    pub(crate) fn new(inputs: Map<String, Value>, chunk: u64, parts: Vec<PartState>) -> Self {
+    pub(crate) fn new(
+        inputs: Map<String, Value>,
+        origin: Map<String, Value>,
+        chunk: u64,
+        parts: Vec<PartState>,
+    ) -> Self {
         Self {
             version: VERSION,
             inputs,
+            origin,
             chunk,
             parts,
             stage: Stage::Predicting,
@@ -98,7 +108,8 @@ impl State {
 
     /// Names of all files that the run writes or replaces.
     pub(crate) fn into_names(self) -> Vec<String> {
-        let of_parts = self.parts.into_iter().flat_map(|part| part.files).map(|(name, _)| name);
+        let of_parts = self.parts.into_iter().flat_map(|part| part.files);
+        let of_parts = of_parts.flat_map(|(name, _)| [packed_name(&name), name]);
         of_parts.chain(self.made).chain(self.replaced).collect()
     }
 

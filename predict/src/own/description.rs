@@ -1,11 +1,15 @@
 //! What the description of a model says beside its network and its statistics.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use candle_mixed_attention::models::open_regular;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+use crate::args::MOST_POINTS;
 
 /// How the network saw bodies in training. Everything is optional.
 #[derive(Debug, Default)]
@@ -54,7 +58,9 @@ pub(super) struct Geometry {
 impl Description {
     /// Reads the file of a description.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let mut text = String::new();
+        let read = open_regular(path).and_then(|mut file| file.read_to_string(&mut text));
+        read.with_context(|| format!("cannot open {}", path.display()))?;
         // The network's own part was read before, and said what is wrong with the file.
         let mut whole: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
         let mut take = |key: &str| whole.remove(key).unwrap_or_default();
@@ -78,7 +84,10 @@ impl Description {
 
     fn check(&self) -> Result<()> {
         let range = |name: &str, [low, high]: [usize; 2]| {
-            ensure!(0 < low && low <= high, "{name} must be [fewest, most], both above 0, got [{low}, {high}]");
+            ensure!(
+                0 < low && low <= high && high <= MOST_POINTS,
+                "{name} must be [fewest, most], both from 1 to {MOST_POINTS}, got [{low}, {high}]"
+            );
             Ok(())
         };
         for (domain, Anchors { count, sampling }) in &self.anchors {
@@ -152,6 +161,10 @@ mod tests {
             (
                 r#"{"anchors": {"volume": {"count": [9, 3], "sampling": {"kind": "box"}}}}"#,
                 "anchors.volume.count must be",
+            ),
+            (
+                r#"{"anchors": {"volume": {"count": [1, 18446744073709551615], "sampling": {"kind": "box"}}}}"#,
+                "from 1 to 67108864",
             ),
             (
                 r#"{"anchors": {"volume": {"count": [1, 3], "sampling": {"kind": "cone"}}}}"#,

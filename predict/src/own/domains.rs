@@ -19,17 +19,25 @@ pub(super) fn points(model: &ModelArguments, config: &AbUptConfig) -> Result<BTr
         let Some(file) = file else { continue };
         let option = format!("--{domain}");
         check_known(&option, domain, config)?;
-        let named = Named { option: option.clone(), file: file.clone() };
+        let named = Named::new(&option, file);
         if points.insert(domain.to_string(), named).is_some() {
             bail!("{option} and --points {domain}=… are the same; give one of them");
         }
     }
     let has_surface = config.domains.iter().any(|domain| domain.name == SURFACE);
     if let (Some(geometry), true, false) = (&model.geometry, has_surface, points.contains_key(SURFACE)) {
-        let named = Named { option: "--geometry".to_string(), file: geometry.clone() };
+        let named = Named::new("--geometry", geometry);
         points.insert(SURFACE.to_string(), named);
     }
+    for (domain, named) in &mut points {
+        named.scale = scale(model, (named.option != "--geometry").then_some(domain));
+    }
     Ok(points)
+}
+
+/// The factor of the coordinates of a domain's points, or of the geometry.
+pub(crate) fn scale(model: &ModelArguments, domain: Option<&String>) -> f64 {
+    model.scale.iter().filter(|given| given.domain.as_ref() == domain).map(|given| given.factor).product()
 }
 
 /// The files of an option that is given once for each domain.
@@ -37,7 +45,7 @@ pub(super) fn by_domain(option: &str, given: &[DomainFile], config: &AbUptConfig
     let mut files = BTreeMap::new();
     for DomainFile { domain, file } in given {
         check_known(option, domain, config)?;
-        let named = Named { option: format!("{option} {domain}"), file: file.clone() };
+        let named = Named::new(format!("{option} {domain}"), file);
         ensure!(files.insert(domain.clone(), named).is_none(), "{option}: domain '{domain}' is given twice");
     }
     Ok(files)

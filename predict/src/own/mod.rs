@@ -7,6 +7,7 @@ mod extents;
 mod grid;
 mod pictures;
 mod setup;
+mod solids;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,12 @@ pub(crate) use statistics::flat_keys;
 
 use crate::args::Arguments;
 use crate::job::Job;
+
+/// The description of a model, read and dropped.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_description(path: &std::path::Path) -> Result<()> {
+    description::Description::read(path).map(drop)
+}
 
 /// The prediction that the command line asks for; by a network that was loaded before, if it is given.
 pub(crate) fn job(arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {

@@ -23,6 +23,8 @@ pub(super) struct FieldPictures {
     pub planes: Vec<(String, CutPlane)>,
     /// Points of such a plane along its longer side.
     pub points_across: usize,
+    /// The field that is the velocity, if somebody says so.
+    pub velocity: Option<String>,
     /// The body, where it is a mesh.
     pub body: Option<Mesh>,
     /// What the description of the model says about fields, by `<domain>_<field>`.
@@ -78,8 +80,7 @@ impl FieldPictures {
                 values.extend(predicted);
             }
         }
-        let is_velocity =
-            |field: &FieldSpec| field.components == 3 && (field.name.contains("velocity") || field.name == "u");
+        let is_velocity = |field: &FieldSpec| is_velocity(field, self.velocity.as_deref());
         let velocity = specs.iter().position(is_velocity).map_or(&[][..], |at| fields[at].as_slice());
         for (field, values) in specs.iter().zip(&fields) {
             let values = drawable(values, field);
@@ -149,6 +150,13 @@ fn draw_points(
         pictures.push((format!("{domain}_{}.png", file_name(&field.name)), figure.to_png()?));
     }
     Ok(())
+}
+
+/// Whether a field is the velocity: the one that somebody named, or one that is called so.
+pub(crate) fn is_velocity(field: &FieldSpec, given: Option<&str>) -> bool {
+    let called =
+        || field.name.to_lowercase().contains("velocity") || matches!(field.name.as_str(), "u" | "U" | "UMean");
+    field.components == 3 && given.map_or_else(called, |given| field.name == given)
 }
 
 /// A scalar as it is, a vector as its length.

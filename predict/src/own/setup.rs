@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
-use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, Predictor, PredictorInput};
+use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, DomainConfig, Predictor, PredictorInput};
 use candle_mixed_attention::models::{Normalisation, PositionStatistics};
 use serde_json::{Map, Value, json};
 
@@ -13,12 +13,14 @@ use super::description::{Anchors, Description, Sampling};
 use super::domains;
 use super::extents;
 use super::grid::Grid;
-use super::pictures::FieldPictures;
+use super::pictures::{FieldPictures, is_velocity};
+use super::solids;
 use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
 use crate::forces::Reference;
 use crate::input::{Input, Location};
-use crate::job::{Body, Job, Line, Named, Place, Source, Truth};
+use crate::job::{Body, Border, Job, Line, Named, Place, Source, Streamlines, Truth, obstacle};
 use crate::mesh::Mesh;
+use crate::output::{Codec, FieldSpec, Kept};
 use crate::picture::CutPlane;
 use crate::solid::Defects;
 use crate::terminal::remark;
@@ -73,7 +75,12 @@ impl Setup {
         for warning in description.warnings(&conditions) {
             remark(format_args!("warning: {warning}; expect larger errors"));
         }
-        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, chunk);
+        let border = Border::new(&statistics.position, model.outside);
+        for domain in model.scale.iter().filter_map(|scale| scale.domain.as_ref()) {
+            domains::check_known("--scale", domain, &config)?;
+        }
+        check_velocity(model.velocity.as_deref(), &config)?;
+        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, &border, chunk);
         let open = |named: &Named| open_at(named, model.at);
         // Points of a body are drawn from its faces, whatever is predicted on it.
         let geometry = open_geometry(model, &config, |named| open_at(named, Some(Location::Points)))?;
@@ -99,7 +106,7 @@ impl Setup {
                 anchor_points.push((name.clone(), open(named)?));
             }
             let truth = truths.get(name);
-            let source = match (points.get(name), around) {
+            let mut source = match (points.get(name), around) {
                 (Some(named), _) => open(named)?,
                 (None, Some((body, bounds))) if !anchors.contains_key(name) => {
                     let plane = plane_around(name, body, bounds, &model.slice)?;
@@ -110,12 +117,16 @@ impl Setup {
                         Some(body),
                     );
                     let CutPlane { axis, value } = plane;
+                    let axis_name = ["x", "y", "z"][axis];
+                    ensure!(
+                        !grid.points.is_empty(),
+                        "domain '{name}' has no points, and the body fills the whole plane {axis_name} = {value}"
+                    );
                     remark(format_args!(
-                        "note: domain '{name}' has no points and is predicted in the plane {} = {value}; --points \
-                         {name}=FILE predicts it elsewhere",
-                        ["x", "y", "z"][axis]
+                        "note: domain '{name}' has no points and is predicted in the plane {axis_name} = {value}; \
+                         --points {name}=FILE predicts it elsewhere"
                     ));
-                    Source::scan("--slice", Input::Mesh(grid.mesh()), &statistics.position, chunk)?
+                    Source::scan("--slice", "--slice", Input::Mesh(grid.mesh()), &statistics.position, &border, chunk)?
                 }
                 (None, _) => {
                     ensure!(truth.is_none(), "--truth {name}: the domain is not predicted, it has no points");
@@ -125,6 +136,17 @@ impl Setup {
             if let (Some(named), Some(said)) = (points.get(name), source.input.remark()) {
                 remark(format_args!("note: {}: {said}", named.option));
             }
+            let wall = name == domains::SURFACE;
+            if let (Some(array), true) = (&model.patches, wall) {
+                source.patch_by(array).context("--patches")?;
+            }
+            if let Some(body) = body.filter(|_| wall) {
+                assign_solids(body, &mut source)?;
+            }
+            let kept = Kept {
+                all: arguments.output.keep_arrays,
+                named: truth.map(Truth::arrays).unwrap_or_default().into_iter().collect(),
+            };
             let truth = {
                 let own = points.get(name);
                 truth.map(|named| Truth::open(named, own, domain, source.input.len(), chunk)).transpose()?
@@ -135,8 +157,7 @@ impl Setup {
                 ));
             }
             planes.extend(slices_of(name, &source, &model.slice)?.into_iter().map(|plane| (name.clone(), plane)));
-            let wall = name == domains::SURFACE;
-            places.push(Place { name: name.clone(), domain: domain.clone(), source, wall, truth });
+            places.push(Place { name: name.clone(), domain: domain.clone(), source, wall, truth, kept });
         }
         ensure!(!places.is_empty(), "nothing to predict: no domain has points");
         check_slices(&model.slice, &places, &config)?;
@@ -154,15 +175,26 @@ impl Setup {
         }
         let body = Body::new(predictor, inputs.remove(0), inputs);
         let identity = self.identity(arguments)?;
+        let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
+        let streamlines = self.streamlines(&arguments.model)?;
         let pictures = FieldPictures {
             planes: self.planes,
             points_across: arguments.model.slice_points.get(),
             body: self.geometry.as_ref().and_then(|geometry| geometry.input.surface()).cloned(),
             remarks: self.description.remarks,
+            velocity: arguments.model.velocity.clone(),
         };
         let reference = arguments.forces.reference(Reference::default())?;
-        let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
-        Ok(Job { identity, body, places: self.places, lines, reference, pictures: Box::new(pictures) })
+        Ok(Job {
+            identity,
+            origin: arguments.origin(),
+            body,
+            places: self.places,
+            lines,
+            streamlines,
+            reference,
+            pictures: Box::new(pictures),
+        })
     }
 
     /// All that the result depends on.
@@ -189,6 +221,8 @@ impl Setup {
             "seeds": compute.seeds,
             "device": compute.device.to_string(),
             "dtype": compute.dtype.to_string(),
+            "outside": format!("{:?}", model.outside).to_lowercase(),
+            "compress": arguments.output.compress.map(Codec::name),
         });
         Ok(identity.as_object().cloned().unwrap_or_default())
     }
@@ -212,7 +246,7 @@ impl Setup {
         }
         let count = self.geometry_points(model);
         if let Some(geometry) = &mut self.geometry {
-            let points = geometry.input.draw(count, compute.seed).context("--geometry")?;
+            let points = geometry.draw(count, compute.seed).context("--geometry")?;
             // Points are drawn in random order, so the first are as random as any.
             let supernodes: Vec<u32> = (0..supernodes(model, &self.description, geometry)?).collect();
             input = input.geometry(points.as_flattened(), &supernodes);
@@ -241,7 +275,7 @@ impl Setup {
             let anchors = match drawn {
                 Some(drawn) => drawn,
                 None => {
-                    let drawn = self.anchor_source(&domain)?.input.draw(wanted, seed);
+                    let drawn = self.anchor_source(&domain)?.draw(wanted, seed);
                     drawn.with_context(|| format!("anchors of domain '{domain}'"))?
                 }
             };
@@ -263,11 +297,58 @@ impl Setup {
         Ok(input)
     }
 
+    /// The streamlines that were asked for, checked.
+    fn streamlines(&self, model: &ModelArguments) -> Result<Vec<Streamlines>> {
+        let body = || self.geometry.as_ref().and_then(|geometry| geometry.input.surface());
+        let streamlines = |(at, given): (usize, &DomainLine)| {
+            let domain = domain_of_line("--streamlines", given, &self.config)?;
+            let fields: Vec<_> = domain.fields.iter().map(|field| FieldSpec::new(&field.name, field.dim)).collect();
+            let velocity = fields.iter().position(|field| is_velocity(field, model.velocity.as_deref()));
+            let velocity = velocity.with_context(|| {
+                format!("--streamlines: which field of '{}' is the velocity? --velocity says it", domain.name)
+            })?;
+            let place = self.places.iter().find(|place| place.domain.name == domain.name);
+            let of_place = place.map(|place| place.source.bounds.map(|corner| corner.map(f64::from)));
+            let bounds = bounds_of(&self.statistics.position).or(of_place);
+            let bounds = bounds.context("--streamlines: there is no box that they could end at")?;
+            let name = format!("streamlines_{}_{}", at + 1, given.domain);
+            let DomainLine { from, to, points: count, .. } = *given;
+            let lines = Streamlines { name, domain, velocity, from, to, count, bounds, body: obstacle(body()) };
+            let option = format!("--streamlines {}", given.domain);
+            self.statistics.position.normalise(&option, lines.seeds().as_flattened())?;
+            Ok(lines)
+        };
+        model.streamlines.iter().enumerate().map(streamlines).collect()
+    }
+
     fn anchor_source(&mut self, domain: &str) -> Result<&mut Source> {
         let own = self.anchor_points.iter_mut().find(|(name, _)| name == domain).map(|(_, source)| source);
         let place = self.places.iter_mut().find(|place| place.domain.name == domain).map(|place| &mut place.source);
         own.or(place).with_context(|| format!("domain '{domain}' has no points"))
     }
+}
+
+/// Finds the solid of each face of a surface that is another mesh of a body of several solids.
+fn assign_solids(body: &Mesh, source: &mut Source) -> Result<()> {
+    let Some(surface) = source.input.surface().filter(|surface| surface.groups().is_empty()) else { return Ok(()) };
+    if body.groups().len() < 2 || surface.faces().next().is_none() {
+        return Ok(());
+    }
+    let solids::Nearest { solids, distance } = solids::nearest(body, surface).context("--geometry")?;
+    remark(format_args!(
+        "note: --surface: each face belongs to the nearest solid of --geometry, which is at most {distance:.4} away"
+    ));
+    source.input.set_solids(body.groups().to_vec(), solids);
+    Ok(())
+}
+
+/// Checks that a field that is called the velocity is one.
+fn check_velocity(given: Option<&str>, config: &AbUptConfig) -> Result<()> {
+    let Some(given) = given else { return Ok(()) };
+    let fields: Vec<_> = config.domains.iter().flat_map(|domain| &domain.fields).collect();
+    let vectors: Vec<_> = fields.iter().filter(|field| field.dim == 3).map(|field| field.name.as_str()).collect();
+    ensure!(vectors.contains(&given), "--velocity: there is no field '{given}' of three components, but {vectors:?}");
+    Ok(())
 }
 
 fn read_config(checkpoint: &Checkpoint, model: &ModelArguments) -> Result<AbUptConfig> {
@@ -302,7 +383,7 @@ fn open_geometry(
     config: &AbUptConfig,
     open: impl Fn(&Named) -> Result<Source>,
 ) -> Result<Option<Source>> {
-    let named = |file: &String| Named { option: "--geometry".to_string(), file: file.clone() };
+    let named = |file: &String| Named { scale: domains::scale(model, None), ..Named::new("--geometry", file) };
     match (&model.geometry, config.uses_geometry()) {
         (Some(file), true) => {
             let geometry = open(&named(file))?;
@@ -447,14 +528,25 @@ fn slices_of(domain: &str, source: &Source, given: &[DomainSlice]) -> Result<Vec
     Ok(planes)
 }
 
+/// The domain that a line goes through: the one that it names, or the volume.
+fn domain_of_line(option: &str, given: &DomainLine, config: &AbUptConfig) -> Result<DomainConfig> {
+    let find = |name: &str| config.domains.iter().find(|domain| domain.name == name);
+    let plain = given.domain.chars().all(|letter| letter.is_alphanumeric() || "-_".contains(letter));
+    match find(&given.domain).or_else(|| find(domains::VOLUME).filter(|_| plain)) {
+        Some(domain) => Ok(domain.clone()),
+        None => {
+            anyhow::bail!("{option}: the network has no domain '{}', but {:?}", given.domain, config.domain_names())
+        }
+    }
+}
+
 /// The lines that were asked for, checked.
 fn lines(given: &[DomainLine], config: &AbUptConfig, statistics: &PositionStatistics) -> Result<Vec<Line>> {
     let line = |(at, given): (usize, &DomainLine)| {
-        domains::check_known("--line", &given.domain, config)?;
-        let domain = config.domains.iter().find(|domain| domain.name == given.domain);
-        let domain = domain.cloned().with_context(|| format!("--line: no domain '{}'", given.domain))?;
+        let domain = domain_of_line("--line", given, config)?;
         let name = format!("line_{}_{}", at + 1, given.domain);
         let line = Line { name, domain, from: given.from, to: given.to, points: given.points };
+        ensure!(given.points > 1, "--line {}: a line has at least 2 points, got 1", given.domain);
         statistics.normalise(&format!("--line {}", given.domain), line.points().as_flattened())?;
         Ok(line)
     };

@@ -1,12 +1,11 @@
 //! Files of statistics: the JSON of this crate, or the flat keys that the PyTorch package keeps beside its data.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Predictor};
-use candle_mixed_attention::models::{Normalisation, UniqueKeys};
+use candle_mixed_attention::models::{Normalisation, UniqueKeys, open_regular};
 use serde_json::{Map, Value};
 
 use crate::terminal::remark;
@@ -75,7 +74,7 @@ pub(crate) fn flat_keys(path: &Path) -> Result<Option<Map<String, Value>>> {
 
 fn read_text(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST_TEXT + 1).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(LONGEST_TEXT + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() as u64 <= LONGEST_TEXT, "it has more than {LONGEST_TEXT} bytes");
     String::from_utf8(bytes).map_err(|error| {
         anyhow::Error::msg(format!("it is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()))

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::canvas::{Canvas, Colour, Rect};
 use super::colour::Scale;
+use super::curve::CurvePanel;
 use super::plane::PlanePanel;
 use super::surface::SurfacePanel;
 use super::text::{self, Align, Fonts};
@@ -49,6 +50,8 @@ pub(crate) struct Panel<'a> {
 pub(crate) enum Content<'a> {
     Surface(SurfacePanel<'a>),
     Plane(PlanePanel<'a>),
+    /// Curves, which have no colour bar.
+    Curve(CurvePanel<'a>),
 }
 
 impl<'a> From<SurfacePanel<'a>> for Content<'a> {
@@ -60,6 +63,12 @@ impl<'a> From<SurfacePanel<'a>> for Content<'a> {
 impl<'a> From<PlanePanel<'a>> for Content<'a> {
     fn from(panel: PlanePanel<'a>) -> Self {
         Self::Plane(panel)
+    }
+}
+
+impl<'a> From<CurvePanel<'a>> for Content<'a> {
+    fn from(panel: CurvePanel<'a>) -> Self {
+        Self::Curve(panel)
     }
 }
 
@@ -91,6 +100,10 @@ impl Panel<'_> {
         match &self.content {
             Content::Surface(panel) => panel.draw(canvas, picture, &self.scale, fonts, INK),
             Content::Plane(panel) => panel.draw(canvas, picture, &self.scale, fonts, INK),
+            Content::Curve(panel) => {
+                panel.draw(canvas, Rect { width: rect.width, ..picture }, fonts, INK);
+                return;
+            }
         }
         let bar = Rect {
             x: rect.x + width + 20.0,

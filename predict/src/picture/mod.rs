@@ -6,6 +6,7 @@
 mod canvas;
 mod cloud;
 mod colour;
+mod curve;
 mod figure;
 mod plane;
 mod raster;
@@ -16,6 +17,7 @@ mod text;
 mod ticks;
 
 pub(crate) use colour::{Colormap, Scale};
+pub(crate) use curve::CurvePanel;
 pub(crate) use figure::{Content, Figure, Panel};
 pub(crate) use plane::PlanePanel;
 pub(crate) use section::{CutPlane, inside, section};

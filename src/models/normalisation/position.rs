@@ -95,8 +95,9 @@ impl PositionStatistics {
         if let Some(PositionBox { min, max }) = &bounds {
             check(|| "min of the box of the positions".into(), min, width, "", |_| true)?;
             check(|| "max of the box of the positions".into(), max, width, "", |_| true)?;
-            if min.iter().zip(max).any(|(min, max)| min >= max) {
-                let expected = "min < max along every coordinate".to_string();
+            let is_box = |(min, max): (&f64, &f64)| min < max && (max - min).is_finite();
+            if !min.iter().zip(max).all(is_box) {
+                let expected = "min < max along every coordinate, no wider than f64 holds".to_string();
                 let (what, got) = ("box of the positions".to_string(), format!("{min:?} to {max:?}"));
                 return Err(NormalisationError::Statistics { what, expected, got });
             }

@@ -6,21 +6,24 @@ use anyhow::{Result, bail, ensure};
 
 use super::numbers::Numbers;
 
+/// Points of cells that are read at once. Only a file that is wrong, or one with a cell of more points than that, has more.
+pub(super) const MOST_CORNERS: u64 = 1 << 24;
+
 /// Some consecutive cells of a grid.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Cells {
     /// What VTK calls the type of each cell.
-    pub kinds: Vec<u8>,
+    pub(crate) kinds: Vec<u8>,
     /// Points of all cells, one cell after the other.
-    pub corners: Vec<u64>,
+    pub(crate) corners: Vec<u64>,
     /// End of every cell in `corners`.
-    pub ends: Vec<usize>,
+    pub(crate) ends: Vec<usize>,
     /// Points of the faces of all polyhedra, one face after the other.
-    pub face_corners: Vec<u64>,
+    pub(crate) face_corners: Vec<u64>,
     /// End of every face in `face_corners`.
-    pub face_ends: Vec<usize>,
+    pub(crate) face_ends: Vec<usize>,
     /// End of every cell in `face_ends`. Cells that are no polyhedra have no faces there.
-    pub cell_faces: Vec<usize>,
+    pub(crate) cell_faces: Vec<usize>,
 }
 
 impl Cells {

@@ -8,15 +8,18 @@
 //! | `polyhedra.rs` | faces of polyhedra |
 //! | `points.rs` | points in any order |
 //! | `measure.rs` | centres and sizes of cells |
+//! | `outline.rs` | arrays as they came, for a file that goes out |
 
 mod cells;
 mod measure;
 mod numbers;
+mod outline;
 mod points;
 mod polyhedra;
 mod section;
 mod shape;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::str::FromStr;
 
@@ -24,16 +27,20 @@ use anyhow::{Context, Error, Result, bail, ensure};
 
 pub(super) use cells::Cells;
 use measure::{Located, centre, size, surface_faces};
-pub(super) use numbers::{Floats, Integers, Numbers};
-pub(super) use points::Points;
-pub(super) use polyhedra::Polyhedra;
-pub(super) use section::{Kinds, Section};
+pub(crate) use numbers::{Element, Floats, Integers, Numbers, Singles};
+pub(crate) use outline::{Column, PieceOutline};
+pub(crate) use points::Points;
+pub(crate) use polyhedra::Polyhedra;
+pub(crate) use section::{Kinds, Section};
 
 use crate::mesh::Mesh;
 use crate::vector::Vec3;
 
 /// Cells whose points are in memory at once.
 const CELLS_AT_ONCE: u64 = 1 << 13;
+
+/// The array of the faces of a surface that tells the solid of each.
+pub(crate) const SOLID: &str = "solid";
 
 /// Where values of an array belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,19 +63,19 @@ impl FromStr for Location {
 
 /// An array with one row for each point or cell.
 pub(crate) struct Array {
-    pub name: String,
+    pub(crate) name: String,
     /// Numbers in a row.
-    pub components: usize,
-    pub numbers: Box<dyn Numbers>,
+    pub(crate) components: usize,
+    pub(crate) numbers: Box<dyn Numbers>,
 }
 
 /// A part of a grid with points of its own.
 pub(crate) struct Piece {
-    pub points: Points,
+    pub(crate) points: Points,
     /// Cells in the order in which arrays at cells have their rows.
-    pub sections: Vec<Section>,
-    pub point_arrays: Vec<Array>,
-    pub cell_arrays: Vec<Array>,
+    pub(crate) sections: Vec<Section>,
+    pub(crate) point_arrays: Vec<Array>,
+    pub(crate) cell_arrays: Vec<Array>,
 }
 
 /// A mesh in one file or several.
@@ -84,9 +91,9 @@ pub(crate) struct Grid {
 /// Faces of a grid, with the cells that they come from.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Surface {
-    pub mesh: Mesh,
+    pub(crate) mesh: Mesh,
     /// The cell of every face of the mesh.
-    pub cells: Vec<u64>,
+    pub(crate) cells: Vec<u64>,
 }
 
 impl Piece {
@@ -154,6 +161,56 @@ impl Grid {
         Ok(Self { pieces, first_points, first_cells, open: 0 })
     }
 
+    /// A surface in memory; what its faces are called becomes an array of them, as [`SOLID`].
+    pub(crate) fn of_mesh(mesh: &Mesh) -> Result<Self> {
+        let (points, faces) = (mesh.points().len() as u64, mesh.ends().len() as u64);
+        let whole = |numbers: Vec<i64>| Box::new(Integers(numbers));
+        let section = Section {
+            name: "Polys",
+            cells: faces,
+            connectivity: whole(mesh.corners().iter().map(|&corner| i64::from(corner)).collect()),
+            offsets: whole(mesh.ends().iter().map(|&end| end as i64).collect()),
+            kinds: Kinds::Polys,
+        };
+        let solids = mesh.face_groups().iter().map(|&group| i64::from(group)).collect();
+        let solids = Array { name: SOLID.to_string(), components: 1, numbers: whole(solids) };
+        let numbers = Singles(mesh.points().as_flattened().to_vec());
+        Self::new(vec![Piece {
+            points: Points::new(Box::new(numbers), points),
+            sections: vec![section],
+            point_arrays: Vec::new(),
+            cell_arrays: if mesh.groups().is_empty() { Vec::new() } else { vec![solids] },
+        }])
+    }
+
+    /// Lines through points, so many of them for each line.
+    pub(crate) fn of_lines(points: Vec<[f32; 3]>, lengths: &[usize]) -> Result<Self> {
+        let count = points.len() as u64;
+        let mut end = 0;
+        let ends = lengths.iter().map(|&length| {
+            end += length as i64;
+            end
+        });
+        let section = Section {
+            name: "Lines",
+            cells: lengths.len() as u64,
+            offsets: Box::new(Integers(ends.collect())),
+            connectivity: Box::new(Integers((0..count as i64).collect())),
+            kinds: Kinds::Lines,
+        };
+        Self::new(vec![Piece {
+            points: Points::new(Box::new(Singles(points.into_flattened())), count),
+            sections: if lengths.is_empty() { Vec::new() } else { vec![section] },
+            point_arrays: Vec::new(),
+            cell_arrays: Vec::new(),
+        }])
+    }
+
+    /// Multiplies all coordinates from here on.
+    pub(crate) fn scale(&mut self, by: f64) {
+        self.pieces.iter_mut().for_each(|piece| piece.points.scale(by));
+    }
+
     /// Number of points.
     pub(crate) fn points(&self) -> u64 {
         self.first_points[self.pieces.len()]
@@ -185,7 +242,8 @@ impl Grid {
         let mut lists = self.pieces.iter().filter(|piece| piece.points.len() > 0).map(of);
         let first = lists.next().unwrap_or_default();
         lists.fold(first, |mut common, list| {
-            common.retain(|array| list.contains(array));
+            let known: HashSet<&(String, usize)> = list.iter().collect();
+            common.retain(|array| known.contains(array));
             common
         })
     }
@@ -308,6 +366,14 @@ impl Grid {
         Ok(gathered)
     }
 
+    /// Closes the file of another piece before this one is read.
+    fn turn_to(&mut self, piece: usize) {
+        if self.open != piece {
+            self.pieces[self.open].close();
+            self.open = piece;
+        }
+    }
+
     /// Visits the pieces that have a part of a range.
     fn each_piece(
         &mut self,
@@ -316,8 +382,8 @@ impl Grid {
         mut visit: impl FnMut(&mut Piece, Range<u64>, Before) -> Result<()>,
     ) -> Result<()> {
         let firsts = match at {
-            Location::Cells => &self.first_cells,
-            Location::Points => &self.first_points,
+            Location::Cells => self.first_cells.clone(),
+            Location::Points => self.first_points.clone(),
         };
         let start = firsts.partition_point(|&first| first <= range.start).saturating_sub(1);
         for piece in start..self.pieces.len() {
@@ -326,10 +392,7 @@ impl Grid {
             if from >= to {
                 continue;
             }
-            if self.open != piece {
-                self.pieces[self.open].close();
-                self.open = piece;
-            }
+            self.turn_to(piece);
             let before = Before { points: self.first_points[piece], cells: self.first_cells[piece] };
             visit(&mut self.pieces[piece], from - first..to - first, before)?;
             if to == range.end {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Context, Result};
 
-use super::numbers::Numbers;
+use super::numbers::{Element, Numbers};
 use crate::vector::Vec3;
 
 /// Points that are read at once.
@@ -18,6 +18,8 @@ const PAGES: u64 = 256;
 pub(crate) struct Points {
     numbers: Box<dyn Numbers>,
     count: u64,
+    /// Factor of all coordinates, which turns the units of the file into those of the user.
+    scale: f64,
     /// A page lies in the slot of its number modulo the number of slots, so that no run of pages displaces itself.
     slots: Vec<Option<(u64, Vec<Vec3>)>>,
 }
@@ -25,7 +27,7 @@ pub(crate) struct Points {
 impl Points {
     /// Points with three numbers each.
     pub(crate) fn new(numbers: Box<dyn Numbers>, count: u64) -> Self {
-        Self { numbers, count, slots: (0..PAGES.min(count.div_ceil(PAGE))).map(|_| None).collect() }
+        Self { numbers, count, scale: 1.0, slots: (0..PAGES.min(count.div_ceil(PAGE))).map(|_| None).collect() }
     }
 
     /// Number of points.
@@ -38,10 +40,41 @@ impl Points {
         self.numbers.close();
     }
 
+    /// Multiplies all coordinates from here on.
+    pub(crate) fn scale(&mut self, by: f64) {
+        self.scale *= by;
+        self.slots.fill(None);
+    }
+
     /// Some of the points, one after the other.
     pub(crate) fn read(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
-        let numbers = self.numbers.floats(range.start * 3..range.end * 3).context("Points")?;
+        let mut numbers = self.numbers.floats(range.start * 3..range.end * 3).context("Points")?;
+        if self.scale != 1.0 {
+            numbers.iter_mut().for_each(|x| *x *= self.scale);
+        }
         Ok(numbers.as_chunks().0.to_vec())
+    }
+
+    /// As what the bytes of a copy are stored.
+    pub(crate) fn element(&self) -> Element {
+        match self.numbers.element() {
+            Element::Float32 => Element::Float32,
+            // Whole numbers too: VTK takes points of both kinds of fractions alone.
+            _ => Element::Float64,
+        }
+    }
+
+    /// The bytes of some points, little-endian.
+    pub(crate) fn bytes(&mut self, range: Range<u64>) -> Result<Vec<u8>> {
+        if self.scale == 1.0 && self.numbers.element() == self.element() {
+            return self.numbers.bytes(range.start * 3..range.end * 3).context("Points");
+        }
+        let points = self.read(range)?;
+        let numbers = points.as_flattened().iter();
+        Ok(match self.element() {
+            Element::Float32 => numbers.flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+            _ => numbers.flat_map(|x| x.to_le_bytes()).collect(),
+        })
     }
 
     /// One of the points.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::cells::{Cells, checked, ends};
+use super::cells::{Cells, MOST_CORNERS, checked, ends};
 use super::numbers::Numbers;
 use super::shape::kind;
 
@@ -26,13 +26,16 @@ pub(crate) enum Polyhedra {
 }
 
 impl Polyhedra {
-    /// All of its arrays.
-    pub(crate) fn numbers(&mut self) -> Vec<&mut Box<dyn Numbers>> {
+    /// All of its arrays, by their names.
+    pub(crate) fn numbers(&mut self) -> Vec<(&'static str, &mut Box<dyn Numbers>)> {
         match self {
-            Self::Stream { faces, offsets } => vec![faces, offsets],
-            Self::Lists { face_connectivity, face_offsets, polyhedron_to_faces, polyhedron_offsets } => {
-                vec![face_connectivity, face_offsets, polyhedron_to_faces, polyhedron_offsets]
-            }
+            Self::Stream { faces, offsets } => vec![("faces", faces), ("faceoffsets", offsets)],
+            Self::Lists { face_connectivity, face_offsets, polyhedron_to_faces, polyhedron_offsets } => vec![
+                ("face_connectivity", face_connectivity),
+                ("face_offsets", face_offsets),
+                ("polyhedron_to_faces", polyhedron_to_faces),
+                ("polyhedron_offsets", polyhedron_offsets),
+            ],
         }
     }
 
@@ -45,6 +48,7 @@ impl Polyhedra {
             Self::Lists { face_connectivity, face_offsets, polyhedron_to_faces, polyhedron_offsets } => {
                 let (start, lists) = ends(polyhedron_offsets.as_mut(), range, "Cells", "polyhedron_offsets")?;
                 let last = lists.last().copied().unwrap_or(start);
+                check_count(last - start, "polyhedron_offsets")?;
                 let faces = polyhedron_to_faces.integers(start..last).context("Cells/polyhedron_to_faces")?;
                 // Faces of neighbours follow each other, so they are read in runs.
                 let mut at = 0;
@@ -56,6 +60,8 @@ impl Polyhedra {
                     let (start, face_ends) =
                         ends(face_offsets.as_mut(), first..first + run as u64, "Cells", "face_offsets")?;
                     let last = face_ends.last().copied().unwrap_or(start);
+                    // A list may name one face again and again.
+                    check_count((last - start).saturating_add(cells.face_corners.len() as u64), "face_offsets")?;
                     let corners = face_connectivity.integers(start..last).context("Cells/face_connectivity")?;
                     let placed = cells.face_corners.len();
                     cells.face_corners.extend(checked(corners, points, "Cells", "face_connectivity")?);
@@ -67,6 +73,15 @@ impl Polyhedra {
             }
         }
     }
+}
+
+/// Refuses what only a file that is wrong has.
+fn check_count(numbers: u64, array: &str) -> Result<()> {
+    ensure!(
+        numbers <= MOST_CORNERS,
+        "Cells/{array}: polyhedra have {numbers} numbers, at most {MOST_CORNERS} can be read at once"
+    );
+    Ok(())
 }
 
 fn read_stream(
@@ -82,6 +97,7 @@ fn read_stream(
     let mut start = end_before(offsets, range.start + first as u64)?;
     let last = stored.iter().copied().max().unwrap_or(start);
     ensure!(start >= 0 && last >= start, "Cells/faceoffsets: a polyhedron ends at {last}, before it begins at {start}");
+    check_count((last - start) as u64, "faceoffsets")?;
     let stream = faces.integers(start as u64..last as u64).context("Cells/faces")?;
     let origin = start;
     for (at, &end) in stored.iter().enumerate() {

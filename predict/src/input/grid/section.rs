@@ -4,13 +4,10 @@ use std::ops::Range;
 
 use anyhow::{Result, bail, ensure};
 
-use super::cells::{Cells, before, checked, ends};
+use super::cells::{Cells, MOST_CORNERS, before, checked, ends};
 use super::numbers::Numbers;
 use super::polyhedra::Polyhedra;
 use super::shape::{dimension_of, kind, shape_of};
-
-/// Points of cells that are read at once. Only a file that is wrong, or one with a cell of more points than that, has more.
-const MOST_CORNERS: u64 = 1 << 27;
 
 /// Consecutive cells of a file, in one pair of arrays.
 pub(crate) struct Section {
@@ -45,7 +42,7 @@ impl Section {
         self.offsets.close();
         if let Kinds::Stored(numbers, polyhedra) = &mut self.kinds {
             numbers.close();
-            polyhedra.iter_mut().flat_map(Polyhedra::numbers).for_each(|numbers| numbers.close());
+            polyhedra.iter_mut().flat_map(Polyhedra::numbers).for_each(|(_, numbers)| numbers.close());
         }
     }
 

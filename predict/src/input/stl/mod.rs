@@ -10,8 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::foreign;
 use super::weld::Welder;
+use super::{foreign, read_file};
 use crate::mesh::Mesh;
 
 /// Three corners.
@@ -32,7 +32,7 @@ struct Solid {
 /// triangle.
 pub(super) fn read_stl(path: &Path) -> Result<Mesh> {
     let name = || path.display().to_string();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot open {}", name()))?;
+    let bytes = read_file(path)?;
     parse(&bytes).with_context(name)
 }
 

@@ -1,15 +1,16 @@
 //! A `DataArray`: of which kind its numbers are, and where.
 
 use std::ops::Range;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::ascii::Text;
 use super::file::SharedFile;
-use super::header::{Element, Header};
+use super::header::Header;
 use super::payload::Payload;
 use super::stream::Stream;
-use crate::input::grid::Numbers;
+use crate::input::grid::{Element, Numbers};
 
 /// Where the numbers of an array lie.
 #[derive(Debug, Clone)]
@@ -74,7 +75,7 @@ impl StoredNumbers {
     }
 
     /// The bytes of some numbers, in the byte order of the file.
-    fn bytes(payload: &mut Payload, range: &Range<u64>, size: u64) -> Result<Vec<u8>> {
+    fn stored(payload: &mut Payload, range: &Range<u64>, size: u64) -> Result<Vec<u8>> {
         let present = payload.len() / size;
         ensure!(range.end <= present, "ends early: expected {} numbers, got {present}", range.end);
         payload.read(range.start * size..range.end * size)
@@ -82,6 +83,38 @@ impl StoredNumbers {
 }
 
 impl Numbers for StoredNumbers {
+    fn element(&self) -> Element {
+        self.element
+    }
+
+    fn count(&mut self) -> Result<u64> {
+        if let Some(expected) = self.expected {
+            return Ok(expected);
+        }
+        let size = self.element.size();
+        match self.open()? {
+            Opened::Text(text) => text.count(),
+            Opened::Binary(payload) => Ok(payload.len() / size),
+        }
+    }
+
+    fn bytes(&mut self, range: Range<u64>) -> Result<Vec<u8>> {
+        let (element, big) = (self.element, self.header.big_endian);
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.open()? {
+            Opened::Text(text) => written_out(text, range, element),
+            Opened::Binary(payload) => {
+                let mut bytes = Self::stored(payload, &range, element.size())?;
+                if big {
+                    bytes.chunks_exact_mut(element.size() as usize).for_each(<[u8]>::reverse);
+                }
+                Ok(bytes)
+            }
+        }
+    }
+
     fn floats(&mut self, range: Range<u64>) -> Result<Vec<f64>> {
         let (element, big) = (self.element, self.header.big_endian);
         if range.is_empty() {
@@ -90,7 +123,7 @@ impl Numbers for StoredNumbers {
         match self.open()? {
             Opened::Text(text) => text.read(range),
             Opened::Binary(payload) => {
-                let bytes = Self::bytes(payload, &range, element.size())?;
+                let bytes = Self::stored(payload, &range, element.size())?;
                 Ok(match element {
                     Element::Float32 => decode(&bytes, big, |bytes| f64::from(f32::from_le_bytes(bytes))),
                     Element::Float64 => decode(&bytes, big, f64::from_le_bytes),
@@ -110,7 +143,7 @@ impl Numbers for StoredNumbers {
         match self.open()? {
             Opened::Text(text) => text.read(range),
             Opened::Binary(payload) => {
-                let bytes = Self::bytes(payload, &range, element.size())?;
+                let bytes = Self::stored(payload, &range, element.size())?;
                 if element == Element::UInt64 {
                     let beyond = decode(&bytes, big, u64::from_le_bytes)
                         .into_iter()
@@ -130,6 +163,29 @@ impl Numbers for StoredNumbers {
             Some(Opened::Binary(payload)) => payload.close(),
             None => self.file.close(),
         }
+    }
+}
+
+/// Numbers of a text as bytes of a kind.
+fn written_out(text: &mut Text, range: Range<u64>, element: Element) -> Result<Vec<u8>> {
+    fn packed<T: FromStr, const N: usize>(
+        text: &mut Text,
+        range: Range<u64>,
+        bytes: fn(T) -> [u8; N],
+    ) -> Result<Vec<u8>> {
+        Ok(text.read(range)?.into_iter().flat_map(bytes).collect())
+    }
+    match element {
+        Element::Int8 => packed(text, range, i8::to_le_bytes),
+        Element::UInt8 => packed(text, range, u8::to_le_bytes),
+        Element::Int16 => packed(text, range, i16::to_le_bytes),
+        Element::UInt16 => packed(text, range, u16::to_le_bytes),
+        Element::Int32 => packed(text, range, i32::to_le_bytes),
+        Element::UInt32 => packed(text, range, u32::to_le_bytes),
+        Element::Int64 => packed(text, range, i64::to_le_bytes),
+        Element::UInt64 => packed(text, range, u64::to_le_bytes),
+        Element::Float32 => packed(text, range, f32::to_le_bytes),
+        Element::Float64 => packed(text, range, f64::to_le_bytes),
     }
 }
 

@@ -34,6 +34,21 @@ impl Text {
         self.file.close();
     }
 
+    /// How many words stand between the blanks.
+    pub(crate) fn count(&self) -> Result<u64> {
+        let (mut words, mut in_word, mut place) = (0, false, self.marks[0]);
+        while place < self.end {
+            let window = self.file.read(place, (self.end - place).min(WINDOW) as usize)?;
+            for byte in &window {
+                let blank = byte.is_ascii_whitespace();
+                words += u64::from(!blank && !in_word);
+                in_word = !blank;
+            }
+            place += window.len() as u64;
+        }
+        Ok(words)
+    }
+
     /// Some of the numbers.
     pub(super) fn read<T: FromStr>(&mut self, range: Range<u64>) -> Result<Vec<T>> {
         let (mut number, mut place) = self.next;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
+use candle_mixed_attention::models::open_regular;
 
 /// Shared by all arrays of a file. A file of any size is read through it in parts, so memory stays small; a mapped file
 /// would count as memory in use, and one that shrinks meanwhile would end the program.
@@ -23,7 +24,7 @@ struct Inner {
 impl SharedFile {
     /// A file of a known length.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let file = open_regular(path).with_context(|| format!("cannot open {}", path.display()))?;
         let length = file.metadata()?.len();
         let open = Mutex::new(Some(file));
         Ok(Self { inner: Arc::new(Inner { path: path.to_path_buf(), length, open }) })
@@ -52,7 +53,7 @@ impl SharedFile {
         let mut open = self.lock();
         let mut file = match open.take() {
             Some(file) => file,
-            None => File::open(&self.inner.path)
+            None => open_regular(&self.inner.path)
                 .with_context(|| format!("cannot open {} again", self.inner.path.display()))?,
         };
         file.seek(SeekFrom::Start(at))?;

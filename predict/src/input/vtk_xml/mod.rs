@@ -31,7 +31,7 @@ mod piece;
 mod skeleton;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 

@@ -7,10 +7,10 @@ use roxmltree::{Document, Node, NodeId};
 
 use super::array::{Place, StoredNumbers};
 use super::file::SharedFile;
-use super::header::{Element, Header};
+use super::header::Header;
 use super::skeleton::Skeleton;
 use super::{child, children};
-use crate::input::grid::{Array, Integers, Kinds, Numbers, Piece, Points, Polyhedra, Section};
+use crate::input::grid::{Array, Element, Integers, Kinds, Numbers, Piece, Points, Polyhedra, Section};
 
 /// Numbers of an array of cells have no known count before its ends are read.
 const UNKNOWN: Option<u64> = None;

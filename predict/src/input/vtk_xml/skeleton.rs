@@ -13,6 +13,12 @@ use super::file::SharedFile;
 /// XML without numbers that a file may have; one of 100,000 pieces has about a third of it.
 const LONGEST: usize = 256 << 20;
 
+/// Bytes of a tag at most: the XML reader takes time that grows with the square of a tag's attributes.
+const LONGEST_TAG: usize = 8 << 10;
+
+/// Namespaces at most, of which VTK's files have none, for a like reason.
+const MOST_NAMESPACES: usize = 16;
+
 /// Bytes that are looked through at once.
 const WINDOW: usize = 1 << 18;
 
@@ -84,6 +90,7 @@ impl Skeleton {
     pub(super) fn read(file: &SharedFile) -> Result<Self> {
         let mut scanner = Scanner { file, window: Vec::new(), start: 0, at: 0 };
         let (mut xml, mut inline, mut in_array) = (Vec::new(), Vec::new(), false);
+        let mut namespaces = 0;
         loop {
             let start = scanner.place();
             scanner.pass(b'<', (!in_array).then_some(&mut xml))?;
@@ -96,6 +103,8 @@ impl Skeleton {
             }
             read_tag(&mut scanner, &mut xml, tag)?;
             let text = &xml[tag..];
+            namespaces += memmem::find_iter(text, "xmlns").count();
+            ensure!(namespaces <= MOST_NAMESPACES, "more than {MOST_NAMESPACES} namespaces; this is no VTK file");
             let opens =
                 |name: &str| text[1..].starts_with(name.as_bytes()) && !text[1 + name.len()].is_ascii_alphanumeric();
             let (is_array, is_empty) = (opens("DataArray") || opens("Array"), text.ends_with(b"/>"));
@@ -103,7 +112,8 @@ impl Skeleton {
             if is_array && is_empty {
                 inline.push(0..0);
             }
-            if text.starts_with(b"<!--") {
+            // Neither says anything here, and the XML reader takes time that grows with the square of the latter's number.
+            if text.starts_with(b"<!--") || text.starts_with(b"<![CDATA[") {
                 xml.truncate(tag);
             } else if opens("AppendedData") {
                 let appended = (!is_empty).then(|| begin_of_data(&mut scanner)).transpose()?;
@@ -117,6 +127,8 @@ impl Skeleton {
 
 /// Reads a tag behind its `<`, or a comment, to its end.
 fn read_tag(scanner: &mut Scanner, xml: &mut Vec<u8>, tag: usize) -> Result<()> {
+    // What of the tag was looked at, and the quote that is open behind it.
+    let (mut seen, mut quote) = (tag, None);
     loop {
         scanner.pass(b'>', Some(xml))?;
         if !scanner.step(xml)? {
@@ -128,7 +140,10 @@ fn read_tag(scanner: &mut Scanner, xml: &mut Vec<u8>, tag: usize) -> Result<()> 
         } else if text.starts_with(b"<![CDATA[") {
             text.ends_with(b"]]>")
         } else {
-            is_whole(text)
+            ensure!(text.len() <= LONGEST_TAG, "a tag of more than {LONGEST_TAG} bytes; this is no VTK file");
+            quote = open_quote(&xml[seen..], quote);
+            seen = xml.len();
+            quote.is_none()
         };
         if whole {
             return Ok(());
@@ -136,17 +151,16 @@ fn read_tag(scanner: &mut Scanner, xml: &mut Vec<u8>, tag: usize) -> Result<()> 
     }
 }
 
-/// Whether a tag ends here, and not in the middle of a quoted value.
-fn is_whole(tag: &[u8]) -> bool {
-    let mut quote = None;
-    for &byte in tag {
+/// The quote that is open behind a part of a tag, in the middle of which a `>` ends nothing. `quote` is the one before it.
+fn open_quote(part: &[u8], mut quote: Option<u8>) -> Option<u8> {
+    for &byte in part {
         match quote {
             None if byte == b'"' || byte == b'\'' => quote = Some(byte),
             Some(open) if open == byte => quote = None,
             _ => {}
         }
     }
-    quote.is_none()
+    quote
 }
 
 /// Goes on to the data behind the `_` that opens them.

@@ -6,7 +6,7 @@ use candle_mixed_attention::candle_core::{Device, safetensors};
 
 use super::*;
 use crate::output::npz::npz_bytes;
-use crate::output::{Shape, write_npz};
+use crate::output::{Shape, vtk_layout, write_npz};
 
 fn finished() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -61,29 +61,9 @@ fn the_vtk_file_of_a_cloud_is_one_cell_of_all_points() {
 }
 
 #[test]
-fn fields_at_cells_are_those_of_the_faces() {
-    let mesh = square();
-    let layout = vtp_layout("faces.vtp", 2, &fields(), Shape::Faces(&mesh));
-    let mut file = vec![0; layout.len() as usize];
-    let mut write = |offset: u64, bytes: &[u8]| file[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-    layout.fixed_pieces().for_each(|(offset, bytes)| write(offset, bytes));
-    for (offset, bytes) in layout.chunk_pieces(0..2, &synthetic(0..2).unwrap()) {
-        write(offset, &bytes);
-    }
-    assert_eq!(floats(appended(&file, "Points")), mesh.points().as_flattened());
-    assert_eq!(floats(appended(&file, "pressure")), [0.0, -1.0]);
-    assert_eq!(integers(appended(&file, "offsets")), [3, 7]);
-    let header = String::from_utf8_lossy(&file);
-    assert!(header.contains(r#"NumberOfPoints="4""#) && header.contains(r#"NumberOfPolys="2""#));
-    assert!(header.contains(r#"<CellData Scalars="pressure" Vectors="velocity">"#), "{header}");
-    let points = header.find("<PointData>").unwrap();
-    assert!(header[points..].find("velocity").unwrap() > header[points..].find("</PointData>").unwrap());
-}
-
-#[test]
 fn names_are_escaped_in_xml() {
     let fields = [FieldSpec::new("a<b & \"c\"", 1)];
-    let layout = vtp_layout("odd.vtp", 1, &fields, None);
+    let layout = vtk_layout("odd", 1, &fields, &Shape::Cloud, None);
     let (_, header) = layout.fixed_pieces().next().unwrap();
     assert!(String::from_utf8_lossy(header).contains(r#"Name="a&lt;b &amp; &quot;c&quot;""#));
 }

@@ -18,7 +18,7 @@ use serde_json::{Map, json};
 
 use super::disk::{Disk, LocalDisk};
 use super::lock::LOCK_FILE;
-use super::{Chunk, Existing, FieldSpec, Part, Request, Run, Space, vtp_layout};
+use super::{Chunk, Existing, FieldSpec, Part, Request, Run, Space};
 use crate::mesh::Mesh;
 
 const SURFACE_POINTS: u64 = 4;
@@ -48,14 +48,14 @@ fn square() -> Mesh {
 }
 
 fn parts() -> Vec<Part> {
-    let part = |name: &str, points, mesh: Option<&Mesh>| Part::new(name, points, fields(), mesh, false);
+    let part = |name: &str, points, mesh: Option<&Mesh>| Part::new(name, points, fields(), mesh, false, None);
     vec![part("surface", SURFACE_POINTS, Some(&square())), part("volume", VOLUME_POINTS, None)]
 }
 
 /// The usual run.
 fn request(folder: &Path, existing: Existing) -> Request {
     let inputs = Map::from_iter([("seed".to_string(), json!(7)), ("angle".to_string(), json!(ANGLE))]);
-    Request { folder: folder.to_path_buf(), inputs, chunk: CHUNK, parts: parts(), existing }
+    Request { folder: folder.to_path_buf(), inputs, origin: Map::new(), chunk: CHUNK, parts: parts(), existing }
 }
 
 fn open<D: Disk>(disk: D, folder: &Path, existing: Existing) -> Result<Run<D>> {

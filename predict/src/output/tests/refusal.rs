@@ -169,8 +169,8 @@ fn a_file_in_place_of_the_folder_is_named() {
 
 #[test]
 fn what_is_made_later_must_fit_the_disk_too() {
-    let small = Part::new("volume", VOLUME_POINTS, fields(), None, false);
-    let large = Part::new("volume", VOLUME_POINTS, fields(), None, true);
+    let small = Part::new("volume", VOLUME_POINTS, fields(), None, false, None);
+    let large = Part::new("volume", VOLUME_POINTS, fields(), None, true, None);
     assert!(large.bytes() >= small.bytes() + VOLUME_POINTS * 28, "an .npz file has the same numbers again");
 }
 
@@ -227,12 +227,12 @@ fn what_is_on_the_disk_already_is_not_asked_for_again() {
 #[test]
 fn written_chunks_need_no_space_again() {
     let points = 400_000;
-    let part = || vec![Part::new("volume", points, fields(), None, false)];
+    let part = || vec![Part::new("volume", points, fields(), None, false, None)];
     let folder = tempfile::tempdir().unwrap();
     let disk = |free| SmallDisk { free };
     let whole = |existing| {
         let (folder, inputs) = (folder.path().to_path_buf(), Map::new());
-        Request { folder, inputs, chunk: points / 4, parts: part(), existing }
+        Request { folder, inputs, origin: Map::new(), chunk: points / 4, parts: part(), existing }
     };
     let open = |free, existing| Run::open(disk(free), whole(existing));
     let mut run = open(u64::MAX / 2, Existing::Refuse).unwrap();

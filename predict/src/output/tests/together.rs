@@ -37,7 +37,7 @@ impl Disk for &CountingDisk {
 
 fn many(points: u64) -> Request {
     let folder = Path::new("");
-    let parts = vec![Part::new("volume", points, fields(), None, false)];
+    let parts = vec![Part::new("volume", points, fields(), None, false, None)];
     Request { parts, ..request(folder, Existing::Refuse) }
 }
 

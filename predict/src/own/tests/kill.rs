@@ -48,18 +48,20 @@ fn a_killed_process_is_resumed_to_the_same_bytes() {
     let workplace = Workplace::new();
     // Small chunks, so that there is something to be killed in.
     let line = |out: &str, more: &[&str]| {
-        workplace.line(&[&["--out", &format!("{{}}/{out}"), "--chunk", "2", "--npz"], more].concat())
+        workplace
+            .line(&[&["--out", &format!("{{}}/{out}"), "--chunk", "2", "--npz", "--compress", "zlib"], more].concat())
     };
     run(&line("whole", &[])).unwrap();
     let whole = workplace.files("whole");
 
     type Moment = (&'static str, fn(&Left) -> bool);
-    let moments: [Moment; 8] = [
+    let moments: [Moment; 9] = [
         ("when files are being created", |left| left.has("surface.vtp.partial")),
         ("before the first chunk", |left| left.has("run.json")),
         ("behind the surface", |left| left.done >= 20),
         ("behind the volume", |left| left.done >= 110),
         ("behind the wake", |left| left.done >= 160),
+        ("while a file is being packed", |left| left.has("surface.vtp.packed.partial")),
         ("between renames", |left| left.has("surface.vtp")),
         ("while npz files are being made", |left| left.has("surface.npz")),
         ("while pictures are being drawn", |left| left.has("surface_p.png")),

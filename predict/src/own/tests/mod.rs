@@ -1,8 +1,11 @@
 //! Whole runs with files on disk, as a user makes them.
 
+mod car;
 mod kill;
+mod meshes;
 mod refusals;
 mod runs;
+mod words;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -98,12 +101,17 @@ impl Workplace {
         run(&self.line(more))
     }
 
-    /// The contents of all files of a folder but the lock.
+    /// The contents of all files of a folder but the lock, without what `run.json` says of times and commands.
     fn files(&self, folder: &str) -> BTreeMap<String, Vec<u8>> {
         let Ok(entries) = std::fs::read_dir(self.path(folder)) else { return BTreeMap::new() };
         let entry = |entry: std::fs::DirEntry| {
             let name = entry.file_name().into_string().unwrap();
-            (!name.starts_with('.')).then(|| (name, std::fs::read(entry.path()).unwrap()))
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            if let ("run.json", Ok(mut state)) = (name.as_str(), serde_json::from_slice::<Value>(&bytes)) {
+                state.as_object_mut().unwrap().remove("origin");
+                bytes = serde_json::to_vec(&state).unwrap();
+            }
+            (!name.starts_with('.')).then_some((name, bytes))
         };
         entries.filter_map(|found| entry(found.unwrap())).collect()
     }

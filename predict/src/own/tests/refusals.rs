@@ -152,7 +152,7 @@ fn damaged_files_are_named() {
                 points[37][2] = -3.5;
                 write_npy(&place.path("volume.npy"), &points);
             },
-            "--volume: point 37 has z = -3.5, outside the box [-3, 3] of the statistics",
+            "--volume {}/volume.npy: point 37 has z = -3.5, outside the box [-3, 3] of the statistics",
         ),
         (|place| replace(place, "model.json", "\"surface\"", "\"hull/top\""), "cannot be the name of a file"),
         (
@@ -333,6 +333,59 @@ fn networks_that_points_cannot_feed_are_refused() {
     let line: Vec<_> = line.split_whitespace().map(|word| word.replace("{}", &folder)).collect();
     let error = workplace.refusal(&line);
     assert!(error.contains("--geometry is not needed"), "{error}");
+}
+
+#[test]
+fn a_shard_is_a_part_of_the_run_whatever_its_index_is_called() {
+    let workplace = Workplace::new();
+    let weights = safetensors::load(workplace.path("model.safetensors"), &Device::Cpu).unwrap();
+    let shard = |weights: &HashMap<String, Tensor>| safetensors::save(weights, workplace.path("part")).unwrap();
+    shard(&weights);
+    let map: HashMap<&String, &str> = weights.keys().map(|name| (name, "part")).collect();
+    std::fs::write(workplace.path("all.json"), json!({"weight_map": map}).to_string()).unwrap();
+    let options = ["--weights", "{}/all.json"];
+    workplace.run(&options).unwrap();
+    let resumed = [&options[..], &["--resume"]].concat();
+    workplace.run(&resumed).unwrap();
+    // Of the same length, and the index is the same.
+    let mut changed = weights.clone();
+    let bias = changed.get_mut("physics_blocks.0.mlp.fc1.bias").unwrap();
+    *bias = (bias.clone() + 0.5).unwrap();
+    shard(&changed);
+    let error = format!("{:#}", workplace.run(&resumed).unwrap_err());
+    assert!(error.contains("--resume: weights was"), "{error}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_sweep_follows_no_link_in_its_folder() {
+    use std::os::unix::fs::symlink;
+    let workplace = Workplace::new();
+    std::fs::write(workplace.path("bodies.csv"), "name\na\nb\n").unwrap();
+    for name in ["out", "elsewhere"] {
+        std::fs::create_dir(workplace.path(name)).unwrap();
+    }
+    std::fs::write(workplace.path("victim"), "untouched").unwrap();
+    symlink(workplace.path("elsewhere"), workplace.path("out/a")).unwrap();
+    symlink(workplace.path("victim"), workplace.path("out/summary.csv")).unwrap();
+    let error = format!("{:#}", workplace.run(&["--sweep", "{}/bodies.csv"]).unwrap_err());
+    assert!(error.contains("1 of 2 rows failed") && error.contains("out/a is a link"), "{error}");
+    assert!(workplace.files("elsewhere").is_empty());
+    assert_eq!(std::fs::read(workplace.path("victim")).unwrap(), b"untouched");
+    assert!(std::fs::symlink_metadata(workplace.path("out/summary.csv")).unwrap().is_file());
+}
+
+#[test]
+fn counts_that_no_memory_holds_are_refused() {
+    let workplace = Workplace::new();
+    let largest = usize::MAX.to_string();
+    for option in ["--anchors", "--geometry-points", "--supernodes", "--slice-points"] {
+        let error = Arguments::try_parse_from(workplace.line(&[option, &largest])).unwrap_err().to_string();
+        assert!(error.contains("expected a whole number from 1 to"), "{option}: {error}");
+    }
+    let line = format!("volume:0,0,0:1,0,0:{largest}");
+    let error = Arguments::try_parse_from(workplace.line(&["--line", &line])).unwrap_err().to_string();
+    assert!(error.contains("1 to 67108864 points"), "{error}");
 }
 
 #[test]

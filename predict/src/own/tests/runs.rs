@@ -322,6 +322,7 @@ fn fields_are_told_along_lines() {
     assert_eq!((rows.len(), rows[0]), (6, "distance,x,y,z,u_x,u_y,u_z,p"));
     let row: Vec<f32> = rows[4].split(',').map(|number| number.parse().unwrap()).collect();
     assert_eq!(row[..4], [1.5, 0.5, 0.0, 2.0]);
+    assert!(workplace.files("out").contains_key("line_1_volume.png"));
     let mut body =
         crate::own::job(&Arguments::try_parse_from(workplace.line(&[])).unwrap(), None).unwrap().body.encode().unwrap();
     let predicted = body.predict("volume", 0, &[[0.5, 0.0, 2.0]]).unwrap();
@@ -330,7 +331,7 @@ fn fields_are_told_along_lines() {
     }
     assert!(text("line_2_wake.csv").starts_with("distance,x,y,z,k\n0,0,0,0,"));
     let refusal = |line: &str| format!("{:#}", workplace.run(&["--line", line, "--out", "{}/other"]).unwrap_err());
-    assert!(refusal("tail:0,0,0:1,1,1:3").contains("--line: the network has no domain 'tail'"));
+    assert!(refusal("t/il:0,0,0:1,1,1:3").contains("--line: the network has no domain 't/il'"));
     assert!(refusal("volume:0,0,0:0,0,9:3").contains("--line volume: point 1 has z = 4.5, outside the box"));
 }
 

@@ -79,7 +79,7 @@ pub struct StoredTensor {
 
 enum Source {
     Safetensors(Vec<SafetensorsFile>),
-    Pytorch(PytorchFile),
+    Pytorch(Box<PytorchFile>),
 }
 
 impl fmt::Debug for Checkpoint {
@@ -133,7 +133,7 @@ impl Checkpoint {
             let file = PytorchFile::weights(path, key)?;
             let tensors = file.tensors().iter();
             let tensors = tensors.map(|(name, tensor)| (name.clone(), tensor.shape.clone(), tensor.dtype)).collect();
-            return Self::new(vec![path.to_path_buf()], tensors, Source::Pytorch(file));
+            return Self::new(vec![path.to_path_buf()], tensors, Source::Pytorch(Box::new(file)));
         }
         if let Some(what) = foreign::name(&first) {
             return Err(AbUptError::format(path, "checkpoint", what));

@@ -33,8 +33,11 @@ const LONGEST_PICKLE: u64 = 64 << 20;
 /// Letters in the name of a storage at most; it is a number.
 const LONGEST_NAME: usize = 100;
 
-/// Bytes that a tensor which repeats a few numbers may unfold to.
-const MOST_REPEATED: u64 = 1 << 30;
+/// Bytes that tensors which repeat a few numbers may unfold to.
+const MOST_REPEATED: u64 = 64 << 20;
+
+/// How many tensors may share each number of a file, as blocks with the same weights do.
+const MOST_SHARED: u64 = 64;
 
 /// Axes of a tensor at most, as in PyTorch.
 const MOST_AXES: usize = 64;
@@ -43,7 +46,7 @@ const MOST_AXES: usize = 64;
 pub(super) struct PytorchFile {
     path: PathBuf,
     /// Opened once, because opening reads the list of all entries.
-    archive: Mutex<Archive>,
+    opened: Mutex<Opened>,
     /// Bytes of the archive.
     length: u64,
     tensors: BTreeMap<String, StridedTensor>,
@@ -115,9 +118,13 @@ impl PytorchFile {
         let wanted = pick(&pickle).map_err(refuse)?;
         let mut storages = Storages { folder, archive: &mut archive, longest: length, lengths: BTreeMap::new() };
         let mut tensors = BTreeMap::new();
+        let most = length.saturating_mul(MOST_SHARED).saturating_add(MOST_REPEATED);
+        let mut left = most;
         for (name, value) in wanted.tensors {
             let tensor = strided_tensor(&pickle, value, &mut storages);
             if let Some(tensor) = tensor.map_err(|reason| refuse(format!("tensor '{name}': {reason}")))? {
+                let rest = tensor.bytes().and_then(|bytes| left.checked_sub(bytes));
+                left = rest.ok_or_else(|| refuse(format!("its tensors would unfold to more than {most} bytes")))?;
                 tensors.insert(name.to_string(), tensor);
             }
         }
@@ -125,8 +132,8 @@ impl PytorchFile {
             return Err(refuse("it holds no tensors".to_string()));
         }
         let Wanted { model_config, weights_key, .. } = wanted;
-        let archive = Mutex::new(archive);
-        Ok(Self { path: path.to_path_buf(), archive, length, tensors, model_config, weights_key })
+        let opened = Mutex::new(Opened { archive, last: None });
+        Ok(Self { path: path.to_path_buf(), opened, length, tensors, model_config, weights_key })
     }
 
     /// All tensors by name.
@@ -150,9 +157,9 @@ impl PytorchFile {
         let tensor = self.tensors.get(name).ok_or_else(missing)?;
         let refuse = |reason: String| AbUptError::format(&self.path, FORMAT, format!("tensor '{name}': {reason}"));
         // A poisoned lock only means that another thread panicked while it read.
-        let mut archive = self.archive.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let storage = read_entry(&mut archive, tensor.storage, self.length).map_err(refuse)?;
-        let data = tensor.gather(&storage).ok_or_else(|| refuse(BEYOND_STORAGE.to_string()))?;
+        let mut opened = self.opened.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let storage = opened.storage(tensor.storage, self.length).map_err(refuse)?;
+        let data = tensor.gather(storage).ok_or_else(|| refuse(BEYOND_STORAGE.to_string()))?;
         Ok(Tensor::from_raw_buffer(&data, tensor.dtype, &tensor.shape, &Device::Cpu)?)
     }
 }
@@ -176,6 +183,11 @@ impl StridedTensor {
         let most = if repeats { storage.max(MOST_REPEATED) } else { storage };
         let bytes = |numbers: usize| u64::try_from(numbers.checked_mul(size)?).ok();
         Some(bytes(end)? <= storage && bytes(count)? <= most)
+    }
+
+    /// Bytes of all numbers.
+    fn bytes(&self) -> Option<u64> {
+        u64::try_from(self.count()?.checked_mul(self.dtype.size_in_bytes())?).ok()
     }
 
     /// Number of numbers.
@@ -213,6 +225,27 @@ impl StridedTensor {
 }
 
 type Archive = ZipArchive<BufReader<File>>;
+
+/// An archive, and the storage that was read last: that of many tensors is read once.
+#[derive(Debug)]
+struct Opened {
+    archive: Archive,
+    /// Its place and its bytes.
+    last: Option<(usize, Vec<u8>)>,
+}
+
+impl Opened {
+    /// The bytes of the storage at a place.
+    fn storage(&mut self, at: usize, longest: u64) -> std::result::Result<&[u8], String> {
+        // Another one is dropped before this one is read.
+        let last = self.last.take().filter(|&(place, _)| place == at);
+        let bytes = match last {
+            Some((_, bytes)) => bytes,
+            None => read_entry(&mut self.archive, at, longest)?,
+        };
+        Ok(&self.last.insert((at, bytes)).1)
+    }
+}
 
 /// Reads an entry to its end, which checks its checksum.
 fn read_entry(archive: &mut Archive, at: usize, longest: u64) -> std::result::Result<Vec<u8>, String> {

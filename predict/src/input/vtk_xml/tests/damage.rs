@@ -129,6 +129,84 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn a_list_names_files_beside_it_once() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("piece.vtu"), tetrahedra(PLAIN)).unwrap();
+    let open = |sources: &[&str]| {
+        let pieces: String = sources.iter().map(|source| format!("<Piece Source=\"{source}\"/>")).collect();
+        let kind = "PUnstructuredGrid";
+        let path = folder.path().join("list.pvtu");
+        std::fs::write(&path, format!("<VTKFile type=\"{kind}\"><{kind}>{pieces}</{kind}></VTKFile>")).unwrap();
+        crate::input::vtk_xml::open(&path).map(|grid| grid.cells())
+    };
+    assert_eq!(open(&["piece.vtu"]).unwrap(), 3);
+    assert_eq!(open(&["./piece.vtu"]).unwrap(), 3);
+    let cases: [(&[&str], &str); 6] = [
+        (&["piece.vtu", "piece.vtu"], "'piece.vtu' is listed twice"),
+        (&["/dev/zero"], "piece 0 must lie beside the list or in a folder there, got \"/dev/zero\""),
+        (&["piece.vtu", "../piece.vtu"], "piece 1 must lie beside"),
+        (&["a/../../piece.vtu"], "piece 0 must lie beside"),
+        (&["list.pvtu"], "a list of files cannot be in a list"),
+        (&["."], "it is a directory"),
+    ];
+    for (sources, expected) in cases {
+        let message = format!("{:#}", open(sources).unwrap_err());
+        assert!(message.contains(expected), "expected '{expected}', got '{message}'");
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.vtu")).unwrap();
+        assert!(format!("{:#}", open(&["zero.vtu"]).unwrap_err()).contains("it is not a regular file"));
+    }
+}
+
+#[test]
+fn xml_that_takes_long_to_read_is_refused() {
+    let attributes: String = (0..100_000).map(|at| format!(" a{at}=\"1\"")).collect();
+    let namespaces: String = (0..300).map(|at| format!("<a xmlns:b{at}=\"c{at}\"/>")).collect();
+    let cases = [
+        ("a quote", format!("<VTKFile a=\"{}\"/>", ">".repeat(1_000_000)), "a tag of more than"),
+        ("attributes", format!("<VTKFile{attributes}/>"), "a tag of more than"),
+        ("namespaces", format!("<VTKFile>{namespaces}</VTKFile>"), "namespaces"),
+        ("sections", format!("<VTKFile>{}</VTKFile>", "<![CDATA[a]]>".repeat(300_000)), "it must hold PolyData"),
+        ("levels", format!("<VTKFile>{}", "<a>".repeat(300_000)), "its XML cannot be read"),
+        ("entities", "<!DOCTYPE a [<!ENTITY b \"c\">]><VTKFile>&b;</VTKFile>".to_string(), "its XML cannot be read"),
+    ];
+    for (case, text, expected) in cases {
+        let start = std::time::Instant::now();
+        let message = format!("{:#}", open_bytes("odd.vtu", text.as_bytes()).map(|_| ()).unwrap_err());
+        assert!(message.contains(expected), "{case}: {message}");
+        assert!(start.elapsed().as_secs() < 10, "{case} took {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn a_face_that_many_polyhedra_share_costs_no_more_than_cells_may() {
+    let array = |name: &str, numbers: &str| format!("<DataArray type=\"Int64\" Name=\"{name}\">{numbers}</DataArray>");
+    let count = 20_000;
+    let cells = [
+        array("connectivity", "0"),
+        array("offsets", "1"),
+        array("types", "42"),
+        array("face_connectivity", &"0 ".repeat(count)),
+        array("face_offsets", &count.to_string()),
+        array("polyhedron_to_faces", &"0 ".repeat(count)),
+        array("polyhedron_offsets", &count.to_string()),
+    ]
+    .concat();
+    let kind = "UnstructuredGrid";
+    let text = format!(
+        "<VTKFile type=\"{kind}\"><{kind}><Piece NumberOfPoints=\"1\" NumberOfCells=\"1\"><Points><DataArray \
+         type=\"Float32\" NumberOfComponents=\"3\">0 0 0</DataArray></Points><Cells>{cells}</Cells></Piece></{kind}></VTKFile>"
+    );
+    let taken = crate::counting::most_bytes(|| {
+        let message = format!("{:#}", read_all(text.as_bytes()).unwrap_err());
+        assert!(message.contains("at most 16777216 can be read at once"), "{message}");
+    });
+    assert!(taken < 600 << 20, "{taken} bytes");
+}
+
+#[test]
 fn blocks_that_promise_too_much_cost_no_memory() {
     for codec in [Codec::Zlib, Codec::Lz4, Codec::Lzma] {
         let style = Style { mode: Mode::AppendedRaw, codec: Some(codec), word: 8, block: 1 << 20, ..PLAIN };

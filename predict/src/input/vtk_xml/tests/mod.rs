@@ -3,7 +3,7 @@
 mod damage;
 mod encodings;
 mod meshes;
-mod writer;
+pub(crate) mod writer;
 
 use std::path::Path;
 

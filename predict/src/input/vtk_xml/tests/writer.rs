@@ -9,22 +9,22 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use lzma_rust2::{XzOptions, XzWriter};
 
-use crate::input::vtk_xml::header::Codec;
+pub(crate) use crate::input::vtk_xml::header::Codec;
 
 /// Where the numbers stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Ascii,
     Inline,
     AppendedRaw,
     AppendedBase64,
 }
 
-pub(super) const MODES: [Mode; 4] = [Mode::Ascii, Mode::Inline, Mode::AppendedRaw, Mode::AppendedBase64];
+pub(crate) const MODES: [Mode; 4] = [Mode::Ascii, Mode::Inline, Mode::AppendedRaw, Mode::AppendedBase64];
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Style {
+pub(crate) struct Style {
     pub mode: Mode,
     pub codec: Option<Codec>,
     /// Bytes of the numbers in front of arrays.
@@ -36,11 +36,11 @@ pub(super) struct Style {
     pub line: Option<usize>,
 }
 
-pub(super) const PLAIN: Style =
+pub(crate) const PLAIN: Style =
     Style { mode: Mode::Ascii, codec: None, word: 4, big_endian: false, block: 32, line: None };
 
 /// Numbers of a kind that VTK knows.
-pub(super) enum Values {
+pub(crate) enum Values {
     F32(Vec<f32>),
     F64(Vec<f64>),
     I64(Vec<i64>),
@@ -95,7 +95,7 @@ impl Values {
 }
 
 /// A file that grows.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     style: Style,
     xml: String,
     appended: Vec<u8>,
@@ -103,7 +103,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Begins a file with data of a type.
-    pub(super) fn new(style: Style, kind: &str) -> Self {
+    pub(crate) fn new(style: Style, kind: &str) -> Self {
         let order = if style.big_endian { "BigEndian" } else { "LittleEndian" };
         let compressor = match style.codec {
             None => "",
@@ -121,14 +121,14 @@ impl Writer {
     }
 
     /// Adds XML as it is.
-    pub(super) fn tag(&mut self, text: &str) -> &mut Self {
+    pub(crate) fn tag(&mut self, text: &str) -> &mut Self {
         self.xml += text;
         self.xml.push('\n');
         self
     }
 
     /// Adds an array.
-    pub(super) fn array(&mut self, name: &str, components: usize, values: &Values) -> &mut Self {
+    pub(crate) fn array(&mut self, name: &str, components: usize, values: &Values) -> &mut Self {
         let kind = values.kind();
         let head = format!(r#"<DataArray type="{kind}" Name="{name}" NumberOfComponents="{components}""#);
         match self.style.mode {
@@ -155,7 +155,7 @@ impl Writer {
     }
 
     /// The whole file.
-    pub(super) fn finish(&mut self, kind: &str) -> Vec<u8> {
+    pub(crate) fn finish(&mut self, kind: &str) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.xml).into_bytes();
         bytes.extend(format!("</{kind}>\n").bytes());
         if matches!(self.style.mode, Mode::AppendedRaw | Mode::AppendedBase64) {
