@@ -161,7 +161,7 @@ def main(program, folder):
         command += [word for pair in truth for word in ("--truth", pair)]
         command += ["--reference-area", "1.5", "--slice-points", "40", "--overwrite", "--out", out, *options]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-        surface = {"pressure", "pressure_error", "pMeanTrim", "patch"}
+        surface = {"pressure", "pressure_error", "pMeanTrim", "patch", "solid"}
         fields = {"velocity", "pressure", "velocity_error", "pressure_error", "pMean", "UMean"}
         # Meshes that were read again, so that text has rounded both alike.
         check(out / "surface.vtp", read(folder / "boundary.vtp"), surface)
