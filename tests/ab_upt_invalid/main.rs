@@ -8,6 +8,7 @@ mod blocks;
 mod caches;
 mod calls;
 mod checkpoints;
+mod files;
 mod pooling;
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,7 +4,8 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_mixed_attention::models::ab_upt::{Checkpoint, TensorFile};
 
-use crate::checkpoints::{config, load, prediction, repacked, stored, tensor_pickle, weights};
+use crate::checkpoints::{config, load, prediction, stored, weights};
+use crate::files::{repacked, tensor_pickle};
 use crate::support::refusal::refused;
 
 /// A text in a pickle.
