@@ -8,6 +8,8 @@ mod metal;
 mod mutation;
 mod numbers;
 
+use std::env;
+
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
@@ -37,17 +39,21 @@ fn orders_for(case: &Case) -> &'static [u64] {
 /// head_dims to run: those of the tuned rows, and ones that are padded inside.
 const HEAD_DIMS: [usize; 9] = [8, 32, 40, 64, 96, 128, 136, 192, 256];
 
-/// head_dims for which the cases that a tile size can break are enough: the rest of the code is that of the others.
-const BRIEF_HEAD_DIMS: [usize; 4] = [8, 136, 192, 256];
+/// head_dims that run every case. At the others those that a tile size can break are enough: the rest of the code is the same.
+const FULL_HEAD_DIMS: [usize; 2] = [64, 128];
+
+/// What more of them run with `EMULATED=all` in the environment.
+const MORE_FULL_HEAD_DIMS: [usize; 3] = [32, 40, 96];
 
 /// The head_dim for so many keys: the least that all kernels take.
 const MANY_KEYS_HEAD_DIM: usize = 40;
 
 /// The cases to run with a head_dim.
 fn cases_for(head_dim: usize) -> impl Iterator<Item = &'static Case> {
-    let brief = BRIEF_HEAD_DIMS.contains(&head_dim);
+    let whole = env::var_os("EMULATED").is_some_and(|value| value == "all");
+    let full = FULL_HEAD_DIMS.contains(&head_dim) || whole && MORE_FULL_HEAD_DIMS.contains(&head_dim);
     let many_keys = (head_dim == MANY_KEYS_HEAD_DIM).then_some(&MANY_KEYS);
-    CASES.iter().filter(move |case| case.brief || !brief).chain(many_keys)
+    CASES.iter().filter(move |case| case.brief || full).chain(many_keys)
 }
 
 /// What a log-sum-exp may be off by, at least: its parts are rounded to f32.

@@ -10,7 +10,7 @@ use candle_metal_kernels::metal::Buffer;
 
 use super::launch::Loaded;
 use crate::kernels::call::CallShape;
-use crate::kernels::metal::launch::Call;
+use crate::kernels::metal::launch::{Call, Results};
 use crate::kernels::metal::tiling::{Element, Family, Tiling};
 use crate::kernels::rows::{AngleRows, TensorRows};
 use crate::kernels::schedule::ScheduleSizes;
@@ -153,7 +153,8 @@ fn parts_of_split_tiles_are_combined() -> Result<()> {
 
     let (partials, tiles) = (device.new_buffer_with_data(&partials)?, device.new_buffer_with_data(&[tile])?);
     let output = device.new_buffer_with_data(&vec![f32::NAN; expected.len()])?;
-    let launch = Loaded::new(&device, call.combine(&sizes(5, 1, 0, 0), &*partials, &*tiles, &*output))?;
+    let results = Results { output: &*output, log_sum_exp: None };
+    let launch = Loaded::new(&device, call.combine(&sizes(5, 1, 0, 0), &*partials, &*tiles, results))?;
     launch.encode(device.command_encoder()?.as_ref());
 
     let got = read(&device, output, expected.len())?;
@@ -166,5 +167,13 @@ fn parts_of_split_tiles_are_combined() -> Result<()> {
 }
 
 fn sizes(partial_slots: usize, split_tiles: usize, key_spans: usize, rotated_rows: usize) -> ScheduleSizes {
-    ScheduleSizes { items: 0, partial_slots, split_tiles, key_spans, rotated_rows, has_partial_steps: false }
+    ScheduleSizes {
+        items: 0,
+        partial_slots,
+        split_tiles,
+        key_spans,
+        rotated_rows,
+        has_partial_steps: false,
+        has_windows: false,
+    }
 }
