@@ -49,13 +49,15 @@ struct StepItem {
     uint64_t query_start;   // first query token of the input
     uint32_t query_len;     // number of query tokens, at least 1
     uint32_t batch;
-    uint32_t head;
+    uint32_t head;          // of the queries
+    uint32_t kv_head;       // of the keys and values
     uint32_t first_step;    // its steps are [first_step, last_step) of AttentionArguments::steps
     uint32_t last_step;
     uint32_t partial_slot;  // slot of its partial result, or WHOLE
+    uint32_t padding;
 };
-static_assert(sizeof(StepItem) == 32, "StepItem");
-static_assert(offsetof(StepItem, partial_slot) == 28, "StepItem");
+static_assert(sizeof(StepItem) == 40, "StepItem");
+static_assert(offsetof(StepItem, partial_slot) == 32, "StepItem");
 
 // A query sees the keys whose token less its own is in [first, last]: `plan::Band`.
 struct Band {
@@ -132,7 +134,7 @@ static_assert(sizeof(KeySpan) == 24, "KeySpan");
 
 // One launch of the RoPE kernel.
 struct RotationArguments {
-    RowView keys;                // as projected
+    RowView keys;                // as projected, [batch, heads, tokens, head_dim]
     MutableRowView rotated;      // [batch, heads, rows, head_dim]
     RotationTable rotation;
     const KeySpan* spans;        // ascending and disjoint in both tokens and rows; together they cover all rows

@@ -8,8 +8,9 @@
 // c = scale · log2 e; l = 2^(c·(m − m')) l + rowsum P; O = 2^(c·(m − m')) O + P V. Scores, softmax and sums are f32.
 // A query that sees no key gets zeros.
 //
-// Shapes. Q, K, V: [batch, heads, tokens, head_dim] in any strides with adjacent channels; O likewise. head_dim is
-// padded with zeros to HEAD_DIM, which costs arithmetic but no memory traffic.
+// Shapes. Q, O: [batch, heads, tokens, head_dim], K, V: [batch, kv_heads, tokens, head_dim], in any strides with adjacent
+// channels. An item names its head of each. head_dim is padded with zeros to HEAD_DIM, which costs arithmetic but no memory
+// traffic.
 //
 // Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
 // rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
@@ -160,9 +161,9 @@ __device__ __forceinline__ void sm80_load_step(const AttentionArguments& argumen
     const RowView keys = cached ? arguments.cache.keys : arguments.input.keys;
     const RowView values = cached ? arguments.cache.values : arguments.input.values;
     const uint64_t visible = step.visible[0];
-    sm80_load_rows<T, false>(shared.keys(stage), sm80_row<T>(keys, item.batch, item.head, step.key_row),
+    sm80_load_rows<T, false>(shared.keys(stage), sm80_row<T>(keys, item.batch, item.kv_head, step.key_row),
                              keys.token_stride * T::Element::BYTES, visible, arguments.head_dim);
-    sm80_load_rows<T, true>(shared.values(stage), sm80_row<T>(values, item.batch, item.head, step.value_row),
+    sm80_load_rows<T, true>(shared.values(stage), sm80_row<T>(values, item.batch, item.kv_head, step.value_row),
                             values.token_stride * T::Element::BYTES, visible, arguments.head_dim);
     if (threadIdx.x == 0) *shared.visible(stage) = visible;
 }

@@ -2,8 +2,9 @@
 //
 // What it computes: as attention_sm80.cuh, from the same work items and key steps, with the same online softmax.
 //
-// Shapes. Q, K, V, O: [batch, heads, tokens, head_dim] in any strides with adjacent channels, rows at multiples of 16
-// bytes. head_dim is padded with zeros to HEAD_DIM, 64 or 128.
+// Shapes. Q, O: [batch, heads, tokens, head_dim], K, V: [batch, kv_heads, tokens, head_dim], in any strides with adjacent
+// channels, rows at multiples of 16 bytes. An item names its head of each. head_dim is padded with zeros to HEAD_DIM, 64
+// or 128.
 //
 // Tiles. A block has one producer warpgroup and CONSUMERS consumer warpgroups of 64 queries each; a step has up to 128
 // keys. Blocks are persistent: one per multiprocessor, each takes an item of every gridDim items of the list, back and
@@ -163,7 +164,7 @@ __device__ __forceinline__ void sm90_load_tile(uint32_t tile, uint32_t full, con
     ptx::mbarrier_arrive_expect_tx(full, T::TILE_BYTES);
 #pragma unroll
     for (int slab = 0; slab < T::SLABS; ++slab) {
-        ptx::tma_load_4d(tile + slab * T::TILE_SLAB, map, full, slab * 64, int32_t(row), int32_t(item.head), batch);
+        ptx::tma_load_4d(tile + slab * T::TILE_SLAB, map, full, slab * 64, int32_t(row), int32_t(item.kv_head), batch);
     }
 }
 
@@ -178,7 +179,7 @@ __device__ __forceinline__ void sm90_copy_visible(uint32_t tile, const RowView& 
     constexpr uint32_t KEYS = 128 / CHUNKS;
     static_assert(KEYS % 8 == 0, "rows of one swizzle");
     const uint32_t chunk = threadIdx.x % CHUNKS, first = threadIdx.x / CHUNKS;
-    const int64_t offset = item.batch * view.batch_stride + item.head * view.head_stride +
+    const int64_t offset = item.batch * view.batch_stride + item.kv_head * view.head_stride +
                            int64_t(step.value_row + first) * view.token_stride;
     const unsigned char* source = static_cast<const unsigned char*>(view.data) + offset * E::BYTES + chunk * 16;
     uint32_t target = tile + chunk / T::SLAB_CHUNKS * T::TILE_SLAB + slab_offset(first, chunk % T::SLAB_CHUNKS);

@@ -37,12 +37,14 @@ struct StepItem {
     ulong query_start;  // first query token of the input
     uint query_len;     // number of query tokens, at least 1
     uint batch;
-    uint head;
+    uint head;          // of the queries
+    uint kv_head;       // of the keys and values
     uint first_step;    // its steps are [first_step, last_step)
     uint last_step;
     uint partial_slot;  // slot of its partial result, or WHOLE
+    uint padding;
 };
-static_assert(sizeof(StepItem) == 32, "StepItem");
+static_assert(sizeof(StepItem) == 40, "StepItem");
 
 // A query sees the keys whose token less its own is in [first, last]: `plan::Band`.
 struct Band {

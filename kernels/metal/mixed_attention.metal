@@ -10,8 +10,8 @@
 // queries would round them once more and save nothing. A query that sees no key, or only keys whose score is −∞, gets
 // zeros.
 //
-// Shapes. Q, K, V: [batch, heads, tokens, HEAD_DIM] in any strides with adjacent channels; O likewise. The library is
-// compiled for its head_dim, any multiple of 8: nothing is padded.
+// Shapes. Q, O: [batch, heads, tokens, HEAD_DIM], K, V: [batch, kv_heads, tokens, HEAD_DIM], in any strides with adjacent
+// channels. An item names its head of each. The library is compiled for its head_dim, any multiple of 8: nothing is padded.
 //
 // Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
 // rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
@@ -566,7 +566,7 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
 
     const device StepItem& item = items[group];
     const Lane lane = lane_of(lane_index);
-    const uint batch = item.batch, head = item.head, last_step = item.last_step;
+    const uint batch = item.batch, kv_head = item.kv_head, last_step = item.last_step;
     const uint first_row = simdgroup * SIMDGROUP_ROWS;
     // A simdgroup past the end of a short item only helps to load.
     const bool has_rows = first_row < item.query_len;
@@ -577,7 +577,7 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
 #if TILE_PARKED > 0
     tile.parked = parked + thread_index;
 #endif
-    load_queries(tile, queries + row_offset(arguments.queries, batch, head, first_query), arguments.queries.token,
+    load_queries(tile, queries + row_offset(arguments.queries, batch, item.head, first_query), arguments.queries.token,
                  has_rotation ? angles + angle_offset(arguments.angles, batch, first_query) : nullptr,
                  arguments.angles.token, row_count, lane);
     Rows rows;
@@ -598,13 +598,13 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
             all_real && (!has_windows || covers(step_window(step, first_query), SIMDGROUP_ROWS, KEYS));
         Source source;
         if (has_cache && step.source != 0) {
-            source.keys = cache_keys + row_offset(arguments.cache_keys, batch, head, step.key_row);
-            source.values = cache_values + row_offset(arguments.cache_values, batch, head, step.value_row);
+            source.keys = cache_keys + row_offset(arguments.cache_keys, batch, kv_head, step.key_row);
+            source.values = cache_values + row_offset(arguments.cache_values, batch, kv_head, step.value_row);
             source.key_stride = arguments.cache_keys.token;
             source.value_stride = arguments.cache_values.token;
         } else {
-            source.keys = input_keys + row_offset(arguments.input_keys, batch, head, step.key_row);
-            source.values = input_values + row_offset(arguments.input_values, batch, head, step.value_row);
+            source.keys = input_keys + row_offset(arguments.input_keys, batch, kv_head, step.key_row);
+            source.values = input_values + row_offset(arguments.input_values, batch, kv_head, step.value_row);
             source.key_stride = arguments.input_keys.token;
             source.value_stride = arguments.input_values.token;
         }
@@ -645,10 +645,10 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
         store_partial(rows, partials + slot_offset(item.partial_slot, QUERIES, HEAD_DIM), first_row, row_count,
                       arguments.scale_log2, lane);
     } else {
-        store_output(rows, output + row_offset(arguments.output, batch, head, first_query), arguments.output.token,
+        store_output(rows, output + row_offset(arguments.output, batch, item.head, first_query), arguments.output.token,
                      row_count, lane);
         if (has_log_sum_exp) {
-            store_log_sum_exp(rows, log_sum_exps + row_offset(arguments.log_sum_exp, batch, head, first_query),
+            store_log_sum_exp(rows, log_sum_exps + row_offset(arguments.log_sum_exp, batch, item.head, first_query),
                               arguments.log_sum_exp.token, row_count, arguments.scale_log2, lane);
         }
     }

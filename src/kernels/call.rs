@@ -5,8 +5,10 @@
 pub struct CallShape {
     /// Batch rows.
     pub batch: usize,
-    /// Heads.
+    /// Heads of the queries.
     pub heads: usize,
+    /// Heads of the keys and values, which divide those of the queries.
+    pub kv_heads: usize,
     /// Tokens of the input.
     pub tokens: usize,
     /// Tokens of the cache; 0 without one.

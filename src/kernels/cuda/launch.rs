@@ -120,7 +120,7 @@ impl Call {
         Scratch {
             partials: sizes.partial_slots * self.tile().slot_floats(self.tiling.head_dim()),
             arrivals: sizes.split_tiles,
-            rotated: self.shape.batch * sizes.rotated_rows * self.token_elements() * self.element.bytes(),
+            rotated: self.shape.batch * sizes.rotated_rows * self.key_elements() * self.element.bytes(),
         }
     }
 
@@ -142,7 +142,7 @@ impl Call {
 
     /// Rotated keys in the scratch memory at `address`.
     pub fn rotated_keys(&self, sizes: &ScheduleSizes, address: u64) -> RowView {
-        RowView::new(address, TensorRows::dense(sizes.rotated_rows, self.shape.heads, self.shape.head_dim))
+        RowView::new(address, TensorRows::dense(sizes.rotated_rows, self.shape.kv_heads, self.shape.head_dim))
     }
 
     /// Rotates the keys of the input into scratch memory; `spans` is the address of the schedule's
@@ -170,7 +170,7 @@ impl Call {
                 rows: sizes.rotated_rows as u64,
                 span_count: sizes.key_spans as u32,
                 batch: self.shape.batch as u32,
-                heads: self.shape.heads as u32,
+                heads: self.shape.kv_heads as u32,
                 head_dim: self.shape.head_dim as u32,
             },
         }
@@ -220,11 +220,11 @@ impl Call {
     /// where there are no rows; `None` for a kernel that takes no maps.
     pub fn tensor_maps(&self, sizes: &ScheduleSizes, tensors: &Tensors) -> Option<[Option<TensorMapDescription>; 4]> {
         let Tiling::Sm90(_) = self.tiling else { return None };
-        let CallShape { batch, heads, tokens, cache_tokens, input_keys, head_dim, .. } = self.shape;
+        let CallShape { batch, kv_heads, tokens, cache_tokens, input_keys, head_dim, .. } = self.shape;
         // Input tokens that are no keys are not read, and may lie where no map can describe them.
         let tokens = if input_keys { tokens } else { 0 };
         let key_rows = if sizes.rotated_rows > 0 { sizes.rotated_rows } else { tokens };
-        let map = |view, rows| TensorMapDescription::new(view, [batch, heads, rows, head_dim], self.element);
+        let map = |view, rows| TensorMapDescription::new(view, [batch, kv_heads, rows, head_dim], self.element);
         let Tensors { input, cache, .. } = tensors;
         Some([
             map(&input.keys, key_rows),
@@ -234,9 +234,9 @@ impl Call {
         ])
     }
 
-    /// Elements of one token of all heads.
-    fn token_elements(&self) -> usize {
-        self.shape.heads * self.shape.head_dim
+    /// Elements of the keys of one token.
+    fn key_elements(&self) -> usize {
+        self.shape.kv_heads * self.shape.head_dim
     }
 }
 
@@ -265,8 +265,16 @@ mod tests {
     };
 
     fn call(tiling: Tiling, input_keys: bool) -> Call {
-        let shape =
-            CallShape { batch: 2, heads: 3, tokens: 50, cache_tokens: 70, input_keys, head_dim: 40, scale: 0.5 };
+        let shape = CallShape {
+            batch: 2,
+            heads: 6,
+            kv_heads: 3,
+            tokens: 50,
+            cache_tokens: 70,
+            input_keys,
+            head_dim: 40,
+            scale: 0.5,
+        };
         Call { shape, element: Element::F16, tiling, multiprocessors: 4, workers: 4 }
     }
 
@@ -302,7 +310,7 @@ mod tests {
         let general = "mixed_attention_sm80_f16_64_general";
         assert_eq!(kernel(&ScheduleSizes { has_windows: true, ..SIZES }, &tensors()), general);
         let log_sum_exp = call(tiling, true).log_sum_exp(256);
-        assert_eq!((log_sum_exp.batch_stride, log_sum_exp.token_stride), (150, 3));
+        assert_eq!((log_sum_exp.batch_stride, log_sum_exp.token_stride), (300, 6));
         assert_eq!(kernel(&SIZES, &Tensors { log_sum_exp, ..tensors() }), general);
     }
 

@@ -120,16 +120,16 @@ impl Call {
 
     /// The scratch memory that the launches need.
     pub fn scratch(&self, sizes: &ScheduleSizes) -> Scratch {
-        let CallShape { batch, heads, head_dim, .. } = self.shape;
+        let CallShape { batch, kv_heads, head_dim, .. } = self.shape;
         Scratch {
             partials: sizes.partial_slots * self.tile().slot_floats(head_dim),
-            rotated: batch * sizes.rotated_rows * heads * head_dim,
+            rotated: batch * sizes.rotated_rows * kv_heads * head_dim,
         }
     }
 
     /// Rotated keys `[batch, rows, heads, head_dim]` in scratch memory.
     pub fn rotated_keys<B>(&self, sizes: &ScheduleSizes, buffer: B) -> Rows<B> {
-        (buffer, TensorRows::dense(sizes.rotated_rows, self.shape.heads, self.shape.head_dim))
+        (buffer, TensorRows::dense(sizes.rotated_rows, self.shape.kv_heads, self.shape.head_dim))
     }
 
     /// Rotates the keys of the input into scratch memory; `spans` holds the schedule's
@@ -158,7 +158,7 @@ impl Call {
                 angles: AngleStrides::new(angle_rows),
                 rows: sizes.rotated_rows as u64,
                 span_count: sizes.key_spans as u32,
-                heads: self.shape.heads as u32,
+                heads: self.shape.kv_heads as u32,
                 head_dim: self.shape.head_dim as u32,
                 padding: 0,
             },
