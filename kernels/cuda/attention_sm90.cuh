@@ -46,6 +46,7 @@
 #include "combine.cuh"
 #include "elements.cuh"
 #include "exp2.cuh"
+#include "key_bias.cuh"
 #include "log_sum_exp.cuh"
 #include "rebase.cuh"
 #include "rotation.cuh"
@@ -77,7 +78,7 @@ struct Sm90Tiling {
     static constexpr int CONSUMER_REGISTERS = CONSUMER_REGISTERS_;
     static constexpr int POLYNOMIAL = POLYNOMIAL_;
     static constexpr bool TAKE_TURNS = TAKE_TURNS_;
-    static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and gives log-sum-exps
+    static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and biases and gives log-sum-exps
 
     static constexpr int KEYS = 128;
     static constexpr int QUERIES = CONSUMERS * 64;
@@ -305,6 +306,25 @@ __device__ __forceinline__ void sm90_start_output(float (&output)[T::HEAD_DIM / 
     ptx::wgmma_commit();
 }
 
+// Adds the bias of each key that has a bit to its scores.
+template <class T>
+__device__ __forceinline__ void sm90_add_bias(float (&scores)[T::KEYS / 2], const float* bias, uint64_t low,
+                                              uint64_t high, float inverse_scale) {
+    const uint32_t first = 2 * (threadIdx.x & 3);
+#pragma unroll
+    for (int n = 0; n < T::KEYS / 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const int column = 8 * n + e;
+            const uint64_t mine = (column < 64 ? low : high) >> first;
+            if ((mine >> (column % 64) & 1) == 0) continue;
+            const float added = bias[first + column] * inverse_scale;
+            scores[4 * n + e] += added;
+            scores[4 * n + e + 2] += added;
+        }
+    }
+}
+
 // Scores of keys without a bit become −∞.
 template <class T>
 __device__ __forceinline__ void sm90_hide(float (&scores)[T::KEYS / 2], uint64_t low, uint64_t high) {
@@ -428,7 +448,8 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
         sm90_release(shared.barrier(S::VALUES_EMPTY, behind.stage));
     };
     // One step from the wait for its keys to its packed probabilities; OVERLAP: with the product of the step before.
-    const auto run = [&](auto overlap, auto masked, uint64_t low, uint64_t high, const StepWindow& window) {
+    const auto run = [&](auto overlap, auto masked, uint32_t index, uint64_t low, uint64_t high,
+                         const StepWindow& window) {
         constexpr bool OVERLAP = decltype(overlap)::value, MASKED = decltype(masked)::value;
         start_scores();
         if constexpr (OVERLAP) start_output();
@@ -436,6 +457,10 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
         ptx::wgmma_wait<OVERLAP ? 1 : 0>();
         ptx::wgmma_fence_registers(scores);
         sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
+        if constexpr (MASKED && T::GENERAL) {
+            const float* bias = step_bias(attention, attention.steps[index], item.batch, item.head);
+            if (bias != nullptr) sm90_add_bias<T>(scores, bias, low, high, attention.inverse_scale);
+        }
         if constexpr (MASKED) sm90_hide<T>(scores, low, high);
         if constexpr (MASKED && T::GENERAL) sm90_hide_outside<T>(scores, window);
         sm90_softmax<T>(scores, rows, scale_log2);
@@ -452,15 +477,17 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
         StepWindow window = {};
         bool is_whole = true;
         if constexpr (T::GENERAL) {
-            window = StepWindow::of<64, T::KEYS>(attention.steps[item.first_step + i], item.query_start + consumer * 64);
-            is_whole = window.covers<64, T::KEYS>();
+            const KeyStep& described = attention.steps[item.first_step + i];
+            window = StepWindow::of<64, T::KEYS>(described, item.query_start + consumer * 64);
+            is_whole = window.covers<64, T::KEYS>() &&
+                       step_bias(attention, described, item.batch, item.head) == nullptr;
         }
         ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
         const uint64_t low = shared.visible(place.stage)[0], high = shared.visible(place.stage)[1];
         if ((low & high) == ~uint64_t(0) && is_whole) {
-            run(overlap, std::false_type(), low, high, window);
+            run(overlap, std::false_type(), item.first_step + i, low, high, window);
         } else {
-            run(overlap, std::true_type(), low, high, window);
+            run(overlap, std::true_type(), item.first_step + i, low, high, window);
         }
         behind = place;
         place.advance();

@@ -17,7 +17,7 @@
 // rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
 // nor multiplied: zeros stand for it, and its weight is 0. Steps without a visible row do not exist, and a step whose
 // rows are all visible goes through code that knows no bits. Where patterns have windows, a step also says which of its
-// keys a query sees by the distance of their tokens.
+// keys a query sees by the distance of their tokens. Where keys have biases, they are added to their scores.
 //
 // Tiles. A threadgroup of SIMDGROUPS simdgroups takes one item of up to SIMDGROUPS · ROW_TILES · 8 queries; each
 // simdgroup owns ROW_TILES · 8 rows and never exchanges them. More row tiles mean fewer reads of keys and values for
@@ -101,6 +101,8 @@ constant bool has_partial_steps [[function_constant(2)]];   // some steps have r
 constant bool has_split_keys [[function_constant(3)]];      // some items write partial results
 constant bool has_windows [[function_constant(4)]];         // some rows see only some of the visible keys of a step
 constant bool has_log_sum_exp [[function_constant(5)]];     // log-sum-exps are wanted beside the output
+constant bool has_input_bias [[function_constant(6)]];      // keys of the input have biases
+constant bool has_cache_bias [[function_constant(7)]];      // keys of the cache have biases
 
 // The queries of a simdgroup.
 struct Queries {
@@ -354,6 +356,21 @@ inline float base_of(float maximum, float scale_log2) {
     return maximum == -FLT_MAX ? -FLT_MAX : maximum * scale_log2;
 }
 
+// Adds the bias of each key that has a bit to its scores. A bias comes on top of the scaled score: it is added before the
+// scale, divided by it, so that the online softmax knows one kind of score.
+template <bool ALL_VISIBLE>
+inline void add_bias(thread Scores& scores, const device float* bias, uint visible, float inverse_scale, Lane lane) {
+    UNROLL
+    for (uint n = 0; n < KEY_TILES; ++n) {
+        const uint key = n * 8 + lane.column;
+        float2 added = float2(0.0f);
+        if (ALL_VISIBLE || (visible >> key & 1) != 0) added.x = bias[key] * inverse_scale;
+        if (ALL_VISIBLE || (visible >> key & 2) != 0) added.y = bias[key + 1] * inverse_scale;
+        UNROLL
+        for (uint i = 0; i < ROW_TILES; ++i) scores.tiles[i][n] += added;
+    }
+}
+
 // Scores of keys that the window of a row leaves out become −∞. Row 0 of the window is the first of the simdgroup.
 inline void hide_outside(thread Scores& scores, StepWindow window, Lane lane) {
     // Of a key tile and a row tile, this lane's first key is so far behind its row.
@@ -473,12 +490,16 @@ inline void multiply_values(thread Rows& rows, thread const Scores& weights, Til
 // One step of the rows of a simdgroup.
 template <bool ALL_VISIBLE>
 inline void take_step(thread Rows& rows, thread const Queries& queries, Tile keys, Tile values, uint visible,
-                      const device KeyStep& step, ulong first_query, float scale_log2, Lane lane) {
+                      const device KeyStep& step, ulong first_query, const device float* bias,
+                      constant AttentionArguments& arguments, Lane lane) {
     Scores scores;
     multiply_keys<ALL_VISIBLE>(scores, queries, keys, visible, lane);
+    if ((has_input_bias || has_cache_bias) && bias != nullptr) {
+        add_bias<ALL_VISIBLE>(scores, bias, visible, arguments.inverse_scale, lane);
+    }
     // Made again instead of held in registers, of which the products need all.
     if (has_windows && !ALL_VISIBLE) hide_outside(scores, step_window(step, first_query), lane);
-    softmax<ALL_VISIBLE>(scores, rows, visible, scale_log2, lane);
+    softmax<ALL_VISIBLE>(scores, rows, visible, arguments.scale_log2, lane);
     multiply_values<ALL_VISIBLE>(rows, scores, values, visible, lane);
 }
 
@@ -550,7 +571,9 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
     const device StepItem* items [[buffer(8)]],
     const device KeyStep* steps [[buffer(9)]],
     device float* log_sum_exps [[buffer(10), function_constant(has_log_sum_exp)]],
-    constant AttentionArguments& arguments [[buffer(11)]],
+    const device float* input_bias [[buffer(11), function_constant(has_input_bias)]],
+    const device float* cache_bias [[buffer(12), function_constant(has_cache_bias)]],
+    constant AttentionArguments& arguments [[buffer(13)]],
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -631,10 +654,17 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
         keys.stride = values.stride = 0;
 #endif
         if (!has_rows) continue;
+        const device float* bias = nullptr;
+        if (has_input_bias && step.source == 0) {
+            bias = input_bias + bias_offset(arguments.input_bias, batch, item.head, step.value_row);
+        }
+        if (has_cache_bias && step.source != 0) {
+            bias = cache_bias + bias_offset(arguments.cache_bias, batch, item.head, step.value_row);
+        }
         if (all_visible) {
-            take_step<true>(rows, tile, keys, values, visible, step, first_query, arguments.scale_log2, lane);
+            take_step<true>(rows, tile, keys, values, visible, step, first_query, bias, arguments, lane);
         } else {
-            take_step<false>(rows, tile, keys, values, visible, step, first_query, arguments.scale_log2, lane);
+            take_step<false>(rows, tile, keys, values, visible, step, first_query, bias, arguments, lane);
         }
     }
 

@@ -26,4 +26,9 @@ impl CallShape {
     pub fn scale_log2(&self) -> f32 {
         (f64::from(self.scale) * std::f64::consts::LOG2_E) as f32
     }
+
+    /// What biases of keys are multiplied by where they are added before the scale.
+    pub fn inverse_scale(&self) -> f32 {
+        1.0 / self.scale
+    }
 }

@@ -28,6 +28,8 @@ pub struct Case {
     windows: &'static [AttentionWindow],
     /// Whether log-sum-exps are wanted.
     pub log_sum_exp: bool,
+    /// Whether keys of the input and of the cache have biases.
+    bias: [bool; 2],
     /// Real tokens of the input, by batch row and token.
     padding: Option<fn(usize, usize) -> bool>,
     /// Real tokens of the cache.
@@ -51,6 +53,7 @@ const PLAIN: Case = Case {
     patterns: &[],
     windows: &[],
     log_sum_exp: false,
+    bias: [false; 2],
     padding: None,
     cache_padding: None,
     rope: false,
@@ -217,7 +220,6 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "grouped_heads",
-        brief: true,
         groups: &[("fresh", 90), ("queries", 33)],
         cached: &[("old", 170)],
         patterns: &[(&["queries"], &["old", "fresh"]), (&["fresh"], &["fresh"])],
@@ -226,6 +228,43 @@ pub const CASES: &[Case] = &[
         group: 3,
         rope: true,
         padding: Some(third),
+        ..PLAIN
+    },
+    Case {
+        name: "bias",
+        brief: true,
+        groups: &[("steps", 140)],
+        cached: &[("past", 190)],
+        patterns: &[(&["steps"], &["past", "steps"])],
+        windows: &[AttentionWindow { left: Some(203), right: Some(0) }],
+        batch: 2,
+        heads: 4,
+        group: 2,
+        rope: true,
+        padding: Some(ragged),
+        bias: [true; 2],
+        ..PLAIN
+    },
+    Case {
+        name: "bias_of_the_cache",
+        groups: &[("queries", 39)],
+        cached: &[("anchors", 1100)],
+        patterns: &[(&["queries"], &["anchors", "queries"])],
+        bias: [false, true],
+        cache_padding: Some(third),
+        workers: 32,
+        log_sum_exp: true,
+        ..PLAIN
+    },
+    Case {
+        name: "bias_of_the_input",
+        groups: TWO_DOMAINS,
+        cached: &[("older", 64)],
+        patterns: &[
+            (&["a_anchors", "a_queries"], &["older", "a_anchors"]),
+            (&["b_anchors", "b_queries"], &["b_anchors", "older"]),
+        ],
+        bias: [true, false],
         ..PLAIN
     },
     Case {
@@ -291,8 +330,14 @@ const CAUSAL: AttentionWindow = AttentionWindow { left: None, right: Some(0) };
 impl Case {
     /// Whether it takes a kernel that knows more than plain attention.
     pub fn is_general(&self) -> bool {
-        self.log_sum_exp || !self.windows.is_empty()
+        self.log_sum_exp || !self.windows.is_empty() || self.bias.contains(&true)
     }
+}
+
+/// Biases of many sizes, some of which hide their key.
+fn biases(count: usize) -> Vec<f32> {
+    let bias = |i: usize| if i % 11 == 5 { f32::NEG_INFINITY } else { (i as f32 * 0.73).sin() * 3.0 };
+    (0..count).map(bias).collect()
 }
 
 fn drifting(place: f64) -> f64 {
@@ -334,6 +379,10 @@ pub struct Problem<T> {
     /// `[batch, kv_heads, cache tokens, head_dim]`
     pub cached_keys: Vec<T>,
     pub cached_values: Vec<T>,
+    /// `[batch, heads, tokens]`, if keys of the input have biases.
+    pub bias: Option<Vec<f32>>,
+    /// `[batch, heads, cache tokens]`, if keys of the cache have biases.
+    pub cache_bias: Option<Vec<f32>>,
     /// `[tokens, head_dim / 2, 2]` of (cos, sin).
     pub rope: Option<Vec<f32>>,
     pub padding: Option<Arc<PaddingBits>>,
@@ -374,6 +423,8 @@ impl<T: Number> Problem<T> {
             fused: draw(batch * tokens * (heads + 2 * kv_heads) * head_dim),
             cached_keys: draw(batch * kv_heads * cache_tokens * head_dim),
             cached_values: draw(batch * kv_heads * cache_tokens * head_dim),
+            bias: case.bias[0].then(|| biases(batch * heads * tokens)),
+            cache_bias: case.bias[1].then(|| biases(batch * heads * cache_tokens)),
             rope: case.rope.then(|| {
                 let angle = |i: usize| (i as f32 * 0.37).sin() * 3.0;
                 (0..tokens * head_dim / 2).flat_map(|i| [angle(i).cos(), angle(i).sin()]).collect()
@@ -450,6 +501,25 @@ impl<T: Number> Problem<T> {
         Layout::contiguous((1, self.tokens, self.head_dim / 2, 2))
     }
 
+    /// Biases of the keys of the input or of the cache.
+    pub fn bias_layout(&self, source: KeySource) -> Layout {
+        let tokens = match source {
+            KeySource::Input => self.tokens,
+            KeySource::Cache => self.resolved.ranges().cache_tokens(),
+        };
+        Layout::contiguous((self.batch, self.heads, tokens))
+    }
+
+    /// The bias of a key.
+    fn bias_of(&self, source: KeySource, batch: usize, head: usize, token: usize) -> f64 {
+        let (bias, tokens) = match source {
+            KeySource::Input => (&self.bias, self.tokens),
+            KeySource::Cache => (&self.cache_bias, self.resolved.ranges().cache_tokens()),
+        };
+        let place = (batch * self.heads + head) * tokens + token;
+        bias.as_ref().map_or(0.0, |bias| bias[place].into())
+    }
+
     /// Adds `mean` of its place to every cached value.
     fn shift_cached_values(&mut self, mean: fn(f64) -> f64) {
         let cache_tokens = self.resolved.ranges().cache_tokens();
@@ -494,6 +564,16 @@ impl<T: Number> Problem<T> {
             ranges.key_ranges().iter().any(holds)
         };
         let nan = T::from_f64(f64::NAN);
+        for (source, tokens) in [(KeySource::Input, self.tokens), (KeySource::Cache, ranges.cache_tokens())] {
+            let unseen: Vec<bool> = (0..self.batch * self.heads * tokens)
+                .map(|place| (place / tokens / self.heads, place % tokens))
+                .map(|(batch, token)| !seen(source, token) || !self.is_real(source, batch, token))
+                .collect();
+            let bias = if source == KeySource::Input { &mut self.bias } else { &mut self.cache_bias };
+            for (bias, _) in bias.iter_mut().flatten().zip(unseen).filter(|(_, unseen)| *unseen) {
+                *bias = f32::NAN;
+            }
+        }
         for batch in 0..self.batch {
             for head in 0..self.kv_heads {
                 for token in 0..self.tokens {
@@ -561,7 +641,8 @@ impl<T: Number> Problem<T> {
                                     self.channels(&self.cached_values, self.cache_row(batch, kv_head, token), None),
                                 ),
                             };
-                            Key { token, band: range.band, key, value }
+                            let bias = F::of(self.bias_of(range.source, batch, head, token));
+                            Key { token, band: range.band, key, value, bias }
                         }));
                     }
                     for token in queries.start..queries.start + queries.len {
@@ -584,12 +665,13 @@ struct Key<F> {
     band: Band,
     key: Vec<F>,
     value: Vec<F>,
+    bias: F,
 }
 
 /// Computes one row and returns its log-sum-exp.
 fn attend<F: Float>(query: &[F], keys: &[&Key<F>], scale: F, output: &mut [f64]) -> f64 {
     let dot = |key: &[F]| query.iter().zip(key).fold(F::of(0.0), |sum, (&q, &k)| sum + q * k) * scale;
-    let scores: Vec<F> = keys.iter().map(|key| dot(&key.key)).collect();
+    let scores: Vec<F> = keys.iter().map(|key| dot(&key.key) + key.bias).collect();
     let maximum = scores.iter().fold(F::of(f64::NEG_INFINITY), |max, &score| if score > max { score } else { max });
     let weights: Vec<F> = scores.iter().map(|&score| (score - maximum).exp()).collect();
     let sum = blocked_sum(weights.iter().copied());

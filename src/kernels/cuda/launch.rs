@@ -4,14 +4,14 @@
 //! ([`Call::attend`]). Addresses are device addresses as numbers.
 
 use super::arguments::{
-    AttentionArguments, KeyValueViews, LogSumExpView, RotationArguments, RotationTable, RowView, Sm90Arguments,
-    TensorMap,
+    AttentionArguments, KeyBiasView, KeyValueViews, LogSumExpView, RotationArguments, RotationTable, RowView,
+    Sm90Arguments, TensorMap,
 };
 use super::tensor_map::TensorMapDescription;
 use super::tiling::{Element, ROTATE_THREADS, Tiling, Variant, rotate_name};
 use crate::error::AttentionError;
 use crate::kernels::call::CallShape;
-use crate::kernels::rows::{AngleRows, TensorRows};
+use crate::kernels::rows::{AngleRows, BiasRows, TensorRows};
 use crate::kernels::schedule::ScheduleSizes;
 use crate::plan::TileShape;
 
@@ -56,9 +56,9 @@ pub struct Launch<A> {
 pub struct Tensors {
     /// Queries.
     pub queries: RowView,
-    /// Keys, rotated already where there is RoPE, and values of the input tokens.
+    /// Keys, rotated already where there is RoPE, values and biases of the input tokens.
     pub input: KeyValueViews,
-    /// Keys and values of the cache.
+    /// Keys, values and biases of the cache.
     pub cache: KeyValueViews,
     /// Angles that the queries are turned by.
     pub angles: RotationTable,
@@ -102,6 +102,13 @@ impl RowView {
     }
 }
 
+impl KeyBiasView {
+    /// The biases of a tensor whose storage starts at `address`.
+    pub fn new(address: u64, rows: BiasRows) -> Self {
+        Self { data: address + rows.offset as u64, batch_stride: rows.batch, head_stride: rows.head }
+    }
+}
+
 impl RotationTable {
     /// The angles of a tensor whose storage starts at `address`.
     pub fn new(address: u64, rows: AngleRows) -> Self {
@@ -135,9 +142,11 @@ impl Call {
         LogSumExpView { data: address, batch_stride: (tokens * heads) as i64, token_stride: heads as i64 }
     }
 
-    /// The kernel that a call needs: the one that knows windows and log-sum-exps only where there are any.
+    /// The kernel that a call needs: the one that knows windows, biases and log-sum-exps only where there are any.
     pub fn variant(sizes: &ScheduleSizes, tensors: &Tensors) -> Variant {
-        if sizes.has_windows || tensors.log_sum_exp.data != 0 { Variant::General } else { Variant::Plain }
+        let has_bias = tensors.input.bias.data != 0 || tensors.cache.bias.data != 0;
+        let is_general = sizes.has_windows || has_bias || tensors.log_sum_exp.data != 0;
+        if is_general { Variant::General } else { Variant::Plain }
     }
 
     /// Rotated keys in the scratch memory at `address`.
@@ -210,7 +219,7 @@ impl Call {
                 item_count,
                 head_dim: self.shape.head_dim as u32,
                 scale_log2: self.shape.scale_log2(),
-                padding: 0,
+                inverse_scale: self.shape.inverse_scale(),
                 log_sum_exp: tensors.log_sum_exp,
             },
         })
@@ -244,7 +253,7 @@ impl Launch<AttentionArguments> {
     /// The same for a kernel that takes these encoded maps, too.
     pub fn with_maps(self, maps: [TensorMap; 4]) -> Launch<Sm90Arguments> {
         let Self { kernel, blocks, threads, shared_bytes, arguments: attention } = self;
-        let arguments = Sm90Arguments { maps, attention, padding: [0; 11] };
+        let arguments = Sm90Arguments { maps, attention, padding: [0; 5] };
         Launch { kernel, blocks, threads, shared_bytes, arguments }
     }
 }
@@ -280,7 +289,7 @@ mod tests {
 
     fn tensors() -> Tensors {
         let view = RowView { data: 1 << 20, batch_stride: 9600, head_stride: 0, token_stride: 120 };
-        let views = KeyValueViews { keys: view, values: view };
+        let views = KeyValueViews { keys: view, values: view, bias: KeyBiasView::default() };
         Tensors {
             queries: view,
             input: views,
@@ -301,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn only_calls_with_windows_or_log_sum_exps_take_the_general_kernel() {
+    fn only_calls_with_windows_biases_or_log_sum_exps_take_the_general_kernel() {
         let tiling = Tiling::of((8, 0), Element::F16, 40, false).unwrap();
         let kernel = |sizes: &ScheduleSizes, tensors: &Tensors| {
             call(tiling, true).attend(sizes, tensors, &Buffers::default()).unwrap().kernel
@@ -312,6 +321,10 @@ mod tests {
         let log_sum_exp = call(tiling, true).log_sum_exp(256);
         assert_eq!((log_sum_exp.batch_stride, log_sum_exp.token_stride), (300, 6));
         assert_eq!(kernel(&SIZES, &Tensors { log_sum_exp, ..tensors() }), general);
+        let bias = KeyBiasView { data: 256, batch_stride: 0, head_stride: 50 };
+        let biased = KeyValueViews { bias, ..tensors().input };
+        assert_eq!(kernel(&SIZES, &Tensors { input: biased, ..tensors() }), general);
+        assert_eq!(kernel(&SIZES, &Tensors { cache: biased, ..tensors() }), general);
     }
 
     #[test]
