@@ -233,15 +233,12 @@ pub const CASES: &[Case] = &[
     Case {
         name: "bias",
         brief: true,
-        groups: &[("steps", 140)],
-        cached: &[("past", 190)],
+        groups: &[("steps", 81)],
+        cached: &[("past", 150)],
         patterns: &[(&["steps"], &["past", "steps"])],
-        windows: &[AttentionWindow { left: Some(203), right: Some(0) }],
-        batch: 2,
-        heads: 4,
+        windows: &[AttentionWindow { left: Some(163), right: Some(0) }],
+        heads: 2,
         group: 2,
-        rope: true,
-        padding: Some(ragged),
         bias: [true; 2],
         ..PLAIN
     },
@@ -265,6 +262,9 @@ pub const CASES: &[Case] = &[
             (&["b_anchors", "b_queries"], &["b_anchors", "older"]),
         ],
         bias: [true, false],
+        batch: 2,
+        rope: true,
+        padding: Some(holes),
         ..PLAIN
     },
     Case {
