@@ -19,8 +19,14 @@ use crate::output::{Codec, Existing};
 use crate::progress::Turn;
 use crate::vector::Vec3;
 
-/// Points at most that are drawn for anchors or for the geometry, or lie on a line.
+/// Points at most that are drawn for anchors or for the geometry.
 pub(crate) const MOST_POINTS: usize = 1 << 26;
+
+/// Points at most that lie on a line.
+const MOST_ON_LINE: usize = 1 << 20;
+
+/// Draws of anchors at most, each of which is a body that the network reads.
+const MOST_DRAWS: usize = 1000;
 
 /// Points at most along the side of a plane, whose square is predicted.
 const MOST_ACROSS: usize = 1 << 14;
@@ -240,8 +246,8 @@ pub(crate) struct ComputeArguments {
     pub(crate) anchors: Option<NonZeroUsize>,
     /// Predict with so many draws of anchors, and write mean and standard deviation of each field: how much the result
     /// depends on them
-    #[arg(long, value_name = "N", default_value = "1", requires = "weights")]
-    pub(crate) seeds: NonZeroU64,
+    #[arg(long, value_name = "N", default_value = "1", requires = "weights", value_parser = count::<MOST_DRAWS>)]
+    pub(crate) seeds: NonZeroUsize,
     /// Seed of everything random: geometry points, supernodes and anchors
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
@@ -450,12 +456,12 @@ impl FromStr for DomainLine {
             let (rest, to) = rest.rsplit_once(':')?;
             let (domain, from) = rest.rsplit_once(':')?;
             let end = |text: &str| text.parse::<Vector>().ok().map(|Vector(vector)| vector);
-            let points = points.parse().ok().filter(|points| (1..=MOST_POINTS).contains(points))?;
+            let points = points.parse().ok().filter(|points| (1..=MOST_ON_LINE).contains(points))?;
             Some(Self { domain: domain.to_string(), from: end(from)?, to: end(to)?, points })
         };
         parse().with_context(|| {
             let form = "DOMAIN:FROM:TO:N as in volume:0,0,1:2,0,1:200";
-            format!("expected {form}, with 1 to {MOST_POINTS} points, got '{text}'")
+            format!("expected {form}, with 1 to {MOST_ON_LINE} points, got '{text}'")
         })
     }
 }
@@ -605,7 +611,7 @@ mod tests {
             (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
             (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),
             (format!("{model} --slice volume:y=nan"), "expected DOMAIN:AXIS=VALUE"),
-            (format!("{model} --line volume:0,0,0:1,0,0:0"), "with 1 to 67108864 points"),
+            (format!("{model} --line volume:0,0,0:1,0,0:0"), "with 1 to 1048576 points"),
             (format!("{model} --line volume:0,0:1,0,0:9"), "expected DOMAIN:FROM:TO:N"),
             ("predict --drag-axis 1,0".to_string(), "expected three finite numbers as in 1,0,0, got '1,0'"),
             (format!("{model} --semi-axes 1,1,1"), "--semi-axes"),

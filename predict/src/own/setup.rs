@@ -18,7 +18,7 @@ use super::solids;
 use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
 use crate::forces::Reference;
 use crate::input::{Input, Location};
-use crate::job::{Body, Border, Job, Line, Named, Place, Source, Streamlines, Truth, obstacle};
+use crate::job::{Body, Border, Job, Line, MOST_STREAMLINES, Named, Place, Source, Streamlines, Truth, obstacle};
 use crate::mesh::Mesh;
 use crate::output::{Codec, FieldSpec, Kept};
 use crate::picture::CutPlane;
@@ -140,6 +140,9 @@ impl Setup {
             if let (Some(array), true) = (&model.patches, wall) {
                 source.patch_by(array).context("--patches")?;
             }
+            if let Some(warning) = points.get(name).filter(|_| wall).and_then(|named| doubt_faces(named, &source)) {
+                remark(format_args!("warning: {warning}"));
+            }
             if let Some(body) = body.filter(|_| wall) {
                 assign_solids(body, &mut source)?;
             }
@@ -170,7 +173,7 @@ impl Setup {
         let predictor = network.map_or_else(|| self.load(arguments), Ok)?;
         let geometry = self.draw_geometry(arguments)?;
         let mut inputs = Vec::new();
-        for draw in 0..arguments.compute.seeds.get() {
+        for draw in 0..arguments.compute.seeds.get() as u64 {
             inputs.push(self.draw_anchors(arguments, geometry.clone(), draw)?);
         }
         let body = Body::new(predictor, inputs.remove(0), inputs);
@@ -302,6 +305,12 @@ impl Setup {
         let body = || self.geometry.as_ref().and_then(|geometry| geometry.input.surface());
         let streamlines = |(at, given): (usize, &DomainLine)| {
             let domain = domain_of_line("--streamlines", given, &self.config)?;
+            ensure!(
+                given.points <= MOST_STREAMLINES,
+                "--streamlines {}: at most {MOST_STREAMLINES} lines, got {}",
+                given.domain,
+                given.points
+            );
             let fields: Vec<_> = domain.fields.iter().map(|field| FieldSpec::new(&field.name, field.dim)).collect();
             let velocity = fields.iter().position(|field| is_velocity(field, model.velocity.as_deref()));
             let velocity = velocity.with_context(|| {
@@ -340,6 +349,12 @@ fn assign_solids(body: &Mesh, source: &mut Source) -> Result<()> {
     ));
     source.input.set_solids(body.groups().to_vec(), solids);
     Ok(())
+}
+
+/// A sentence about the faces that forces act on, if they make no body. Those of the geometry are looked at anyway.
+fn doubt_faces(named: &Named, source: &Source) -> Option<String> {
+    let surface = source.input.surface().filter(|_| named.option != "--geometry")?;
+    Some(format!("{}: {}", named.option, Defects::of(surface).warning()?))
 }
 
 /// Checks that a field that is called the velocity is one.

@@ -123,7 +123,12 @@ fn true_fields_give_metrics_and_pictures_of_the_difference() {
         assert!(numbers(error).iter().all(|error| (error + 0.125).abs() < 1e-5), "predicted minus true");
     }
     assert!(!workplace.tensors("volume.safetensors").contains_key("p_error"), "its truth is not known");
-    assert!(files["surface_p.png"].len() > plain["surface_p.png"].len(), "three panels instead of one");
+    // Predicted, true and their difference stand side by side; what is not known is drawn alone.
+    let width = |png: &[u8]| u32::from_be_bytes(png[16..20].try_into().unwrap());
+    for (name, panels) in [("surface_p.png", 3), ("volume_u.png", 3), ("volume_p.png", 1)] {
+        let one = width(&plain[name]);
+        assert_eq!(width(&files[name]).div_ceil(one), panels, "{name}");
+    }
 }
 
 #[test]
@@ -398,6 +403,18 @@ fn a_mesh_with_cell_data_comes_back_with_fields_errors_and_forces_at_its_cells()
         assert!((predicted - error - truth).abs() < 1e-5);
     }
     let files = workplace.files("out");
+    // Its cells are drawn as faces: they cover the body, which points at their centres would not.
+    let coloured = |png: &[u8]| {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut bytes).unwrap();
+        let (pixels, _) = bytes.as_chunks::<3>();
+        pixels.iter().filter(|[red, green, blue]| red.abs_diff(*green).max(green.abs_diff(*blue)) > 30).count()
+    };
+    workplace.run(&["--out", "{}/vertices"]).unwrap();
+    let (cells, vertices) = (&files["surface_p.png"], &workplace.files("vertices")["surface_p.png"]);
+    let ratio = coloured(cells) as f64 / (3 * coloured(vertices)) as f64;
+    assert!((0.8..1.2).contains(&ratio), "{ratio}");
     let written = String::from_utf8_lossy(&files["surface.vtp"]).into_owned();
     assert!(written.contains(&format!(r#"NumberOfPoints="{}""#, mesh.points().len())));
     assert!(written.contains(&format!(r#"NumberOfPolys="{faces}""#)) && written.contains(r#"<CellData Scalars="p">"#));
