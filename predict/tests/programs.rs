@@ -165,6 +165,13 @@ fn ctrl_c_says_what_is_safe_and_how_to_go_on() {
     assert_eq!(output.status.code(), Some(130), "{text}");
     let safe = format!("points are safe in {}; the same command with --resume goes on from there", out.display());
     assert!(text.contains("interrupted: ") && text.contains(&safe), "{text}");
-    let resumed = program(env!("CARGO_BIN_EXE_predict"), &format!("{line} --resume")).status().unwrap();
-    assert!(resumed.success() && out.join("surface.vtp").exists());
+    let resumed = program(env!("CARGO_BIN_EXE_predict"), &format!("{line} --resume")).output().unwrap();
+    assert!(resumed.status.success() && out.join("surface.vtp").exists());
+    // What it found is told in the end.
+    let told = String::from_utf8(resumed.stdout).unwrap();
+    for words in
+        ["surface_pressure   relative L2 error 0.01", "force  ", "true force  ", "Cd ", "(pressure ", "Cl ", "Cs "]
+    {
+        assert!(told.contains(words), "expected '{words}', got '{told}'");
+    }
 }

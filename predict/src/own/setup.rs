@@ -57,7 +57,7 @@ impl Setup {
         };
         let checkpoint = checkpoint.context("--weights")?;
         if let Some(key) = checkpoint.weights_key() {
-            eprintln!("note: --weights: the weights under '{key}'");
+            remark(format_args!("note: --weights: the weights under '{key}'"));
         }
         let config = read_config(&checkpoint, model)?;
         check_supported(&config)?;

@@ -43,6 +43,7 @@ fn options_that_do_not_fit_the_network_are_named() {
         (&["--geometry", "{}/nothing.stl"], "--geometry: cannot open"),
         (&["--volume", "{}/body.step"], "--volume: {}/body.step: expected a file named *.stl, *.obj, *.ply, *.vtp"),
         (&["--volume", "{}/nothing.vtu"], "--volume: {}/nothing.vtu: cannot open"),
+        (&["--weights-key", "ema"], "'ema'"),
         (&["--square-banks", "plain"], "--square-banks: the network has no untied blocks"),
         (&["--device", "metal"], "--device metal: not available"),
     ];

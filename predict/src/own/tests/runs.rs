@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ellipsoid::{Case, Flow};
+use crate::input::{Location, Table};
 use crate::job::FlowModel;
 use crate::metrics::FieldError;
 use crate::metrics::Metrics;
@@ -433,4 +434,35 @@ fn a_mesh_with_cell_data_comes_back_with_fields_errors_and_forces_at_its_cells()
     assert!(refusal("surface=pMean:q").contains("--truth surface: there is no field 'q', but [\"p\"]"));
     assert!(refusal("surface=speed:p").contains("there is no array 'speed'"));
     assert!(refusal("surface=pMean:p,pMean:p").contains("field 'p' is given twice"));
+}
+
+#[test]
+fn odd_names_come_back_from_every_file() {
+    let name = "wall shear <\u{3c4}> & \"p\" #1";
+    let workplace = Workplace::new();
+    let path = workplace.path("model.json");
+    let mut description: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let domains = description["model"]["domains"].as_array_mut().unwrap();
+    let wake = domains.iter_mut().find(|domain| domain["name"] == "wake").unwrap();
+    wake["fields"][0]["name"] = json!(name);
+    let statistics = description["normalisation"]["fields"].as_array_mut().unwrap();
+    statistics.iter_mut().find(|field| field["domain"] == "wake").unwrap()["name"] = json!(name);
+    std::fs::write(path, description.to_string()).unwrap();
+    let values: Vec<[f32; 1]> = (0..23).map(|at| [at as f32]).collect();
+    write_npy(&workplace.path("truth.npy"), &values);
+    for more in [&[][..], &["--compress", "zlib"]] {
+        let options = ["--npz", "--truth", "wake={}/truth.npy", "--line", "wake:0,0,0:1,0,0:3", "--overwrite"];
+        workplace.run(&[&options, more].concat()).unwrap();
+        let expected = numbers(&workplace.tensors("wake.safetensors")[name]);
+        let arrays = super::car::arrays(&workplace.path("out/wake.vtp"), Location::Points);
+        assert_eq!(arrays, [name.to_string(), format!("{name}_error")]);
+        for file in ["wake.vtp", "wake.npz", "wake.safetensors"] {
+            let file = workplace.path("out").join(file).display().to_string();
+            assert_eq!(Table::open(&file, Some(name)).unwrap().read(0..23).unwrap(), expected, "{file}");
+        }
+        let files = workplace.files("out");
+        let metrics: Value = serde_json::from_slice(&files["metrics.json"]).unwrap();
+        assert_eq!(metrics[&format!("wake_{name}")]["values"], 23);
+        assert!(files.keys().all(|file| file.chars().all(|letter| letter.is_alphanumeric() || "-_.".contains(letter))));
+    }
 }
