@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
+use candle_mixed_attention::candle_core::DType;
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, DomainConfig, Predictor, PredictorInput};
 use candle_mixed_attention::models::{Normalisation, PositionStatistics};
 use serde_json::{Map, Value, json};
@@ -15,7 +16,7 @@ use super::extents;
 use super::grid::Grid;
 use super::pictures::{FieldPictures, is_velocity};
 use super::solids;
-use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
+use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments};
 use crate::forces::Reference;
 use crate::input::{Input, Location};
 use crate::job::{Body, Border, Job, Line, MOST_STREAMLINES, Named, Place, Source, Streamlines, Truth, obstacle};
@@ -223,7 +224,7 @@ impl Setup {
             "seed": compute.seed,
             "seeds": compute.seeds,
             "device": compute.device.to_string(),
-            "dtype": compute.dtype.to_string(),
+            "dtype": DType::from(compute.dtype).as_str(),
             "outside": format!("{:?}", model.outside).to_lowercase(),
             "compress": arguments.output.compress.map(Codec::name),
         });
@@ -231,7 +232,7 @@ impl Setup {
     }
 
     fn load(&self, arguments: &Arguments) -> Result<Predictor> {
-        let (device, dtype) = (arguments.compute.device.open()?, arguments.compute.dtype.0);
+        let (device, dtype) = (arguments.compute.device.open()?, DType::from(arguments.compute.dtype));
         let network = self.checkpoint.load(&self.config, dtype, &device).context("--weights")?;
         Ok(Predictor::new(network, &self.statistics)?)
     }
@@ -374,9 +375,9 @@ fn read_config(checkpoint: &Checkpoint, model: &ModelArguments) -> Result<AbUptC
             .context("--weights")?
             .context("--config is missing: the file of the weights does not describe its network"),
     }?;
-    if let Some(SquareBanksName(banks)) = model.square_banks {
+    if let Some(banks) = model.square_banks {
         ensure!(config.untied_square_banks.is_some(), "--square-banks: the network has no untied blocks");
-        config.untied_square_banks = Some(banks);
+        config.untied_square_banks = Some(banks.into());
     }
     Ok(config)
 }

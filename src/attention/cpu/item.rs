@@ -6,22 +6,17 @@
 //! tile is then used by every strip of the item.
 
 use super::kernel::StripKernel;
-use super::operands::{Keys, Operands, Source};
+use super::operands::{Keys, Operands};
+use super::output::Target;
 use super::rotate::rotate_row;
 use super::scratch::Buffer;
 use super::simd::{Exponent, Simd};
 use super::strip::{Seeing, StagedKeys, Strip};
 use super::total::{self, Compensated, Total};
+use super::visible::{VisibleKey, visible_keys};
 use super::words::Words;
 use crate::element::Element;
-use crate::plan::{KeySource, PaddingBits, TileClass, WorkItem};
-
-/// Receives the result of an item row by row: the row, the sums of its channels, and the maximum of its scores (before the
-/// scale) and the sum of its weights. The
-/// result is `channels / sum`, or 0 where the sum is 0: no key was visible.
-pub(super) trait Sink {
-    fn write(&mut self, row: usize, channels: &[f32], maximum: f32, sum: f32);
-}
+use crate::plan::WorkItem;
 
 /// The parts of a thread's buffer.
 struct Tiles<'b> {
@@ -141,7 +136,7 @@ pub(super) fn run<K: StripKernel, T: Element>(
     operands: &Operands<'_, T>,
     item: &WorkItem,
     buffer: &mut Buffer,
-    sink: &mut impl Sink,
+    target: &Target<'_, T>,
 ) {
     let queries = item.query_len as usize;
     let key_tiles = &operands.schedule.key_tiles()[item.key_tiles()];
@@ -150,72 +145,42 @@ pub(super) fn run<K: StripKernel, T: Element>(
     stage_queries(kernel, operands, item, shape, &mut tiles);
     tiles.total.clear();
 
+    let mut keys = visible_keys(operands, item, key_tiles);
     // For each staged key the queries of the item that see it, if not all see all.
     let mut seeing: Vec<Seeing> = Vec::new();
-    let windowed = key_tiles.iter().any(|tile| !tile.band.covers(item.queries(), tile.tokens()));
-
-    let mut staged = 0;
     let mut tiles_taken = 0usize;
-    for tile in key_tiles {
-        let source = match tile.source {
-            KeySource::Input => operands.input.as_ref(),
-            KeySource::Cache => operands.cache.as_ref(),
-        };
-        // The arguments were checked against the plan: a source that it names is there.
-        let Some(source) = source else { continue };
-        let class = source.padding.map_or(TileClass::Full, |bits| bits.class(item.batch as usize, tile));
-        if class == TileClass::Empty {
-            continue;
-        }
-        let start = tile.start as usize;
-        let first_rotated = match source.keys {
-            Keys::Given(_) => 0,
-            Keys::Rotated(_, layout) => layout.row_of(start),
-        };
-        for offset in 0..tile.len as usize {
-            let token = start + offset;
-            let masked = |bits: &PaddingBits| !bits.is_real(item.batch as usize, token);
-            if class == TileClass::Partial && source.padding.is_some_and(masked) {
-                continue;
-            }
-            if windowed {
-                let seen_by = tile.band.that_see(token, item.queries());
-                if seen_by.is_empty() {
-                    continue;
-                }
-                let row = |query: usize| (query - item.query_start as usize) as u32;
-                seeing.push(Seeing { first: row(seen_by.start), end: row(seen_by.end) });
-            }
-            stage_key(kernel, shape, source, item, (token, first_rotated + offset), staged, &mut tiles);
+    loop {
+        seeing.clear();
+        let mut staged = 0;
+        while staged < K::KEYS
+            && let Some(key) = keys.next()
+        {
+            stage_key(kernel, shape, item, &key, staged, &mut tiles);
+            seeing.extend(key.seeing);
             staged += 1;
-            if staged == K::KEYS {
-                attend(kernel, operands.exponent, shape, &mut tiles, queries, (staged, &seeing), tiles_taken == 0);
-                seeing.clear();
-                (staged, tiles_taken) = (0, tiles_taken + 1);
-                if shape.many_keys && tiles_taken.is_multiple_of(total::TILES) {
-                    add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, false);
-                }
-            }
         }
-    }
-    if staged > 0 {
+        if staged == 0 {
+            break;
+        }
         attend(kernel, operands.exponent, shape, &mut tiles, queries, (staged, &seeing), tiles_taken == 0);
         tiles_taken += 1;
+        if shape.many_keys && tiles_taken.is_multiple_of(total::TILES) {
+            add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, false);
+        }
     }
     if shape.many_keys && tiles_taken > 0 {
         add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, true);
     }
-    finish(kernel, item, shape, &mut tiles, tiles_taken == 0, sink);
+    finish(kernel, item, shape, &mut tiles, tiles_taken == 0, target);
 }
 
-/// Writes one key and value to place `staged` of the tile. `rotated` is the row of the key among the rotated ones.
+/// Writes one key and value to place `staged` of the tile.
 #[inline(always)]
 fn stage_key<K: StripKernel, T: Element>(
     kernel: K,
     shape: Shape,
-    source: &Source<'_, T>,
     item: &WorkItem,
-    (token, rotated): (usize, usize),
+    &VisibleKey { source, token, rotated, .. }: &VisibleKey<'_, T>,
     staged: usize,
     tiles: &mut Tiles<'_>,
 ) {
@@ -391,20 +356,20 @@ fn add_to_total<K: StripKernel>(
 
 /// Hands the result out as rows. `untouched` says that no key was visible: zeros.
 #[inline(always)]
-fn finish<K: StripKernel>(
+fn finish<K: StripKernel, T: Element>(
     kernel: K,
     item: &WorkItem,
     shape: Shape,
     tiles: &mut Tiles<'_>,
     untouched: bool,
-    sink: &mut impl Sink,
+    target: &Target<'_, T>,
 ) {
     let (simd, lanes) = (kernel.words().simd(), lanes::<K>());
     let queries = item.query_len as usize;
     if untouched {
         let zeros = &mut tiles.rows[..shape.head_dim];
         zeros.fill(0.0);
-        (0..queries).for_each(|row| sink.write(row, zeros, f32::NEG_INFINITY, 0.0));
+        (0..queries).for_each(|row| target.write(item, row, zeros, f32::NEG_INFINITY, 0.0));
         return;
     }
     for (first, vectors) in strips::<K>(queries) {
@@ -415,14 +380,14 @@ fn finish<K: StripKernel>(
         for row in (0..width).step_by(lanes) {
             for channel in (0..shape.channels).step_by(lanes) {
                 let source = &source[channel * width + row..][..(lanes - 1) * width + lanes];
-                let target = &mut tiles.rows[row * shape.channels + channel..][..(lanes - 1) * shape.channels + lanes];
+                let rows = &mut tiles.rows[row * shape.channels + channel..][..(lanes - 1) * shape.channels + lanes];
                 // SAFETY: both slices hold `lanes` rows of `lanes` numbers at these strides.
-                unsafe { simd.transpose(source.as_ptr(), width, target.as_mut_ptr(), shape.channels) };
+                unsafe { simd.transpose(source.as_ptr(), width, rows.as_mut_ptr(), shape.channels) };
             }
         }
         for row in 0..width.min(queries - first) {
             let channels = &tiles.rows[row * shape.channels..][..shape.head_dim];
-            sink.write(first + row, channels, tiles.maximum[first + row], tiles.sum[first + row]);
+            target.write(item, first + row, channels, tiles.maximum[first + row], tiles.sum[first + row]);
         }
     }
 }
