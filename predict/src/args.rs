@@ -5,10 +5,10 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use candle_mixed_attention::SquareBanks;
 use candle_mixed_attention::candle_core::{DType, Device};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::ellipsoid::Case;
@@ -19,8 +19,14 @@ use crate::output::{Codec, Existing};
 use crate::progress::Turn;
 use crate::vector::Vec3;
 
-/// Points at most that are drawn for anchors or for the geometry, or lie on a line.
+/// Points at most that are drawn for anchors or for the geometry.
 pub(crate) const MOST_POINTS: usize = 1 << 26;
+
+/// Points at most that lie on a line.
+const MOST_ON_LINE: usize = 1 << 20;
+
+/// Draws of anchors at most, each of which is a body that the network reads.
+const MOST_DRAWS: usize = 1000;
 
 /// Points at most along the side of a plane, whose square is predicted.
 const MOST_ACROSS: usize = 1 << 14;
@@ -138,10 +144,10 @@ pub(crate) struct ModelArguments {
     /// the keys <domain>_<field>_mean, <domain>_<field>_std, raw_pos_min and raw_pos_max [default: those in --config]
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub(crate) stats: Option<PathBuf>,
-    /// Which way round untied square weights are stored: plain (x W) or transposed (x Wᵀ) [default: what the description
-    /// says; plain for a .th file, which does not say it]
-    #[arg(long, value_name = "KIND", requires = "weights")]
-    pub(crate) square_banks: Option<SquareBanksName>,
+    /// Which way round untied square weights are stored [default: what the description says; plain for a .th file, which
+    /// does not say it]
+    #[arg(long, value_enum, requires = "weights")]
+    pub(crate) square_banks: Option<StoredSquareBanks>,
     /// The body: a surface (.stl, .obj, .ply, .vtp, .vtu, .pvtp, .pvtu, .vtk) or points (.npy, .npz, .safetensors, .pt,
     /// .th; with #name for one of several arrays)
     #[arg(long, value_name = "FILE", requires = "weights")]
@@ -157,21 +163,14 @@ pub(crate) struct ModelArguments {
     #[arg(long, value_name = "DOMAIN=FILE", requires = "weights")]
     pub(crate) points: Vec<DomainFile>,
     /// Where in meshes to predict: at cells or points [default: cells where the file has cell data, else points]
-    #[arg(long, value_name = "cells|points", requires = "weights")]
+    #[arg(long, value_enum, requires = "weights")]
     pub(crate) at: Option<Location>,
     /// Factor of the coordinates of --geometry, such as 0.001 for a body in millimetres; or of the points of a domain, as in
     /// volume=0.001; once for each
     #[arg(long, value_name = "[DOMAIN=]FACTOR", requires = "weights")]
     pub(crate) scale: Vec<DomainScale>,
-    /// What becomes of points outside the box of the statistics: refuse is an error, drop leaves their fields NaN, clamp
-    /// predicts them at the nearest point of the box
-    #[arg(
-        long,
-        value_name = "refuse|drop|clamp",
-        requires = "weights",
-        default_value = "refuse",
-        hide_default_value = true
-    )]
+    /// What becomes of points outside the box of the statistics
+    #[arg(long, value_enum, requires = "weights", default_value_t = Outside::Refuse)]
     pub(crate) outside: Outside,
     /// An array of whole numbers at the cells of the surface that tells which patch each belongs to; forces are told for
     /// each of them
@@ -240,8 +239,8 @@ pub(crate) struct ComputeArguments {
     pub(crate) anchors: Option<NonZeroUsize>,
     /// Predict with so many draws of anchors, and write mean and standard deviation of each field: how much the result
     /// depends on them
-    #[arg(long, value_name = "N", default_value = "1", requires = "weights")]
-    pub(crate) seeds: NonZeroU64,
+    #[arg(long, value_name = "N", default_value = "1", requires = "weights", value_parser = count::<MOST_DRAWS>)]
+    pub(crate) seeds: NonZeroUsize,
     /// Seed of everything random: geometry points, supernodes and anchors
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
@@ -251,8 +250,8 @@ pub(crate) struct ComputeArguments {
     /// cpu, cuda, cuda:1 or metal
     #[arg(long, default_value_t = DeviceName::Cpu)]
     pub(crate) device: DeviceName,
-    /// f32, f16 or bf16
-    #[arg(long, default_value_t = Precision(DType::F32))]
+    /// The dtype of weights and activations
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub(crate) dtype: Precision,
 }
 
@@ -276,8 +275,8 @@ pub(crate) struct OutputArguments {
     /// Keep the arrays that meshes came with, beside the predicted ones
     #[arg(long, requires = "weights")]
     pub(crate) keep_arrays: bool,
-    /// Compress the arrays of .vtp and .vtu files: zlib is smaller, lz4 faster
-    #[arg(long, value_name = "zlib|lz4")]
+    /// Compress the arrays of .vtp and .vtu files
+    #[arg(long, value_enum)]
     pub(crate) compress: Option<Codec>,
 }
 
@@ -450,12 +449,12 @@ impl FromStr for DomainLine {
             let (rest, to) = rest.rsplit_once(':')?;
             let (domain, from) = rest.rsplit_once(':')?;
             let end = |text: &str| text.parse::<Vector>().ok().map(|Vector(vector)| vector);
-            let points = points.parse().ok().filter(|points| (1..=MOST_POINTS).contains(points))?;
+            let points = points.parse().ok().filter(|points| (1..=MOST_ON_LINE).contains(points))?;
             Some(Self { domain: domain.to_string(), from: end(from)?, to: end(to)?, points })
         };
         parse().with_context(|| {
             let form = "DOMAIN:FROM:TO:N as in volume:0,0,1:2,0,1:200";
-            format!("expected {form}, with 1 to {MOST_POINTS} points, got '{text}'")
+            format!("expected {form}, with 1 to {MOST_ON_LINE} points, got '{text}'")
         })
     }
 }
@@ -506,42 +505,39 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// Which way round untied square weights are stored, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SquareBanksName(pub(crate) SquareBanks);
+/// Which way round untied square weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoredSquareBanks {
+    /// x W
+    Plain,
+    /// x Wᵀ
+    Transposed,
+}
 
-impl FromStr for SquareBanksName {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "plain" => Ok(Self(SquareBanks::Plain)),
-            "transposed" => Ok(Self(SquareBanks::Transposed)),
-            _ => bail!("expected plain or transposed, got '{text}'"),
+impl From<StoredSquareBanks> for SquareBanks {
+    fn from(stored: StoredSquareBanks) -> Self {
+        match stored {
+            StoredSquareBanks::Plain => Self::Plain,
+            StoredSquareBanks::Transposed => Self::Transposed,
         }
     }
 }
 
 /// The dtype of weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Precision(pub(crate) DType);
-
-impl FromStr for Precision {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "f32" => Ok(Self(DType::F32)),
-            "f16" => Ok(Self(DType::F16)),
-            "bf16" => Ok(Self(DType::BF16)),
-            _ => bail!("expected f32, f16 or bf16, got '{text}'"),
-        }
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    F32,
+    F16,
+    Bf16,
 }
 
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(self.0.as_str())
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::F16 => Self::F16,
+            Precision::Bf16 => Self::BF16,
+        }
     }
 }
 
@@ -586,7 +582,7 @@ mod tests {
         assert_eq!(arguments.model.points, [DomainFile { domain: "wake".into(), file: "a=b.npy".into() }]);
         assert_eq!(arguments.model.slice, [DomainSlice { domain: "wake".into(), axis: 0, value: -0.5 }]);
         assert_eq!(arguments.compute.device, DeviceName::Cuda(1));
-        assert_eq!(arguments.compute.dtype, Precision(DType::BF16));
+        assert_eq!(arguments.compute.dtype, Precision::Bf16);
     }
 
     #[test]
@@ -594,18 +590,24 @@ mod tests {
         let model = "predict --dry-run --weights w --config c --geometry g.stl";
         let cases = [
             ("predict --device tpu".to_string(), "expected cpu, cuda, cuda:INDEX or metal, got 'tpu'"),
-            ("predict --dtype f64".to_string(), "expected f32, f16 or bf16, got 'f64'"),
+            (
+                "predict --dtype f64".to_string(),
+                "invalid value 'f64' for '--dtype <DTYPE>'\n  [possible values: f32, f16, bf16]",
+            ),
             ("predict --alpha ten".to_string(), "--alpha"),
             ("predict --resume --overwrite".to_string(), "--overwrite"),
             ("predict --geometry g.stl".to_string(), "--weights"),
             ("predict --anchors 0".to_string(), "--anchors"),
             ("predict --chunk 0".to_string(), "--chunk"),
-            (format!("{model} --at faces"), "expected cells or points, got 'faces'"),
+            (
+                format!("{model} --at faces"),
+                "invalid value 'faces' for '--at <AT>'\n  [possible values: cells, points]",
+            ),
             (format!("{model} --points wake"), "expected DOMAIN=FILE, got 'wake'"),
             (format!("{model} --truth =f.npy"), "expected DOMAIN=FILE, got '=f.npy'"),
             (format!("{model} --slice volume:w=1"), "expected DOMAIN:AXIS=VALUE as in volume:y=0.5, got 'volume:w=1'"),
             (format!("{model} --slice volume:y=nan"), "expected DOMAIN:AXIS=VALUE"),
-            (format!("{model} --line volume:0,0,0:1,0,0:0"), "with 1 to 67108864 points"),
+            (format!("{model} --line volume:0,0,0:1,0,0:0"), "with 1 to 1048576 points"),
             (format!("{model} --line volume:0,0:1,0,0:9"), "expected DOMAIN:FROM:TO:N"),
             ("predict --drag-axis 1,0".to_string(), "expected three finite numbers as in 1,0,0, got '1,0'"),
             (format!("{model} --semi-axes 1,1,1"), "--semi-axes"),

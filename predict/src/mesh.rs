@@ -84,7 +84,7 @@ impl Mesh {
 
     /// The faces cut into triangles.
     pub(crate) fn triangles(&self) -> impl Iterator<Item = [u32; 3]> {
-        self.faces().flat_map(|face| (2..face.len()).map(|i| [face[0], face[i - 1], face[i]]))
+        self.faces().flat_map(fan)
     }
 
     /// Vertices of all faces, one face after the other.
@@ -113,6 +113,11 @@ impl Mesh {
         let normal = [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
         normal.iter().map(|x| x * x).sum::<f64>().sqrt()
     }
+}
+
+/// The triangles of a face.
+pub(crate) fn fan(face: &[u32]) -> impl Iterator<Item = [u32; 3]> {
+    (2..face.len()).map(|i| [face[0], face[i - 1], face[i]])
 }
 
 /// Draws points of the faces of a mesh, evenly over their area.

@@ -1,6 +1,6 @@
 //! The inside of a body, and whether its surface has one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::mesh::Mesh;
 use crate::vector::{cross, dot};
@@ -119,7 +119,7 @@ fn crossing([x, y, z]: [f64; 3], corners: &[[f64; 3]; 3]) -> i32 {
     if hit > x { around } else { 0 }
 }
 
-/// What keeps a surface from having one inside.
+/// What keeps a surface from having one inside. Vertices in one place count as one, as files often have a patch's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Defects {
     /// Edges of the faces.
@@ -128,47 +128,122 @@ pub(crate) struct Defects {
     pub open: usize,
     /// Edges whose faces look to different sides.
     pub flipped: usize,
+    /// Parts that touch no other and are closed.
+    pub parts: usize,
+    /// Those of them whose faces look inwards where those of the largest look outwards, or the other way round.
+    pub opposed: usize,
 }
 
 impl Defects {
     /// Counts them.
     pub(crate) fn of(mesh: &Mesh) -> Self {
+        let places = places(mesh.points());
         // Faces of an edge, and how much oftener it is walked upwards than downwards.
         let mut edges: HashMap<(u32, u32), (u32, i32)> = HashMap::new();
+        let mut parts = Parts::new(mesh.points().len());
         for face in mesh.faces() {
             for (i, &from) in face.iter().enumerate() {
-                let to = face[(i + 1) % face.len()];
+                let (from, to) = (places[from as usize], places[face[(i + 1) % face.len()] as usize]);
                 if from != to {
                     let (faces, balance) = edges.entry((from.min(to), from.max(to))).or_default();
                     *faces += 1;
                     *balance += if from < to { 1 } else { -1 };
+                    parts.join(from, to);
                 }
             }
         }
-        let open = edges.values().filter(|(faces, _)| faces % 2 == 1).count();
-        let flipped = edges.values().filter(|(faces, balance)| faces % 2 == 0 && *balance != 0).count();
-        Self { edges: edges.len(), open, flipped }
+        let mut defects = Self { edges: edges.len(), ..Self::default() };
+        let mut damaged = HashSet::new();
+        for (&(from, _), &(faces, balance)) in &edges {
+            let (open, flipped) = (faces % 2 == 1, faces % 2 == 0 && balance != 0);
+            defects.open += usize::from(open);
+            defects.flipped += usize::from(flipped);
+            if open || flipped {
+                damaged.insert(parts.of(from));
+            }
+        }
+        let mut volumes: HashMap<u32, f64> = HashMap::new();
+        for corners in mesh.triangles() {
+            let part = parts.of(places[corners[0] as usize]);
+            if !damaged.contains(&part) {
+                *volumes.entry(part).or_default() += volume_of(mesh, corners);
+            }
+        }
+        let largest =
+            volumes.values().copied().fold(0.0, |largest: f64, x| if x.abs() > largest.abs() { x } else { largest });
+        defects.parts = volumes.len();
+        defects.opposed = volumes.values().filter(|&&volume| volume * largest < 0.0).count();
+        defects
     }
 
     /// A sentence about a mesh that is not closed or not oriented, if it is so.
     pub(crate) fn warning(self) -> Option<String> {
-        let Self { edges, open, flipped } = self;
-        (open + flipped > 0).then(|| {
-            format!(
-                "the body is not closed: of {edges} edges {open} have a face on one side only, at {flipped} two faces look \
-                 to different sides"
-            )
-        })
+        let Self { edges, open, flipped, parts, opposed } = self;
+        let mut faults = Vec::new();
+        if open + flipped > 0 {
+            faults.push(format!(
+                "the mesh is not closed: of {edges} edges {open} have a face on one side only, at {flipped} two faces look to \
+                 different sides"
+            ));
+        }
+        if opposed > 0 {
+            faults.push(format!(
+                "of {parts} closed parts {opposed} look to the other side than the largest: they are its hollows, or inside out"
+            ));
+        }
+        (!faults.is_empty()).then(|| faults.join("; "))
+    }
+}
+
+/// For each point the first one in its place.
+fn places(points: &[[f32; 3]]) -> Vec<u32> {
+    // The two zeros are one number.
+    let key = |&at: &u32| points[at as usize].map(|x| (x + 0.0).to_bits());
+    let mut order: Vec<u32> = (0..points.len() as u32).collect();
+    order.sort_unstable_by_key(|at| (key(at), *at));
+    let mut places = vec![0; points.len()];
+    for equal in order.chunk_by(|a, b| key(a) == key(b)) {
+        equal.iter().for_each(|&at| places[at as usize] = equal[0]);
+    }
+    places
+}
+
+/// Which vertices hang together.
+struct Parts {
+    /// A vertex of the same part, nearer to the one that stands for it; itself if it is that one.
+    towards: Vec<u32>,
+}
+
+impl Parts {
+    fn new(vertices: usize) -> Self {
+        Self { towards: (0..vertices as u32).collect() }
+    }
+
+    /// The vertex that stands for the part of one.
+    fn of(&mut self, mut vertex: u32) -> u32 {
+        while self.towards[vertex as usize] != vertex {
+            let next = self.towards[vertex as usize];
+            self.towards[vertex as usize] = self.towards[next as usize];
+            vertex = next;
+        }
+        vertex
+    }
+
+    fn join(&mut self, a: u32, b: u32) {
+        let (a, b) = (self.of(a), self.of(b));
+        self.towards[a.max(b) as usize] = a.min(b);
     }
 }
 
 /// Volume inside of a closed mesh; negative if its faces look inwards.
 pub(crate) fn volume(mesh: &Mesh) -> f64 {
-    let triangle = |corners: [u32; 3]| {
-        let [a, b, c] = corners.map(|corner| mesh.points()[corner as usize].map(f64::from));
-        dot(a, cross(b, c)) / 6.0
-    };
-    mesh.triangles().map(triangle).sum()
+    mesh.triangles().map(|corners| volume_of(mesh, corners)).sum()
+}
+
+/// The volume between a triangle and the origin, negative where the triangle looks towards it.
+fn volume_of(mesh: &Mesh, corners: [u32; 3]) -> f64 {
+    let [a, b, c] = corners.map(|corner| mesh.points()[corner as usize].map(f64::from));
+    dot(a, cross(b, c)) / 6.0
 }
 
 #[cfg(test)]
@@ -242,5 +317,36 @@ mod tests {
         let defects = Defects::of(&open);
         assert_eq!((defects.open, defects.flipped), (0, 3));
         assert!(defects.warning().unwrap().contains("0 have a face on one side only, at 3 two faces"));
+    }
+
+    #[test]
+    fn vertices_of_several_patches_are_one_and_parts_that_look_elsewhere_are_told() {
+        let reversed = |mesh: &Mesh| {
+            let mut turned = Mesh::new(mesh.points().to_vec());
+            mesh.faces().for_each(|face| turned.push_face(&face.iter().rev().copied().collect::<Vec<_>>()));
+            turned
+        };
+        let moved = |mesh: &Mesh, by: f32| {
+            let mut moved = Mesh::new(mesh.points().iter().map(|&[x, y, z]| [x + by, y, z]).collect());
+            mesh.faces().for_each(|face| moved.push_face(face));
+            moved
+        };
+        let (large, small) = (surface_mesh(AXES, 9, 12), surface_mesh([0.3; 3], 9, 12));
+        // Every face with vertices of its own.
+        let mut apart = Mesh::new(large.faces().flatten().map(|&corner| large.points()[corner as usize]).collect());
+        let mut next = 0..;
+        large.faces().for_each(|face| apart.push_face(&next.by_ref().take(face.len()).collect::<Vec<u32>>()));
+        assert_eq!(Defects::of(&apart), Defects::of(&large));
+        assert_eq!(Defects::of(&apart).warning(), None);
+
+        let beside = joined(&large, &moved(&small, 3.0));
+        assert_eq!((Defects::of(&beside).parts, Defects::of(&beside).warning()), (2, None));
+        for second in [reversed(&moved(&small, 3.0)), reversed(&small)] {
+            let defects = Defects::of(&joined(&large, &second));
+            assert_eq!((defects.open, defects.flipped, defects.parts, defects.opposed), (0, 0, 2, 1));
+            assert!(defects.warning().unwrap().contains("of 2 closed parts 1 look to the other side"));
+        }
+        // All of them together is no contradiction.
+        assert_eq!(Defects::of(&joined(&reversed(&large), &reversed(&moved(&small, 3.0)))).warning(), None);
     }
 }

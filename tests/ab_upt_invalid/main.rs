@@ -41,3 +41,8 @@ fn drawn_weights() -> (VarMap, VarBuilder<'static>) {
     let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
     (vars, vb)
 }
+
+#[test]
+fn errors_hold_no_backtrace_where_the_environment_asks_for_one() {
+    support::refusal::again_with_backtraces("errors_hold_no_backtrace");
+}

@@ -17,3 +17,8 @@ mod sizes;
 mod small;
 #[path = "../support/mod.rs"]
 mod support;
+
+#[test]
+fn errors_hold_no_backtrace_where_the_environment_asks_for_one() {
+    support::refusal::again_with_backtraces("errors_hold_no_backtrace");
+}

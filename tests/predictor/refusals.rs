@@ -112,6 +112,10 @@ fn queries_are_checked() {
     }
     let message = BODY.predict_from("volume", 4_000_000_000, &[f32::NAN; 3]).unwrap_err().to_string();
     assert!(message.contains("got NaN as x of point 4000000000"), "{message}");
+    let message = BODY.predict_from("volume", u64::MAX, &inside).unwrap_err().to_string();
+    assert!(message.contains(&u64::MAX.to_string()), "{message}");
+    let last = u64::MAX - inside.len() as u64 / 3;
+    assert_eq!(BODY.predict_from("volume", last, &inside).unwrap().points(), last..u64::MAX);
     let message = BODY.predict("volume", &inside).unwrap().get("vorticity").unwrap_err().to_string();
     assert!(message.contains("no field 'volume_vorticity'; the fields are"), "{message}");
 }

@@ -5,6 +5,7 @@ mod network;
 mod pictures;
 
 use anyhow::{Context, Result};
+use candle_mixed_attention::candle_core::DType;
 use candle_mixed_attention::models::ab_upt::Predictor;
 use serde_json::json;
 
@@ -50,14 +51,14 @@ pub(crate) fn job(arguments: &Arguments) -> Result<Job> {
 
 fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<Job> {
     let compute = &arguments.compute;
-    let predictor = network::predictor(compute.dtype.0, &compute.device.open()?)?;
+    let predictor = network::predictor(compute.dtype.into(), &compute.device.open()?)?;
     let identity = json!({
         "model": "ellipsoid",
         "version": env!("CARGO_PKG_VERSION"),
         "anchors": anchors(arguments),
         "seed": compute.seed,
         "device": compute.device.to_string(),
-        "dtype": compute.dtype.to_string(),
+        "dtype": DType::from(compute.dtype).as_str(),
         "semi_axes": case.semi_axes,
         "alpha": case.alpha,
         "beta": case.beta,

@@ -7,7 +7,7 @@ use crate::input::Table;
 use crate::job::{FlowModel, Pictures, Place, Settings};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
-use crate::picture::{Colormap, CutPlane, Figure, Panel, PlanePanel, Scale, SurfacePanel};
+use crate::picture::{Colormap, CutPlane, Figure, OnBody, Panel, PlanePanel, Scale, SurfacePanel};
 
 const PRESSURE: &str = "Cp";
 
@@ -88,7 +88,7 @@ impl DemoPictures {
                 note: errors(&[("pressure", "surface_pressure")]),
                 label: PRESSURE.into(),
                 scale: Scale::symmetric(&on_surface.predicted, Colormap::CoolWarm),
-                content: SurfacePanel { mesh: body, values: &on_surface.predicted }.into(),
+                content: SurfacePanel { mesh: body, values: OnBody::Vertices(&on_surface.predicted) }.into(),
             },
             Panel {
                 title: "In the plane y = 0, with streamlines".into(),
@@ -107,7 +107,7 @@ impl DemoPictures {
         let difference = pressure.difference();
         let scale = Scale::symmetric(&pressure.exact, Colormap::CoolWarm);
         let panel = |title: &str, values, scale, label: &str| {
-            let content = SurfacePanel { mesh, values }.into();
+            let content = SurfacePanel { mesh, values: OnBody::Vertices(values) }.into();
             Panel { title: title.to_string(), note: String::new(), label: label.to_string(), scale, content }
         };
         let panels = vec![

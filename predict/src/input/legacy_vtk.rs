@@ -162,6 +162,44 @@ mod tests {
     }
 
     #[test]
+    fn binary_files_are_read() {
+        let floats = |numbers: &[f32]| numbers.iter().flat_map(|x| x.to_be_bytes()).collect::<Vec<u8>>();
+        let ints = |numbers: &[i32]| numbers.iter().flat_map(|x| x.to_be_bytes()).collect::<Vec<u8>>();
+        let longs = |numbers: &[i64]| numbers.iter().flat_map(|x| x.to_be_bytes()).collect::<Vec<u8>>();
+        let points = floats(&[0., 0., 0., 1., 0., 0., 1., 1., 0., 0., 1., 0., 0.5, 0.5, 1.]);
+        let old = [b"CELLS 2 10\n".to_vec(), ints(&[4, 0, 1, 2, 4, 4, 0, 2, 3, 4])].concat();
+        let new = [
+            b"CELLS 3 8\nOFFSETS vtktypeint64\n".to_vec(),
+            longs(&[0, 4, 8]),
+            b"\nCONNECTIVITY vtktypeint64\n".to_vec(),
+            longs(&[0, 1, 2, 4, 0, 2, 3, 4]),
+        ]
+        .concat();
+        for (version, cells) in [("3.0", old), ("5.1", new)] {
+            let bytes = [
+                format!(
+                    "# vtk DataFile Version {version}\nby hand\nBINARY\nDATASET UNSTRUCTURED_GRID\nPOINTS 5 float\n"
+                )
+                .into_bytes(),
+                points.clone(),
+                b"\n".to_vec(),
+                cells,
+                b"\nCELL_TYPES 2\n".to_vec(),
+                ints(&[10, 10]),
+                b"\nCELL_DATA 2\nSCALARS p float 1\nLOOKUP_TABLE default\n".to_vec(),
+                floats(&[1.5, 2.5]),
+                b"\n".to_vec(),
+            ]
+            .concat();
+            let mut grid = read(&bytes).unwrap_or_else(|error| panic!("{version}: {error:#}"));
+            assert_eq!(grid.read_points(4..5).unwrap(), [[0.5, 0.5, 1.0]], "{version}");
+            assert_eq!(grid.read_cells(1..2).unwrap().corners, [0, 2, 3, 4], "{version}");
+            assert_eq!(grid.read_array(Location::Cells, "p", 0..2).unwrap(), [1.5, 2.5], "{version}");
+            assert!(read(&bytes[..bytes.len() / 2]).is_err());
+        }
+    }
+
+    #[test]
     fn surfaces_are_read() {
         let cells = "VERTICES 1 2\n1 4\nPOLYGONS 2 9\n3 0 1 4\n4 0 1 2 3\n";
         let mut grid = read(file("3.0", "POLYDATA", &format!("{POINTS}{cells}")).as_bytes()).unwrap();

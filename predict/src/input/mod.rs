@@ -41,6 +41,8 @@ use candle_mixed_attention::models::open_regular;
 pub(crate) use grid::{Column, Grid, Location, PieceOutline, SOLID};
 pub(crate) use safetensors::tensor_names;
 pub(crate) use sites::Sites;
+#[cfg(test)]
+pub(crate) use table::Rows;
 pub(crate) use table::Table;
 
 #[cfg(test)]
@@ -159,6 +161,14 @@ impl Input {
         match self {
             Self::Sites(sites) => sites.remark(),
             Self::Mesh(_) | Self::Points(_) => None,
+        }
+    }
+
+    /// What its places are: points or cells.
+    pub(crate) fn called(&self) -> &'static str {
+        match self {
+            Self::Sites(sites) if sites.at() == Location::Cells => "cells",
+            _ => "points",
         }
     }
 

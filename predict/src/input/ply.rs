@@ -142,6 +142,56 @@ mod tests {
     }
 
     #[test]
+    fn every_way_to_write_a_mesh_gives_the_same() {
+        let expected = read(TEXT.as_bytes()).unwrap();
+        let header = |vertex: &str, face: &str| format!("ply\nformat ascii 1.0\n{vertex}{face}end_header\n");
+        let (vertex, face) = (
+            "element vertex 4\nproperty float x\nproperty float y\nproperty float z\n",
+            "element face 2\nproperty list uchar int vertex_indices\n",
+        );
+        let (points, faces) = ("0 0 0\n1 0 0\n1 1 0\n0 1 0.5\n", "3 0 1 2\n4 0 1 2 3\n");
+        let plain = header(vertex, face) + points + faces;
+        let cases = [
+            ("plain", plain.clone()),
+            ("names of types with their bits", plain.replace("uchar int", "uint8 int32").replace("float", "float32")),
+            ("double precision", plain.replace("float", "double")),
+            ("unsigned corners", plain.replace("uchar int", "uchar uint")),
+            ("short lists", plain.replace("uchar int", "int short")),
+            ("comments and information", plain.replace("element v", "comment a b\nobj_info made by hand\nelement v")),
+            (
+                "normals and colours",
+                header(
+                    &(vertex.to_string() + "property float nx\nproperty uchar red\n"),
+                    &(face.to_string() + "property uchar red\n"),
+                ) + &points.replace('\n', " 0.5 255\n")
+                    + &faces.replace('\n', " 7\n"),
+            ),
+            (
+                "coordinates in another order",
+                header("element vertex 4\nproperty float z\nproperty float x\nproperty float y\n", face)
+                    + "0 0 0\n0 1 0\n0 1 1\n0.5 0 1\n"
+                    + faces,
+            ),
+            ("faces first", header(face, vertex) + faces + points),
+            (
+                "another list before the corners",
+                plain
+                    .replace("element face 2\n", "element face 2\nproperty list uchar float texture\n")
+                    .replace("3 0 1 2\n4 0", "2 0.5 0.5 3 0 1 2\n0 4 0"),
+            ),
+            (
+                "another element behind",
+                plain.replace("end_header", "element edge 1\nproperty int a\nend_header") + "4\n",
+            ),
+            ("other ends of lines", plain.replace('\n', "\r\n")),
+        ];
+        for (what, text) in cases {
+            let mesh = read(text.as_bytes()).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+            assert_eq!(mesh, expected, "{what}");
+        }
+    }
+
+    #[test]
     fn both_binary_forms_are_read() {
         for (form, big) in [("binary_little_endian", false), ("binary_big_endian", true)] {
             let mut bytes = format!(

@@ -57,7 +57,62 @@ impl Rows for TorchRows {
 
 #[cfg(test)]
 mod tests {
-    use crate::input::Table;
+    use std::io::Write;
+    use std::path::Path;
+
+    use zip::CompressionMethod;
+    use zip::write::SimpleFileOptions;
+
+    use crate::input::{Input, Table};
+
+    /// A file of `torch.save` with one storage, of the numbers 0 to 5 in a type of two or four bytes.
+    fn write(path: &Path, pickle: &[u8], storage: &[u8]) {
+        let mut archive = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+        let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        for (name, content) in [("a/data.pkl", pickle), ("a/data/0", storage)] {
+            archive.start_file(name, stored).unwrap();
+            archive.write_all(content).unwrap();
+        }
+        archive.finish().unwrap();
+    }
+
+    /// A tensor `[2, 3]` in a pickle.
+    fn tensor(storage: &str) -> Vec<u8> {
+        let head = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\n";
+        let rest = b"\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQK\x00K\x02K\x03\x86K\x03K\x01\x86\x89}tR";
+        [&head[..], storage.as_bytes(), rest].concat()
+    }
+
+    #[test]
+    fn a_single_tensor_and_dictionaries_of_them_are_points() {
+        let folder = tempfile::tempdir().unwrap();
+        let numbers = || (0..6).map(|x| x as f32);
+        let storages: [(&str, Vec<u8>); 3] = [
+            ("FloatStorage", numbers().flat_map(f32::to_le_bytes).collect()),
+            ("DoubleStorage", numbers().flat_map(|x| f64::from(x).to_le_bytes()).collect()),
+            ("BFloat16Storage", numbers().flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect()),
+        ];
+        for extension in super::EXTENSIONS {
+            let path = folder.path().join(format!("points.{extension}"));
+            let file = path.to_str().unwrap();
+            for (storage, bytes) in &storages {
+                let tensor = tensor(storage);
+                let name = |name: &str| [b"X".as_slice(), &(name.len() as u32).to_le_bytes(), name.as_bytes()].concat();
+                let entry = |key: &str, value: &[u8]| [name(key), value.to_vec(), b"s".to_vec()].concat();
+                let single = [b"\x80\x02", &tensor[..], b"."].concat();
+                let one = [b"\x80\x02}", &entry("position", &tensor)[..], b"."].concat();
+                let several = [b"\x80\x02}", &entry("a", &tensor)[..], &entry("b", &tensor), b"."].concat();
+                let cases: [(&str, Vec<u8>, &str); 3] =
+                    [("single", single, ""), ("one", one, ""), ("several", several, "#b")];
+                for (case, pickle, name) in cases {
+                    write(&path, &pickle, bytes);
+                    let mut input = Input::open(&format!("{file}{name}"), None)
+                        .unwrap_or_else(|error| panic!("{storage}, {case}: {error:#}"));
+                    assert_eq!(input.read(0..2).unwrap(), [[0., 1., 2.], [3., 4., 5.]], "{storage}, {case}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn tensors_are_picked_by_their_names() {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::{Component, DomainConfig};
 
-use super::FlowModel;
+use super::{FlowModel, predict_all};
 use crate::picture::{Colormap, CurvePanel, Figure, Panel, Scale};
 use crate::vector::{Vec3, length, sub};
 
@@ -27,9 +27,9 @@ impl Line {
     }
 
     /// Names and contents of its files.
-    pub(super) fn files(&self, model: &mut dyn FlowModel) -> Result<[(String, Vec<u8>); 2]> {
+    pub(super) fn files(&self, model: &mut dyn FlowModel, chunk: u64) -> Result<[(String, Vec<u8>); 2]> {
         let points = self.points();
-        let fields = model.predict(&self.domain.name, 0, &points)?;
+        let fields = predict_all(model, &self.domain.name, self.domain.fields.len(), &points, chunk)?;
         let reach = length(sub(self.to, self.from));
         let distances: Vec<_> =
             (0..self.points).map(|at| reach * at as f64 / (self.points - 1).max(1) as f64).collect();

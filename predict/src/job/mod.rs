@@ -24,12 +24,12 @@ use serde_json::{Map, Value};
 pub(crate) use lines::Line;
 #[cfg(test)]
 pub(crate) use model::Encoded;
-pub(crate) use model::{Body, FlowModel};
+pub(crate) use model::{Body, FlowModel, predict_all};
 pub(crate) use outside::{Border, Outside};
 pub(crate) use place::Place;
 pub(crate) use report::Report;
 pub(crate) use source::{Named, Source};
-pub(crate) use streamlines::{Streamlines, obstacle};
+pub(crate) use streamlines::{MOST_STREAMLINES, Streamlines, obstacle};
 pub(crate) use truth::{Exact, Truth};
 
 use crate::forces::Reference;

@@ -10,6 +10,25 @@ pub(crate) trait FlowModel {
     fn predict(&mut self, domain: &str, first: u64, points: &[[f32; 3]]) -> Result<Vec<Vec<f32>>>;
 }
 
+/// The first so many fields of a domain at any number of points, predicted a chunk of them at a time.
+pub(crate) fn predict_all(
+    model: &mut dyn FlowModel,
+    domain: &str,
+    fields: usize,
+    points: &[[f32; 3]],
+    chunk: u64,
+) -> Result<Vec<Vec<f32>>> {
+    let mut all = vec![Vec::new(); fields];
+    let chunk = usize::try_from(chunk).unwrap_or(usize::MAX).max(1);
+    let mut first = 0;
+    for points in points.chunks(chunk) {
+        let predicted = model.predict(domain, first, points)?;
+        all.iter_mut().zip(predicted).for_each(|(values, predicted)| values.extend(predicted));
+        first += points.len() as u64;
+    }
+    Ok(all)
+}
+
 /// A network, and what it reads of a body.
 pub(crate) struct Body {
     predictor: Predictor,

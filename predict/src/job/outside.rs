@@ -1,33 +1,18 @@
 //! Points outside the box that a network knows.
 
-use std::str::FromStr;
-
-use anyhow::{Error, Result, bail};
 use candle_mixed_attention::models::PositionStatistics;
+use clap::ValueEnum;
 
 /// What becomes of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Outside {
-    /// An error.
+    /// They are an error
     #[default]
     Refuse,
-    /// Their fields are NaN, and they count for nothing.
+    /// Their fields are NaN, and they count for nothing
     Drop,
-    /// They are predicted at the nearest point of the box.
+    /// They are predicted at the nearest point of the box
     Clamp,
-}
-
-impl FromStr for Outside {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "refuse" => Ok(Self::Refuse),
-            "drop" => Ok(Self::Drop),
-            "clamp" => Ok(Self::Clamp),
-            _ => bail!("expected refuse, drop or clamp, got '{text}'"),
-        }
-    }
 }
 
 /// The box, and what becomes of points outside of it.

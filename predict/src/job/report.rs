@@ -53,10 +53,10 @@ impl Job {
         let drawn = self.pictures.draw(&mut self.places, model, settings, &metrics);
         let mut files = drawn.context("pictures")?;
         for line in &self.lines {
-            files.extend(line.files(model).with_context(|| line.name.clone())?);
+            files.extend(line.files(model, settings.chunk).with_context(|| line.name.clone())?);
         }
         for lines in &self.streamlines {
-            files.push(lines.file(model, settings.codec).with_context(|| lines.name.clone())?);
+            files.push(lines.file(model, settings.codec, settings.chunk).with_context(|| lines.name.clone())?);
         }
         if let Some(forces) = &on_wall {
             files.push((FORCES_FILE.to_string(), serde_json::to_vec_pretty(forces)?));

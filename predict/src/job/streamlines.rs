@@ -6,8 +6,8 @@ use std::rc::Rc;
 use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::DomainConfig;
 
-use super::FlowModel;
 use super::lines::evenly;
+use super::{FlowModel, predict_all};
 use crate::input::{Grid, Location};
 use crate::mesh::Mesh;
 use crate::output::{Chunk, Codec, FieldSpec, GridShape, Kept, Shape, vtk_layout};
@@ -19,6 +19,9 @@ const STEPS_ACROSS: f64 = 300.0;
 
 /// Steps of a line in either direction at most, as a vortex has no end.
 const MOST_STEPS: usize = 1200;
+
+/// Lines at most: with their steps they are ten million points.
+pub(crate) const MOST_STREAMLINES: usize = 4096;
 
 /// Streamlines through points that lie evenly between two ends.
 pub(crate) struct Streamlines {
@@ -53,16 +56,16 @@ impl Streamlines {
     }
 
     /// The name and the contents of their file: lines with all fields of the domain and the time from the seed.
-    pub(super) fn file(&self, model: &mut dyn FlowModel, codec: Option<Codec>) -> Result<(String, Vec<u8>)> {
+    pub(super) fn file(
+        &self,
+        model: &mut dyn FlowModel,
+        codec: Option<Codec>,
+        chunk: u64,
+    ) -> Result<(String, Vec<u8>)> {
         let lines = self.follow(model)?;
         let points: Vec<[f32; 3]> =
             lines.iter().flat_map(|(points, _)| points).map(|point| point.map(|x| x as f32)).collect();
-        let mut fields = Vec::new();
-        if !points.is_empty() {
-            fields = model.predict(&self.domain.name, 0, &points)?;
-            fields.truncate(self.domain.fields.len());
-        }
-        fields.resize(self.domain.fields.len(), Vec::new());
+        let mut fields = predict_all(model, &self.domain.name, self.domain.fields.len(), &points, chunk)?;
         fields.push(lines.iter().flat_map(|(_, times)| times).map(|&time| time as f32).collect());
         let mut specs: Vec<_> = self.domain.fields.iter().map(|field| FieldSpec::new(&field.name, field.dim)).collect();
         specs.push(FieldSpec::new("time", 1));
@@ -219,7 +222,8 @@ mod tests {
 
     #[test]
     fn the_file_holds_lines_with_all_fields() {
-        let (name, bytes) = streamlines([1.0, 0.0, 0.0], [2.0, 0.0, 0.0], 4, None).file(&mut Vortex, None).unwrap();
+        let (name, bytes) =
+            streamlines([1.0, 0.0, 0.0], [2.0, 0.0, 0.0], 4, None).file(&mut Vortex, None, 1000).unwrap();
         assert_eq!(name, "streamlines.vtp");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);

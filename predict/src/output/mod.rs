@@ -17,7 +17,9 @@
 //! chunks are synced: those of a second, or of 64 MB, together. Links in the folder are not followed.
 
 mod chunk;
+mod codec;
 mod disk;
+mod document;
 mod layout;
 mod lock;
 mod npz;
@@ -30,9 +32,9 @@ mod tests;
 mod vtk;
 
 pub(crate) use chunk::{Chunk, FieldSpec, Predict};
+pub(crate) use codec::Codec;
 pub(crate) use disk::{LocalDisk, write_whole};
 pub(crate) use npz::write_npz;
-pub(crate) use pack::Codec;
 pub(crate) use run::{Existing, Part, Request, Run, Space, human_bytes};
 pub(crate) use state::State;
 pub(crate) use vtk::{GridShape, Kept, Shape, vtk_layout};

@@ -6,68 +6,15 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::str::FromStr;
 
-use anyhow::{Context, Error, Result, bail};
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
+use anyhow::{Context, Result};
 
+use super::codec::Codec;
 use super::disk::{Disk, open_itself, partial};
-use super::vtk::Document;
+use super::document::Document;
 
 /// Bytes of a block before it is compressed.
 const BLOCK: u64 = 1 << 18;
-
-/// What VTK takes for zlib itself.
-const ZLIB_LEVEL: u32 = 5;
-
-/// How arrays are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Codec {
-    Zlib,
-    Lz4,
-}
-
-impl FromStr for Codec {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "zlib" => Ok(Self::Zlib),
-            "lz4" => Ok(Self::Lz4),
-            _ => bail!("expected zlib or lz4, got '{text}'"),
-        }
-    }
-}
-
-impl Codec {
-    /// The name in options.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Zlib => "zlib",
-            Self::Lz4 => "lz4",
-        }
-    }
-
-    /// What VTK calls it.
-    pub(crate) fn compressor(self) -> &'static str {
-        match self {
-            Self::Zlib => "vtkZLibDataCompressor",
-            Self::Lz4 => "vtkLZ4DataCompressor",
-        }
-    }
-
-    fn pack(self, block: &[u8]) -> Result<Vec<u8>> {
-        Ok(match self {
-            Self::Zlib => {
-                let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(ZLIB_LEVEL));
-                encoder.write_all(block)?;
-                encoder.finish()?
-            }
-            Self::Lz4 => lz4_flex::block::compress(block),
-        })
-    }
-}
 
 /// How a file is packed.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value};
 
+use super::codec::Codec;
 use super::disk::{Disk, allocated, check_writable, metadata, partial};
 use super::layout::FileLayout;
 use super::lock::{FolderLock, LOCK_FILE};
 use super::npz::npz_bytes;
-use super::pack::Codec;
 use super::safetensors::{POSITIONS, safetensors_layout};
 use super::state::{PartState, STATE_FILE, Stage, State};
 use super::vtk::{Shape, vtk_layout};

@@ -1,6 +1,7 @@
 //! Predicting with a model and files of the user's own: everything is opened and checked before anything is computed.
 
 mod anchors;
+mod beside;
 mod description;
 mod domains;
 mod extents;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
+use candle_mixed_attention::candle_core::DType;
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, DomainConfig, Predictor, PredictorInput};
 use candle_mixed_attention::models::{Normalisation, PositionStatistics};
 use serde_json::{Map, Value, json};
@@ -15,10 +16,10 @@ use super::extents;
 use super::grid::Grid;
 use super::pictures::{FieldPictures, is_velocity};
 use super::solids;
-use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments, SquareBanksName};
+use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments};
 use crate::forces::Reference;
 use crate::input::{Input, Location};
-use crate::job::{Body, Border, Job, Line, Named, Place, Source, Streamlines, Truth, obstacle};
+use crate::job::{Body, Border, Job, Line, MOST_STREAMLINES, Named, Place, Source, Streamlines, Truth, obstacle};
 use crate::mesh::Mesh;
 use crate::output::{Codec, FieldSpec, Kept};
 use crate::picture::CutPlane;
@@ -57,7 +58,7 @@ impl Setup {
         };
         let checkpoint = checkpoint.context("--weights")?;
         if let Some(key) = checkpoint.weights_key() {
-            eprintln!("note: --weights: the weights under '{key}'");
+            remark(format_args!("note: --weights: the weights under '{key}'"));
         }
         let config = read_config(&checkpoint, model)?;
         check_supported(&config)?;
@@ -140,6 +141,9 @@ impl Setup {
             if let (Some(array), true) = (&model.patches, wall) {
                 source.patch_by(array).context("--patches")?;
             }
+            if let Some(warning) = points.get(name).filter(|_| wall).and_then(|named| doubt_faces(named, &source)) {
+                remark(format_args!("warning: {warning}"));
+            }
             if let Some(body) = body.filter(|_| wall) {
                 assign_solids(body, &mut source)?;
             }
@@ -170,7 +174,7 @@ impl Setup {
         let predictor = network.map_or_else(|| self.load(arguments), Ok)?;
         let geometry = self.draw_geometry(arguments)?;
         let mut inputs = Vec::new();
-        for draw in 0..arguments.compute.seeds.get() {
+        for draw in 0..arguments.compute.seeds.get() as u64 {
             inputs.push(self.draw_anchors(arguments, geometry.clone(), draw)?);
         }
         let body = Body::new(predictor, inputs.remove(0), inputs);
@@ -220,7 +224,7 @@ impl Setup {
             "seed": compute.seed,
             "seeds": compute.seeds,
             "device": compute.device.to_string(),
-            "dtype": compute.dtype.to_string(),
+            "dtype": DType::from(compute.dtype).as_str(),
             "outside": format!("{:?}", model.outside).to_lowercase(),
             "compress": arguments.output.compress.map(Codec::name),
         });
@@ -228,7 +232,7 @@ impl Setup {
     }
 
     fn load(&self, arguments: &Arguments) -> Result<Predictor> {
-        let (device, dtype) = (arguments.compute.device.open()?, arguments.compute.dtype.0);
+        let (device, dtype) = (arguments.compute.device.open()?, DType::from(arguments.compute.dtype));
         let network = self.checkpoint.load(&self.config, dtype, &device).context("--weights")?;
         Ok(Predictor::new(network, &self.statistics)?)
     }
@@ -302,6 +306,12 @@ impl Setup {
         let body = || self.geometry.as_ref().and_then(|geometry| geometry.input.surface());
         let streamlines = |(at, given): (usize, &DomainLine)| {
             let domain = domain_of_line("--streamlines", given, &self.config)?;
+            ensure!(
+                given.points <= MOST_STREAMLINES,
+                "--streamlines {}: at most {MOST_STREAMLINES} lines, got {}",
+                given.domain,
+                given.points
+            );
             let fields: Vec<_> = domain.fields.iter().map(|field| FieldSpec::new(&field.name, field.dim)).collect();
             let velocity = fields.iter().position(|field| is_velocity(field, model.velocity.as_deref()));
             let velocity = velocity.with_context(|| {
@@ -342,6 +352,12 @@ fn assign_solids(body: &Mesh, source: &mut Source) -> Result<()> {
     Ok(())
 }
 
+/// A sentence about the faces that forces act on, if they make no body. Those of the geometry are looked at anyway.
+fn doubt_faces(named: &Named, source: &Source) -> Option<String> {
+    let surface = source.input.surface().filter(|_| named.option != "--geometry")?;
+    Some(format!("{}: {}", named.option, Defects::of(surface).warning()?))
+}
+
 /// Checks that a field that is called the velocity is one.
 fn check_velocity(given: Option<&str>, config: &AbUptConfig) -> Result<()> {
     let Some(given) = given else { return Ok(()) };
@@ -359,9 +375,9 @@ fn read_config(checkpoint: &Checkpoint, model: &ModelArguments) -> Result<AbUptC
             .context("--weights")?
             .context("--config is missing: the file of the weights does not describe its network"),
     }?;
-    if let Some(SquareBanksName(banks)) = model.square_banks {
+    if let Some(banks) = model.square_banks {
         ensure!(config.untied_square_banks.is_some(), "--square-banks: the network has no untied blocks");
-        config.untied_square_banks = Some(banks);
+        config.untied_square_banks = Some(banks.into());
     }
     Ok(config)
 }

@@ -21,5 +21,5 @@ pub(crate) use curve::CurvePanel;
 pub(crate) use figure::{Content, Figure, Panel};
 pub(crate) use plane::PlanePanel;
 pub(crate) use section::{CutPlane, inside, section};
-pub(crate) use surface::SurfacePanel;
+pub(crate) use surface::{OnBody, SurfacePanel};
 pub(crate) use ticks::rounded;

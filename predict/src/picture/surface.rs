@@ -5,7 +5,7 @@ use super::cloud::{Disc, discs};
 use super::colour::Scale;
 use super::raster::{Corner, Tile};
 use super::{text, ticks};
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, fan};
 use crate::vector::{Vec3, add, cross, dot, normalised, sub};
 
 /// Where the viewer stands: the stream comes along x, from the left of the picture.
@@ -25,8 +25,15 @@ const MARGIN: f32 = 0.06;
 pub(crate) struct SurfacePanel<'a> {
     /// The body.
     pub mesh: &'a Mesh,
-    /// One value per vertex.
-    pub values: &'a [f32],
+    /// The field.
+    pub values: OnBody<'a>,
+}
+
+/// One value for each vertex of a body, or for each of its faces, which is then of one colour.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum OnBody<'a> {
+    Vertices(&'a [f32]),
+    Faces(&'a [f32]),
 }
 
 /// The directions of the picture in space.
@@ -71,23 +78,28 @@ impl SurfacePanel<'_> {
             // Squared half cosine: darkens all the way round, without an edge where the light ends.
             AMBIENT + DIFFUSE * (0.5 + 0.5 * facing * dot(normal, light)).powi(2)
         };
-        let corner = |vertex: u32| {
+        let corner = |vertex: u32, value: f32| {
             let vertex = vertex as usize;
             Corner {
                 at: place(flat[vertex]),
                 depth: dot(self.mesh.points()[vertex], view.away),
-                value: self.values[vertex],
+                value,
                 light: brightness(normals[vertex]),
             }
         };
         let mut tile = Tile::new(rect);
-        for triangle in self.mesh.triangles() {
-            tile.triangle(triangle.map(corner));
+        for (at, face) in self.mesh.faces().enumerate() {
+            for triangle in fan(face) {
+                tile.triangle(triangle.map(|vertex| match self.values {
+                    OnBody::Vertices(values) => corner(vertex, values[vertex as usize]),
+                    OnBody::Faces(values) => corner(vertex, values[at]),
+                }));
+            }
         }
-        if self.mesh.faces().next().is_none() {
+        if let (None, OnBody::Vertices(values)) = (self.mesh.faces().next(), self.values) {
             match discs(self.mesh.points()) {
                 Some(discs) => {
-                    for (disc, &value) in discs.iter().zip(self.values) {
+                    for (disc, &value) in discs.iter().zip(values) {
                         let light = brightness(disc.normal);
                         let corner = |point: Vec3<f32>, nearer: f32| Corner {
                             at: place([dot(point, view.right), -dot(point, view.up)]),
@@ -98,7 +110,7 @@ impl SurfacePanel<'_> {
                         draw_disc(&mut tile, disc, corner);
                     }
                 }
-                None => self.draw_points(&mut tile, rect, corner),
+                None => self.draw_points(&mut tile, rect, |vertex| corner(vertex, values[vertex as usize])),
             }
         }
         let levels = ticks::ticks(f64::from(scale.min), f64::from(scale.max), 12);
@@ -153,5 +165,33 @@ fn draw_axes(canvas: &mut Canvas, rect: Rect, view: &View, fonts: &text::Fonts, 
         canvas.polyline(&[origin, along(length)], 1.6, ink, 0.8);
         let [x, y] = along(length + 11.0);
         text::draw(canvas, &fonts.regular, 17.0, [x, y + 5.0], text::Align::Centre, ink, name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::picture::Colormap;
+
+    #[test]
+    fn a_face_is_of_one_colour_and_covers_its_place() {
+        let fonts = text::Fonts::embedded().unwrap();
+        let draw = |mesh: &Mesh, values: OnBody| {
+            let mut canvas = Canvas::new(200, 150, [1.0; 3]);
+            let scale = Scale { min: 0.0, max: 1.0, map: Colormap::Viridis };
+            let rect = Rect { x: 0.0, y: 0.0, width: 200.0, height: 150.0 };
+            SurfacePanel { mesh, values }.draw(&mut canvas, rect, &scale, &fonts, [0.0; 3]);
+            canvas.to_png().unwrap()
+        };
+        // A wall across the stream in two halves, with and without vertices in common.
+        let wall = [[0., -1., 0.], [0., 0., 0.], [0., 1., 0.], [0., 1., 1.], [0., 0., 1.], [0., -1., 1.]];
+        let mut joined = Mesh::new(wall.to_vec());
+        let mut apart = Mesh::new([0, 1, 4, 5, 1, 2, 3, 4].map(|corner| wall[corner]).to_vec());
+        [[0, 1, 4, 5], [1, 2, 3, 4]].iter().for_each(|face| joined.push_face(face));
+        [[0, 1, 2, 3], [4, 5, 6, 7]].iter().for_each(|face| apart.push_face(face));
+        let by_vertices = draw(&apart, OnBody::Vertices(&[0.2, 0.2, 0.2, 0.2, 0.9, 0.9, 0.9, 0.9]));
+        assert_eq!(draw(&joined, OnBody::Faces(&[0.2, 0.9])), by_vertices);
+        assert_ne!(draw(&joined, OnBody::Faces(&[0.9, 0.2])), by_vertices);
+        assert_eq!(draw(&joined, OnBody::Faces(&[0.5; 2])), draw(&joined, OnBody::Vertices(&[0.5; 6])));
     }
 }

@@ -8,7 +8,7 @@ use candle_core::DType;
 use super::item;
 use super::kernel::{Blocked, StripKernel};
 use super::operands::Operands;
-use super::output::{PartialSink, Results, Target, WholeSink, combine};
+use super::output::{Results, Target, combine};
 use super::scratch::{self, Buffer, Purpose};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
@@ -20,7 +20,6 @@ use super::simd::{Avx2, Avx512, Avx512Bf16};
 use super::words::Bf16Pairs;
 use super::words::Floats;
 use crate::element::Element;
-use crate::plan::WorkItem;
 
 /// Below this many multiply-adds a launch runs on the calling thread: waking another one takes longer.
 const SEQUENTIAL_BELOW: u64 = 4_000_000;
@@ -165,10 +164,6 @@ fn loop_over_items<K: StripKernel, T: Element>(
     buffer: &mut Buffer,
 ) {
     while let Some(item) = operands.schedule.items().get(next.fetch_add(1, Ordering::Relaxed)) {
-        if item.partial_slot == WorkItem::WHOLE {
-            item::run(kernel, operands, item, buffer, &mut WholeSink { target, item });
-        } else {
-            item::run(kernel, operands, item, buffer, &mut PartialSink { target, item });
-        }
+        item::run(kernel, operands, item, buffer, target);
     }
 }

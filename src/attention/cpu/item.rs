@@ -6,22 +6,17 @@
 //! tile is then used by every strip of the item.
 
 use super::kernel::StripKernel;
-use super::operands::{Keys, Operands, Source};
+use super::operands::{Keys, Operands};
+use super::output::Target;
 use super::rotate::rotate_row;
 use super::scratch::Buffer;
 use super::simd::{Exponent, Simd};
 use super::strip::{Seeing, StagedKeys, Strip};
 use super::total::{self, Compensated, Total};
+use super::visible::{VisibleKey, visible_keys};
 use super::words::Words;
 use crate::element::Element;
-use crate::plan::{KeySource, PaddingBits, TileClass, WorkItem};
-
-/// Receives the result of an item row by row: the row, the sums of its channels, and the maximum of its scores (before the
-/// scale) and the sum of its weights. The
-/// result is `channels / sum`, or 0 where the sum is 0: no key was visible.
-pub(super) trait Sink {
-    fn write(&mut self, row: usize, channels: &[f32], maximum: f32, sum: f32);
-}
+use crate::plan::WorkItem;
 
 /// The parts of a thread's buffer.
 struct Tiles<'b> {
@@ -144,7 +139,7 @@ pub(super) fn run<K: StripKernel, T: Element>(
     operands: &Operands<'_, T>,
     item: &WorkItem,
     buffer: &mut Buffer,
-    sink: &mut impl Sink,
+    target: &Target<'_, T>,
 ) {
     let queries = item.query_len as usize;
     let key_tiles = &operands.schedule.key_tiles()[item.key_tiles()];
@@ -153,12 +148,11 @@ pub(super) fn run<K: StripKernel, T: Element>(
     stage_queries(kernel, operands, item, shape, &mut tiles);
     tiles.total.clear();
 
+    let mut keys = visible_keys(operands, item, key_tiles);
     // For each staged key the queries of the item that see it, if not all see all.
     let mut seeing: Vec<Seeing> = Vec::new();
-    let windowed = key_tiles.iter().any(|tile| !tile.band.covers(item.queries(), tile.tokens()));
-
-    let mut staged = 0;
     let mut tiles_taken = 0usize;
+<<<<<<< HEAD
     for tile in key_tiles {
         let source = match tile.source {
             KeySource::Input => operands.input.as_ref(),
@@ -193,36 +187,51 @@ pub(super) fn run<K: StripKernel, T: Element>(
             }
             tiles.bias[staged] = source.bias.map_or(0.0, |bias| bias.of(item, token) / operands.scale);
             stage_key(kernel, shape, source, place, (token, first_rotated + offset), staged, &mut tiles);
+=======
+    loop {
+        seeing.clear();
+        let mut staged = 0;
+        while staged < K::KEYS
+            && let Some(key) = keys.next()
+        {
+            stage_key(kernel, shape, item, &key, staged, &mut tiles);
+            seeing.extend(key.seeing);
+>>>>>>> main
             staged += 1;
-            if staged == K::KEYS {
-                attend(kernel, operands.exponent, shape, &mut tiles, queries, (staged, &seeing), tiles_taken == 0);
-                seeing.clear();
-                (staged, tiles_taken) = (0, tiles_taken + 1);
-                if shape.many_keys && tiles_taken.is_multiple_of(total::TILES) {
-                    add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, false);
-                }
-            }
         }
-    }
-    if staged > 0 {
+        if staged == 0 {
+            break;
+        }
         attend(kernel, operands.exponent, shape, &mut tiles, queries, (staged, &seeing), tiles_taken == 0);
         tiles_taken += 1;
+        if shape.many_keys && tiles_taken.is_multiple_of(total::TILES) {
+            add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, false);
+        }
     }
     if shape.many_keys && tiles_taken > 0 {
         add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, true);
     }
-    finish(kernel, item, shape, &mut tiles, tiles_taken == 0, sink);
+    finish(kernel, item, shape, &mut tiles, tiles_taken == 0, target);
 }
 
+<<<<<<< HEAD
 /// Writes one key and value of a batch row and head to place `staged` of the tile. `rotated` is the row of the key among the
 /// rotated ones.
+=======
+/// Writes one key and value to place `staged` of the tile.
+>>>>>>> main
 #[inline(always)]
 fn stage_key<K: StripKernel, T: Element>(
     kernel: K,
     shape: Shape,
+<<<<<<< HEAD
     source: &Source<'_, T>,
     (batch, head): (usize, usize),
     (token, rotated): (usize, usize),
+=======
+    item: &WorkItem,
+    &VisibleKey { source, token, rotated, .. }: &VisibleKey<'_, T>,
+>>>>>>> main
     staged: usize,
     tiles: &mut Tiles<'_>,
 ) {
@@ -397,20 +406,20 @@ fn add_to_total<K: StripKernel>(
 
 /// Hands the result out as rows. `untouched` says that no key was visible: zeros.
 #[inline(always)]
-fn finish<K: StripKernel>(
+fn finish<K: StripKernel, T: Element>(
     kernel: K,
     item: &WorkItem,
     shape: Shape,
     tiles: &mut Tiles<'_>,
     untouched: bool,
-    sink: &mut impl Sink,
+    target: &Target<'_, T>,
 ) {
     let (simd, lanes) = (kernel.words().simd(), lanes::<K>());
     let queries = item.query_len as usize;
     if untouched {
         let zeros = &mut tiles.rows[..shape.head_dim];
         zeros.fill(0.0);
-        (0..queries).for_each(|row| sink.write(row, zeros, f32::NEG_INFINITY, 0.0));
+        (0..queries).for_each(|row| target.write(item, row, zeros, f32::NEG_INFINITY, 0.0));
         return;
     }
     for (first, vectors) in strips::<K>(queries) {
@@ -421,14 +430,14 @@ fn finish<K: StripKernel>(
         for row in (0..width).step_by(lanes) {
             for channel in (0..shape.channels).step_by(lanes) {
                 let source = &source[channel * width + row..][..(lanes - 1) * width + lanes];
-                let target = &mut tiles.rows[row * shape.channels + channel..][..(lanes - 1) * shape.channels + lanes];
+                let rows = &mut tiles.rows[row * shape.channels + channel..][..(lanes - 1) * shape.channels + lanes];
                 // SAFETY: both slices hold `lanes` rows of `lanes` numbers at these strides.
-                unsafe { simd.transpose(source.as_ptr(), width, target.as_mut_ptr(), shape.channels) };
+                unsafe { simd.transpose(source.as_ptr(), width, rows.as_mut_ptr(), shape.channels) };
             }
         }
         for row in 0..width.min(queries - first) {
             let channels = &tiles.rows[row * shape.channels..][..shape.head_dim];
-            sink.write(first + row, channels, tiles.maximum[first + row], tiles.sum[first + row]);
+            target.write(item, first + row, channels, tiles.maximum[first + row], tiles.sum[first + row]);
         }
     }
 }

@@ -26,6 +26,7 @@ pub(crate) mod simd;
 mod strip;
 mod total;
 mod view;
+mod visible;
 mod words;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType, bail};

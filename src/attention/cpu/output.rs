@@ -2,7 +2,6 @@
 
 use std::marker::PhantomData;
 
-use super::item::Sink;
 use super::simd::Exponent;
 use crate::element::Element;
 use crate::plan::{Reduction, WorkItem};
@@ -87,45 +86,44 @@ impl<'a, T> Target<'a, T> {
     }
 }
 
-/// Writes rows of a whole item to the output.
-pub(super) struct WholeSink<'a, T> {
-    pub target: &'a Target<'a, T>,
-    pub item: &'a WorkItem,
-}
-
-impl<T: Element> Sink for WholeSink<'_, T> {
+impl<T: Element> Target<'_, T> {
+    /// Takes one row of an item: the sums of its channels, the maximum of its scores (before the scale) and the sum of its
+    /// weights. The result is `channels / sum`, or 0 where the sum is 0: no key was visible.
     #[inline(always)]
-    fn write(&mut self, row: usize, channels: &[f32], maximum: f32, sum: f32) {
-        let (item, shape) = (self.item, self.target.shape);
+    pub(super) fn write(&self, item: &WorkItem, row: usize, channels: &[f32], maximum: f32, sum: f32) {
+        if item.partial_slot == WorkItem::WHOLE {
+            self.write_result(item, row, channels, maximum, sum);
+        } else {
+            self.write_part(item, row, channels, maximum, sum);
+        }
+    }
+
+    /// A row of a whole item, to the output.
+    #[inline(always)]
+    fn write_result(&self, item: &WorkItem, row: usize, channels: &[f32], maximum: f32, sum: f32) {
+        let shape = self.shape;
         let token = item.query_start as usize + row;
         let row = shape.row(item.batch as usize, token, item.head as usize);
         let offset = row * shape.head_dim;
         assert!(channels.len() == shape.head_dim && offset + shape.head_dim <= shape.len());
         // SAFETY: inside the output by the assertion; no other item writes this token and head.
-        let target = unsafe { std::slice::from_raw_parts_mut(self.target.output.0.add(offset), shape.head_dim) };
+        let target = unsafe { std::slice::from_raw_parts_mut(self.output.0.add(offset), shape.head_dim) };
         T::narrow_times(channels, normalisation(sum), target);
-        if let Some((numbers, exponent)) = self.target.log_sum_exp {
+        if let Some((numbers, exponent)) = self.log_sum_exp {
             // SAFETY: there is a number for each row of the output.
             unsafe { *numbers.0.add(row) = exponent.log_sum_exp(maximum, f64::from(sum)) };
         }
     }
-}
 
-/// Writes rows of a part of a split item to its slot: `head_dim` channels, maximum and sum per row.
-pub(super) struct PartialSink<'a, T> {
-    pub target: &'a Target<'a, T>,
-    pub item: &'a WorkItem,
-}
-
-impl<T: Element> Sink for PartialSink<'_, T> {
+    /// A row of a part of a split item, to its slot: `head_dim` channels, maximum and sum.
     #[inline(always)]
-    fn write(&mut self, row: usize, channels: &[f32], maximum: f32, sum: f32) {
+    fn write_part(&self, item: &WorkItem, row: usize, channels: &[f32], maximum: f32, sum: f32) {
         let row_len = channels.len() + 2;
-        assert!((row + 1) * row_len <= self.target.slot_len);
-        let offset = self.item.partial_slot as usize * self.target.slot_len + row * row_len;
+        assert!((row + 1) * row_len <= self.slot_len);
+        let offset = item.partial_slot as usize * self.slot_len + row * row_len;
         // SAFETY: inside the item's slot by the assertion; the schedule numbers `partial_slots` slots and gives each to
         // one item.
-        let target = unsafe { std::slice::from_raw_parts_mut(self.target.partial.0.add(offset), row_len) };
+        let target = unsafe { std::slice::from_raw_parts_mut(self.partial.0.add(offset), row_len) };
         target[..channels.len()].copy_from_slice(channels);
         (target[channels.len()], target[channels.len() + 1]) = (maximum, sum);
     }

@@ -21,9 +21,9 @@ mod shape;
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::str::FromStr;
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 
 pub(super) use cells::Cells;
 use measure::{Located, centre, size, surface_faces};
@@ -43,22 +43,10 @@ const CELLS_AT_ONCE: u64 = 1 << 13;
 pub(crate) const SOLID: &str = "solid";
 
 /// Where values of an array belong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Location {
     Cells,
     Points,
-}
-
-impl FromStr for Location {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "cells" => Ok(Self::Cells),
-            "points" => Ok(Self::Points),
-            _ => bail!("expected cells or points, got '{text}'"),
-        }
-    }
 }
 
 /// An array with one row for each point or cell.

@@ -5,13 +5,28 @@ use std::ops::Range;
 use anyhow::{Context, Result};
 
 use super::numbers::{Element, Numbers};
-use crate::vector::Vec3;
+use crate::vector::{Vec3, scaled};
 
 /// Points that are read at once.
 const PAGE: u64 = 1 << 14;
 
-/// Pages that are kept: 96 MiB.
+/// Pages that are kept: 48 MiB of single precision, twice as much of double precision.
 const PAGES: u64 = 256;
+
+/// Points as they are stored, before they are scaled.
+enum Page {
+    Single(Vec<[f32; 3]>),
+    Double(Vec<Vec3>),
+}
+
+impl Page {
+    fn get(&self, at: usize) -> Vec3 {
+        match self {
+            Self::Single(points) => points[at].map(f64::from),
+            Self::Double(points) => points[at],
+        }
+    }
+}
 
 /// The points of a piece, of which the last ones used stay in memory. Cells are near their neighbours in a file, so a mesh
 /// that is larger is read about once.
@@ -21,7 +36,7 @@ pub(crate) struct Points {
     /// Factor of all coordinates, which turns the units of the file into those of the user.
     scale: f64,
     /// A page lies in the slot of its number modulo the number of slots, so that no run of pages displaces itself.
-    slots: Vec<Option<(u64, Vec<Vec3>)>>,
+    slots: Vec<Option<(u64, Page)>>,
 }
 
 impl Points {
@@ -43,15 +58,19 @@ impl Points {
     /// Multiplies all coordinates from here on.
     pub(crate) fn scale(&mut self, by: f64) {
         self.scale *= by;
-        self.slots.fill(None);
     }
 
     /// Some of the points, one after the other.
     pub(crate) fn read(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
-        let mut numbers = self.numbers.floats(range.start * 3..range.end * 3).context("Points")?;
+        let mut points = self.stored(range)?;
         if self.scale != 1.0 {
-            numbers.iter_mut().for_each(|x| *x *= self.scale);
+            points.as_flattened_mut().iter_mut().for_each(|x| *x *= self.scale);
         }
+        Ok(points)
+    }
+
+    fn stored(&mut self, range: Range<u64>) -> Result<Vec<Vec3>> {
+        let numbers = self.numbers.floats(range.start * 3..range.end * 3).context("Points")?;
         Ok(numbers.as_chunks().0.to_vec())
     }
 
@@ -83,10 +102,14 @@ impl Points {
         let slot = (page % PAGES) as usize;
         if self.slots[slot].as_ref().is_none_or(|(held, _)| *held != page) {
             let start = page * PAGE;
-            let points = self.read(start..self.count.min(start + PAGE))?;
+            let points = self.stored(start..self.count.min(start + PAGE))?;
+            let points = match self.numbers.element() {
+                Element::Float32 => Page::Single(points.iter().map(|point| point.map(|x| x as f32)).collect()),
+                _ => Page::Double(points),
+            };
             self.slots[slot] = Some((page, points));
         }
         let (_, points) = self.slots[slot].as_ref().context("Points: nothing was read")?;
-        Ok(points[(point % PAGE) as usize])
+        Ok(scaled(points.get((point % PAGE) as usize), self.scale))
     }
 }

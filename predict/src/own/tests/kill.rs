@@ -3,6 +3,16 @@
 use std::process::{Child, Command, Stdio};
 
 use super::*;
+use crate::input::writer::PLAIN;
+
+/// What a run may write: meshes as they are and compressed, of a surface and of cells with a volume, and `.npz`.
+const FORMATS: [&[&str]; 5] = [
+    &[],
+    &["--npz"],
+    &["--compress", "zlib"],
+    &["--compress", "lz4"],
+    &["--volume", "{}/mesh.vtu", "--keep-arrays", "--compress", "lz4", "--npz"],
+];
 
 /// How the child below gets its command line.
 const LINE: &str = "PREDICT_TEST_LINE";
@@ -93,14 +103,30 @@ fn a_killed_process_is_resumed_to_the_same_bytes() {
     assert!(killed >= 6, "only {killed} of {} runs were killed before their end", moments.len());
 }
 
+#[test]
+fn overwriting_a_killed_run_leaves_nothing_of_it() {
+    let workplace = Workplace::new();
+    let line = |more: &[&str]| workplace.line(&[&["--chunk", "2"], more].concat());
+    let mut process = start(&line(&["--npz", "--compress", "zlib"]));
+    while !Left::of(&workplace).has("surface.npz") {
+        assert!(process.try_wait().unwrap().is_none(), "the run ended without a file");
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    run(&line(&["--overwrite"])).unwrap();
+    run(&line(&["--out", "{}/fresh"])).unwrap();
+    assert!(workplace.files("out") == workplace.files("fresh"));
+}
+
 /// A process that is killed at any moment of its life, each time at another; `PREDICT_KILLS` is how often, 100 times without
 /// it.
 #[test]
 #[ignore = "takes minutes; CI runs it with fewer kills"]
 fn a_process_killed_at_any_moment_is_resumed_to_the_same_bytes() {
     let kills: u32 = std::env::var("PREDICT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
-    for format in [&[][..], &["--npz"]] {
+    for format in FORMATS {
         let workplace = Workplace::new();
+        std::fs::write(workplace.path("mesh.vtu"), super::meshes::mixed(PLAIN, "UnstructuredGrid")).unwrap();
         let line = |out: &str, more: &[&str]| {
             workplace.line(&[&["--out", &format!("{{}}/{out}"), "--chunk", "2"], format, more].concat())
         };
@@ -116,12 +142,13 @@ fn a_process_killed_at_any_moment_is_resumed_to_the_same_bytes() {
             let left = if workplace.path("out").exists() { workplace.files("out") } else { Default::default() };
             for (name, bytes) in left {
                 let unfinished = name.ends_with(".partial") || name == "run.json";
-                assert!(unfinished || bytes == whole[&name], "kill {kill}: {name} is half a file");
+                assert!(unfinished || bytes == whole[&name], "{format:?}, kill {kill}: {name} is half a file");
             }
             run(&line("out", &["--resume"])).unwrap();
-            assert!(workplace.files("out") == whole, "kill {kill}: the resumed run differs");
+            assert!(workplace.files("out") == whole, "{format:?}, kill {kill}: the resumed run differs");
             std::fs::remove_dir_all(workplace.path("out")).unwrap();
         }
-        assert!(killed >= kills / 2, "only {killed} of {kills} runs were killed before their end");
+        println!("{format:?}: {killed} of {kills} runs were killed before their end");
+        assert!(killed >= kills / 2, "{format:?}: only {killed} of {kills} runs were killed before their end");
     }
 }

@@ -6,7 +6,7 @@ use crate::input::writer::{MODES, Style, Values, Writer};
 use crate::input::{Input, Location};
 
 /// Of cells of all dimensions, in two pieces with arrays at both: points, a line, a strip and faces, or volumes.
-fn mixed(style: Style, kind: &str) -> Vec<u8> {
+pub(super) fn mixed(style: Style, kind: &str) -> Vec<u8> {
     let mut writer = Writer::new(style, kind);
     for piece in 0..2 {
         let x = f64::from(piece);

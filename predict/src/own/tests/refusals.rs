@@ -43,6 +43,7 @@ fn options_that_do_not_fit_the_network_are_named() {
         (&["--geometry", "{}/nothing.stl"], "--geometry: cannot open"),
         (&["--volume", "{}/body.step"], "--volume: {}/body.step: expected a file named *.stl, *.obj, *.ply, *.vtp"),
         (&["--volume", "{}/nothing.vtu"], "--volume: {}/nothing.vtu: cannot open"),
+        (&["--weights-key", "ema"], "'ema'"),
         (&["--square-banks", "plain"], "--square-banks: the network has no untied blocks"),
         (&["--device", "metal"], "--device metal: not available"),
     ];
@@ -166,6 +167,10 @@ fn damaged_files_are_named() {
         (|place| replace(place, "model.json", "\"position\":", "\"positions\":"), "--stats: '{}/model.json' holds no"),
         (|place| replace(place, "model.json", "\"std\":[2.0]", "\"std\":[2.0,1.0]"), "std of field 'surface_p'"),
         (
+            |place| replace(place, "model.json", "\"std\":[2.0]", "\"std\":[0]"),
+            "std of field 'surface_p' must be above 0",
+        ),
+        (
             |place| {
                 replace(
                     place,
@@ -244,6 +249,8 @@ fn flat_statistics_are_checked() {
         ("raw_pos_max: [3, 3, 3]", "raw_pos_max: [3, -3, 3]", "the box of the positions must be min < max"),
         ("wake_k_std: 2", "wake_k_std: wide", "wake_k_std must be a number or a list of numbers, got \"wide\""),
         ("wake_k_std: 2", "wake_k_std: -2", "std of field 'wake_k'"),
+        ("wake_k_std: 2", "wake_k_std: 0", "std of field 'wake_k' must be above 0, got [0.0]"),
+        ("volume_u_std: [2, 2, 2]", "volume_u_std: [2, 0, 2]", "std of field 'volume_u' must be above 0"),
         ("wake_k_std: 2", "wake_k_std: .nan", "wake_k_std must be"),
         ("[0.5, 0.5, 0.5]", "0.5", "std of field 'volume_u'"),
         ("raw_pos_min: -3", "raw_pos_min: -3: -4", "is no YAML of plain keys"),
@@ -379,13 +386,17 @@ fn a_sweep_follows_no_link_in_its_folder() {
 fn counts_that_no_memory_holds_are_refused() {
     let workplace = Workplace::new();
     let largest = usize::MAX.to_string();
-    for option in ["--anchors", "--geometry-points", "--supernodes", "--slice-points"] {
+    for option in ["--anchors", "--geometry-points", "--supernodes", "--slice-points", "--seeds"] {
         let error = Arguments::try_parse_from(workplace.line(&[option, &largest])).unwrap_err().to_string();
         assert!(error.contains("expected a whole number from 1 to"), "{option}: {error}");
     }
-    let line = format!("volume:0,0,0:1,0,0:{largest}");
-    let error = Arguments::try_parse_from(workplace.line(&["--line", &line])).unwrap_err().to_string();
-    assert!(error.contains("1 to 67108864 points"), "{error}");
+    for (option, count) in [("--line", &*largest), ("--streamlines", &largest), ("--line", "1048577")] {
+        let line = format!("volume:0,0,0:1,0,0:{count}");
+        let error = Arguments::try_parse_from(workplace.line(&[option, &line])).unwrap_err().to_string();
+        assert!(error.contains("1 to 1048576 points"), "{option}: {error}");
+    }
+    let error = workplace.refusal(&workplace.line(&["--streamlines", "volume:0,0,0:1,0,0:4097"]));
+    assert!(error.contains("--streamlines volume: at most 4096 lines, got 4097"), "{error}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ellipsoid::{Case, Flow};
+use crate::input::{Location, Table};
 use crate::job::FlowModel;
 use crate::metrics::FieldError;
 use crate::metrics::Metrics;
@@ -123,7 +124,12 @@ fn true_fields_give_metrics_and_pictures_of_the_difference() {
         assert!(numbers(error).iter().all(|error| (error + 0.125).abs() < 1e-5), "predicted minus true");
     }
     assert!(!workplace.tensors("volume.safetensors").contains_key("p_error"), "its truth is not known");
-    assert!(files["surface_p.png"].len() > plain["surface_p.png"].len(), "three panels instead of one");
+    // Predicted, true and their difference stand side by side; what is not known is drawn alone.
+    let width = |png: &[u8]| u32::from_be_bytes(png[16..20].try_into().unwrap());
+    for (name, panels) in [("surface_p.png", 3), ("volume_u.png", 3), ("volume_p.png", 1)] {
+        let one = width(&plain[name]);
+        assert_eq!(width(&files[name]).div_ceil(one), panels, "{name}");
+    }
 }
 
 #[test]
@@ -398,6 +404,18 @@ fn a_mesh_with_cell_data_comes_back_with_fields_errors_and_forces_at_its_cells()
         assert!((predicted - error - truth).abs() < 1e-5);
     }
     let files = workplace.files("out");
+    // Its cells are drawn as faces: they cover the body, which points at their centres would not.
+    let coloured = |png: &[u8]| {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut bytes).unwrap();
+        let (pixels, _) = bytes.as_chunks::<3>();
+        pixels.iter().filter(|[red, green, blue]| red.abs_diff(*green).max(green.abs_diff(*blue)) > 30).count()
+    };
+    workplace.run(&["--out", "{}/vertices"]).unwrap();
+    let (cells, vertices) = (&files["surface_p.png"], &workplace.files("vertices")["surface_p.png"]);
+    let ratio = coloured(cells) as f64 / (3 * coloured(vertices)) as f64;
+    assert!((0.8..1.2).contains(&ratio), "{ratio}");
     let written = String::from_utf8_lossy(&files["surface.vtp"]).into_owned();
     assert!(written.contains(&format!(r#"NumberOfPoints="{}""#, mesh.points().len())));
     assert!(written.contains(&format!(r#"NumberOfPolys="{faces}""#)) && written.contains(r#"<CellData Scalars="p">"#));
@@ -416,4 +434,35 @@ fn a_mesh_with_cell_data_comes_back_with_fields_errors_and_forces_at_its_cells()
     assert!(refusal("surface=pMean:q").contains("--truth surface: there is no field 'q', but [\"p\"]"));
     assert!(refusal("surface=speed:p").contains("there is no array 'speed'"));
     assert!(refusal("surface=pMean:p,pMean:p").contains("field 'p' is given twice"));
+}
+
+#[test]
+fn odd_names_come_back_from_every_file() {
+    let name = "wall shear <\u{3c4}> & \"p\" #1";
+    let workplace = Workplace::new();
+    let path = workplace.path("model.json");
+    let mut description: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let domains = description["model"]["domains"].as_array_mut().unwrap();
+    let wake = domains.iter_mut().find(|domain| domain["name"] == "wake").unwrap();
+    wake["fields"][0]["name"] = json!(name);
+    let statistics = description["normalisation"]["fields"].as_array_mut().unwrap();
+    statistics.iter_mut().find(|field| field["domain"] == "wake").unwrap()["name"] = json!(name);
+    std::fs::write(path, description.to_string()).unwrap();
+    let values: Vec<[f32; 1]> = (0..23).map(|at| [at as f32]).collect();
+    write_npy(&workplace.path("truth.npy"), &values);
+    for more in [&[][..], &["--compress", "zlib"]] {
+        let options = ["--npz", "--truth", "wake={}/truth.npy", "--line", "wake:0,0,0:1,0,0:3", "--overwrite"];
+        workplace.run(&[&options, more].concat()).unwrap();
+        let expected = numbers(&workplace.tensors("wake.safetensors")[name]);
+        let arrays = super::car::arrays(&workplace.path("out/wake.vtp"), Location::Points);
+        assert_eq!(arrays, [name.to_string(), format!("{name}_error")]);
+        for file in ["wake.vtp", "wake.npz", "wake.safetensors"] {
+            let file = workplace.path("out").join(file).display().to_string();
+            assert_eq!(Table::open(&file, Some(name)).unwrap().read(0..23).unwrap(), expected, "{file}");
+        }
+        let files = workplace.files("out");
+        let metrics: Value = serde_json::from_slice(&files["metrics.json"]).unwrap();
+        assert_eq!(metrics[&format!("wake_{name}")]["values"], 23);
+        assert!(files.keys().all(|file| file.chars().all(|letter| letter.is_alphanumeric() || "-_.".contains(letter))));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::super::open;
 use super::open_bytes;
-use super::writer::{Mode, PLAIN, Style, Values, Writer};
+use super::writer::{Codec, Mode, PLAIN, Style, Values, Writer};
 use crate::input::grid::{Cells, Location};
 
 /// A unit cube with its corners in the order of a hexahedron, at a place along x.
@@ -156,4 +156,59 @@ fn appended_data_behave_as_text_does() {
             assert_eq!(binary.read_cells(0..4).unwrap(), text.read_cells(0..4).unwrap());
         }
     }
+}
+
+/// A block of so many hexahedra along each side, compressed as pyvista does.
+fn block(side: usize) -> Vec<u8> {
+    let across = side + 1;
+    let style = Style { mode: Mode::AppendedRaw, codec: Some(Codec::Lz4), word: 4, block: 1 << 15, ..PLAIN };
+    let place = |at: usize| [at % across, at / across % across, at / across / across].map(|i| i as f32);
+    let corner = |cell: usize, corner: usize| {
+        let [x, y, z] = [cell % side, cell / side % side, cell / side / side];
+        let [u, v, w] = [(corner ^ corner >> 1) & 1, corner >> 1 & 1, corner >> 2];
+        (((z + w) * across + y + v) * across + x + u) as i64
+    };
+    let cells = side.pow(3);
+    Writer::new(style, "UnstructuredGrid")
+        .tag(&format!(r#"<Piece NumberOfPoints="{}" NumberOfCells="{cells}"><CellData>"#, across.pow(3)))
+        .array("p", 1, &Values::F32((0..cells).map(|cell| cell as f32).collect()))
+        .tag("</CellData><Points>")
+        .array("Points", 3, &Values::F32((0..across.pow(3)).flat_map(place).collect()))
+        .tag("</Points><Cells>")
+        .array("connectivity", 1, &Values::I64((0..8 * cells).map(|at| corner(at / 8, at % 8)).collect()))
+        .array("offsets", 1, &Values::I64((1..=cells as i64).map(|cell| 8 * cell).collect()))
+        .array("types", 1, &Values::U8(vec![12; cells]))
+        .tag("</Cells></Piece>")
+        .finish("UnstructuredGrid")
+}
+
+#[test]
+fn what_reading_takes_does_not_grow_with_the_mesh() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("block.vtu");
+    let mut taken = Vec::new();
+    for side in [20, 100] {
+        std::fs::write(&path, block(side)).unwrap();
+        let (cells, points) = (side.pow(3) as u64, (side as u64 + 1).pow(3));
+        let most = crate::counting::most_bytes(|| {
+            let mut grid = open(&path).unwrap();
+            for start in (0..cells).step_by(10_000) {
+                let range = start..cells.min(start + 10_000);
+                let centre =
+                    |cell: u64| [cell % side as u64, cell / side as u64 % side as u64, cell / (side * side) as u64];
+                let (found, values) = (
+                    grid.centres(range.clone()).unwrap(),
+                    grid.read_array(Location::Cells, "p", range.clone()).unwrap(),
+                );
+                for ((cell, found), value) in range.zip(found).zip(values) {
+                    assert_eq!((found, value), (centre(cell).map(|x| x as f64 + 0.5), cell as f64));
+                }
+            }
+        });
+        // Points are kept for cells to come: 12 bytes each, 48 MiB at most.
+        let kept = usize::try_from(12 * points).unwrap().min(48 << 20);
+        taken.push(most.saturating_sub(kept));
+    }
+    // Beside them only the sizes of compressed blocks grow.
+    assert!(taken[1] < taken[0] + (1 << 20), "{taken:?} bytes");
 }
