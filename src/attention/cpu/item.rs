@@ -152,51 +152,14 @@ pub(super) fn run<K: StripKernel, T: Element>(
     // For each staged key the queries of the item that see it, if not all see all.
     let mut seeing: Vec<Seeing> = Vec::new();
     let mut tiles_taken = 0usize;
-<<<<<<< HEAD
-    for tile in key_tiles {
-        let source = match tile.source {
-            KeySource::Input => operands.input.as_ref(),
-            KeySource::Cache => operands.cache.as_ref(),
-        };
-        // The arguments were checked against the plan: a source that it names is there.
-        let Some(source) = source else { continue };
-        let class = source.padding.map_or(TileClass::Full, |bits| bits.class(item.batch as usize, tile));
-        if class == TileClass::Empty {
-            continue;
-        }
-        let batch = if source.broadcast { 0 } else { item.batch as usize };
-        let place = (batch, item.head as usize / operands.group);
-        let start = tile.start as usize;
-        let first_rotated = match source.keys {
-            Keys::Given(_) => 0,
-            Keys::Rotated(_, layout) => layout.row_of(start),
-        };
-        for offset in 0..tile.len as usize {
-            let token = start + offset;
-            let masked = |bits: &PaddingBits| !bits.is_real(item.batch as usize, token);
-            if class == TileClass::Partial && source.padding.is_some_and(masked) {
-                continue;
-            }
-            if windowed {
-                let seen_by = tile.band.that_see(token, item.queries());
-                if seen_by.is_empty() {
-                    continue;
-                }
-                let row = |query: usize| (query - item.query_start as usize) as u32;
-                seeing.push(Seeing { first: row(seen_by.start), end: row(seen_by.end) });
-            }
-            tiles.bias[staged] = source.bias.map_or(0.0, |bias| bias.of(item, token) / operands.scale);
-            stage_key(kernel, shape, source, place, (token, first_rotated + offset), staged, &mut tiles);
-=======
     loop {
         seeing.clear();
         let mut staged = 0;
         while staged < K::KEYS
             && let Some(key) = keys.next()
         {
-            stage_key(kernel, shape, item, &key, staged, &mut tiles);
+            stage_key(kernel, operands, item, shape, &key, staged, &mut tiles);
             seeing.extend(key.seeing);
->>>>>>> main
             staged += 1;
         }
         if staged == 0 {
@@ -214,28 +177,22 @@ pub(super) fn run<K: StripKernel, T: Element>(
     finish(kernel, item, shape, &mut tiles, tiles_taken == 0, target);
 }
 
-<<<<<<< HEAD
-/// Writes one key and value of a batch row and head to place `staged` of the tile. `rotated` is the row of the key among the
-/// rotated ones.
-=======
-/// Writes one key and value to place `staged` of the tile.
->>>>>>> main
+/// Writes one key, its bias and its value to place `staged` of the tile.
 #[inline(always)]
 fn stage_key<K: StripKernel, T: Element>(
     kernel: K,
-    shape: Shape,
-<<<<<<< HEAD
-    source: &Source<'_, T>,
-    (batch, head): (usize, usize),
-    (token, rotated): (usize, usize),
-=======
+    operands: &Operands<'_, T>,
     item: &WorkItem,
+    shape: Shape,
     &VisibleKey { source, token, rotated, .. }: &VisibleKey<'_, T>,
->>>>>>> main
     staged: usize,
     tiles: &mut Tiles<'_>,
 ) {
     let words = kernel.words();
+    let batch = if source.broadcast { 0 } else { item.batch as usize };
+    let head = item.head as usize / operands.group;
+
+    tiles.bias[staged] = source.bias.map_or(0.0, |bias| bias.of(item, token) / operands.scale);
     let key = &mut tiles.keys[staged * shape.key_words..][..shape.key_words];
     match &source.keys {
         Keys::Given(view) => words.pack_row(view.row(batch, head, token), key),
