@@ -37,7 +37,7 @@
 //
 // Registers, per lane: ROW_TILES · HEAD_DIM / 4 accumulators, ROW_TILES · KEYS / 4 scores, and the queries, loaded and
 // rotated once: ROW_TILES · HEAD_DIM / 4 operands, of which PARKED matrices per row tile live in threadgroup memory
-// instead, each lane's own. `Row::registers` in src/attention/metal/tuning.rs counts them.
+// instead, each lane's own. `Tiling::registers` in src/kernels/metal/tiling.rs counts them.
 //
 // Bound. Multiplications of 8×8 matrices, 2 · KEYS · HEAD_DIM · ROW_TILES / 64 of them per step and simdgroup, against
 // ROW_TILES · KEYS / 4 exponentials per lane. A multiplication takes twice as long as it keeps the unit busy, so two or
