@@ -63,7 +63,7 @@ pub struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    /// Loads a block whose attention is stored as `attention_block`, as in the geometry branch.
+    /// Loads a block whose attention is stored as `attention_block`, as in the geometry encoder.
     ///
     /// # Errors
     /// A configuration that cannot work; a tensor is missing or has another shape.
