@@ -6,15 +6,10 @@ use candle_mixed_attention::{
     MixedAttentionConfig, SimdLevel, TokenSpec, mixed_attention, mixed_attention_cached, mixed_attention_part,
 };
 
-use crate::small::{WIDTH, frequencies, layer, plan, random, weights};
+use crate::small::{WIDTH, frequencies, layer, plan, random, same, weights};
 use crate::support::backends::{DTYPES, runners};
 use crate::support::compare::{check_close, numbers};
 use crate::support::refusal::refused;
-
-/// Of layers, whose numbers reach 10.
-fn same(case: &str, got: &Tensor, want: &Tensor) {
-    check_close(case, got, want, 1e-5).unwrap();
-}
 
 fn none() -> AttentionOptions {
     AttentionOptions::default()
