@@ -248,7 +248,6 @@ pub const CASES: &[Case] = &[
         cached: &[("anchors", 1100)],
         patterns: &[(&["queries"], &["anchors", "queries"])],
         bias: [false, true],
-        cache_padding: Some(third),
         workers: 32,
         log_sum_exp: true,
         ..PLAIN

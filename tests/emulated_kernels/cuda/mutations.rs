@@ -82,7 +82,7 @@ const MUTATIONS: [Mutation; 32] = [
         file: ATTENTION_SM90,
         from: " &&\n                       step_bias(attention, described, item.batch, item.head) == nullptr;",
         to: ";",
-        case: "bias_of_the_input",
+        case: "bias_of_the_cache",
         shows_as: WRONG_NUMBERS,
     },
     Mutation {
