@@ -314,6 +314,12 @@ pub enum AttentionError {
          ignored; a cache carries the padding of its own tokens"
     )]
     PaddingWithoutKeys,
+    /// A bias of input tokens came, and none of them is a key.
+    #[error(
+        "key_bias covers the input tokens, but all keys of this plan come from the cache, so it would be ignored; a cache \
+         carries the bias of its own tokens"
+    )]
+    BiasWithoutKeys,
     /// A cache was made by another layer.
     #[error("the cache does not fit: {what} is {got} in the cache and {expected} in this layer")]
     CacheMismatch {

@@ -28,7 +28,7 @@ const TESTS: [(&str, Test); 9] = [
     ("heads_that_share_their_keys_are_read_in_place", heads_that_share_their_keys_are_read_in_place),
     ("rows_at_odd_addresses_are_read", rows_at_odd_addresses_are_read),
     ("split_keys_rope_padding_and_cache", split_keys_rope_padding_and_cache),
-    ("windows_and_log_sum_exps", windows_and_log_sum_exps),
+    ("windows_biases_and_log_sum_exps", windows_biases_and_log_sum_exps),
     ("a_million_queries_see_32k_keys", a_million_queries_see_32k_keys),
     ("queries_beyond_two_to_the_31_elements", queries_beyond_two_to_the_31_elements),
 ];
@@ -90,17 +90,22 @@ fn two_domains(anchors: usize, queries: usize) -> Result<AttentionPlan> {
 }
 
 /// Steps in windows past a cache, whole and with keys that are split, with their log-sum-exps.
-fn windows_and_log_sum_exps(device: &Device) -> Result<()> {
-    let (past, heads) = (5000, 2);
+fn windows_biases_and_log_sum_exps(device: &Device) -> Result<()> {
+    let (past, heads, kv_heads) = (5000, 4, 2);
     for (steps, left, right) in [(30, 4500, 0), (1000, 300, 20)] {
         let pattern = AttentionPattern::queries(["steps"]).attend_to(["past", "steps"]).window(left, right);
         let plan = AttentionPlan::new([TokenSpec::cached("past"), TokenSpec::new("steps", steps)], [pattern])?;
         for (dtype, head_dim) in DTYPES.into_iter().flat_map(|dtype| [(dtype, 64), (dtype, 128), (dtype, 200)]) {
-            let operands = projection(steps, heads, head_dim, dtype, device)?;
-            let cached = || random((1, heads, past, head_dim), dtype, device);
+            let [q, k, v] = projection(steps, heads, head_dim, dtype, device)?;
+            let operands = [q, k.narrow(1, 0, kv_heads)?, v.narrow(1, 1, kv_heads)?];
+            let cached = || random((1, kv_heads, past, head_dim), dtype, device);
             let (keys, values) = (cached()?, cached()?);
+            let bias = random((1, heads, steps), DType::F32, device)?;
+            let cache_bias = random((1, 1, past), DType::F32, device)?;
             let call = |[q, k, v]: &[Tensor; 3], keys: Tensor, values: Tensor, options: AttentionOptions| {
-                let cache = KvCache::from_groups([("past", keys, values)], None)?;
+                let cache_bias = cache_bias.to_device(keys.device())?;
+                let cache = KvCache::from_groups([("past", keys, values)], None)?.with_key_bias(&cache_bias)?;
+                let options = options.key_bias(&bias.to_device(q.device())?);
                 mixed_attention_part(q, Some((k, v)), Some(&cache), &plan, &options)
             };
             let [q, k, v] = &operands;

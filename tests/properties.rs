@@ -132,6 +132,13 @@ fn reference_in_f64(q: &Tensor, k: &Tensor, v: &Tensor, plan: &AttentionPlan, op
     mixed_attention(&wide(q), &wide(k), &wide(v), plan, &options.clone().backend(Backend::Reference)).unwrap()
 }
 
+/// Every head `group` times, as grouped queries see them.
+fn for_each_query_head(tensor: &Tensor, group: usize) -> Tensor {
+    let (batch, heads, tokens, head_dim) = tensor.dims4().unwrap();
+    let shared = tensor.unsqueeze(2).unwrap().broadcast_as((batch, heads, group, tokens, head_dim)).unwrap();
+    shared.contiguous().unwrap().reshape((batch, heads * group, tokens, head_dim)).unwrap()
+}
+
 /// Any, and as often multiples of 8, which are all that GPUs take.
 fn head_dims() -> impl Strategy<Value = usize> {
     prop_oneof![1usize..80, (1usize..21).prop_map(|eighth| 8 * eighth)]
@@ -149,15 +156,16 @@ proptest! {
     /// Every backend agrees with the reference in f64, on any strides, with padding, RoPE and poisoned padding tokens.
     #[test]
     fn backends_agree_with_the_reference(
-        setup in setups(300), batch in 1usize..3, heads in 1usize..3, dim in head_dims(),
+        setup in setups(300), batch in 1usize..3, kv_heads in 1usize..3, group in 1usize..4, dim in head_dims(),
         layouts in prop::array::uniform3(0usize..4), masked in prop::option::of(0u64..1000), rotated: bool,
         dtype in prop::sample::select(&support::backends::DTYPES[..]),
     ) {
         let plan = setup.plan();
         // Rotation takes pairs of channels.
         let (tokens, head_dim) = (plan.len(), if rotated { dim.next_multiple_of(2) } else { dim });
-        let shape = (batch, heads, tokens, head_dim);
-        let [q, k, v] = layouts.map(|layout| strided(shape, layout).to_dtype(dtype).unwrap());
+        let heads = [kv_heads * group, kv_heads, kv_heads];
+        let operand = |part: usize| strided((batch, heads[part], tokens, head_dim), layouts[part]).to_dtype(dtype).unwrap();
+        let [q, k, v] = [0, 1, 2].map(operand);
         let mut options = AttentionOptions::default();
         let positions = rotated.then(|| Tensor::rand(0f32, 100., (1, tokens, 1), &Device::Cpu).unwrap());
         if let Some(positions) = &positions {
@@ -181,7 +189,8 @@ proptest! {
             real.broadcast_as(tensor.shape()).unwrap().where_cond(tensor, &nan).unwrap()
         };
         let (poisoned_k, poisoned_v) = (poison(&k), poison(&v));
-        let want = reference_in_f64(&q, &k, &v, &plan, &options);
+        let [all_k, all_v] = [&k, &v].map(|tensor| for_each_query_head(tensor, group));
+        let want = reference_in_f64(&q, &all_k, &all_v, &plan, &options);
         // Inputs are exact in every dtype, so that only the result is rounded, and bf16 dot products, where used.
         let tolerance = match dtype { DType::F32 => 5e-6, DType::F16 => 5e-3, _ => 4e-2 };
         for runner in runners() {

@@ -26,12 +26,21 @@ struct MutableRowView {
 static_assert(sizeof(MutableRowView) == 32, "MutableRowView");
 static_assert(offsetof(MutableRowView, token_stride) == 24, "MutableRowView");
 
+// What is added to the scaled scores of each key, [batch, heads of the queries, tokens] in f32. Tokens are adjacent.
+struct KeyBiasView {
+    const float* data;      // null: nothing
+    int64_t batch_stride;   // floats; 0 if one row serves the whole batch
+    int64_t head_stride;    // floats; 0 if one row serves all heads
+};
+static_assert(sizeof(KeyBiasView) == 24, "KeyBiasView");
+
 // The keys and values of one source: the input tokens, or the cache.
 struct KeyValueViews {
     RowView keys;
     RowView values;
+    KeyBiasView bias;       // only kernels of the general variant look at it
 };
-static_assert(sizeof(KeyValueViews) == 64, "KeyValueViews");
+static_assert(sizeof(KeyValueViews) == 88, "KeyValueViews");
 
 // RoPE angles [batch or 1, tokens, head_dim / 2] of (cos, sin) pairs in f32.
 struct RotationTable {
@@ -49,13 +58,15 @@ struct StepItem {
     uint64_t query_start;   // first query token of the input
     uint32_t query_len;     // number of query tokens, at least 1
     uint32_t batch;
-    uint32_t head;
+    uint32_t head;          // of the queries
+    uint32_t kv_head;       // of the keys and values
     uint32_t first_step;    // its steps are [first_step, last_step) of AttentionArguments::steps
     uint32_t last_step;
     uint32_t partial_slot;  // slot of its partial result, or WHOLE
+    uint32_t padding;
 };
-static_assert(sizeof(StepItem) == 32, "StepItem");
-static_assert(offsetof(StepItem, partial_slot) == 28, "StepItem");
+static_assert(sizeof(StepItem) == 40, "StepItem");
+static_assert(offsetof(StepItem, partial_slot) == 32, "StepItem");
 
 // A query sees the keys whose token less its own is in [first, last]: `plan::Band`.
 struct Band {
@@ -113,14 +124,14 @@ struct AttentionArguments {
     uint32_t item_count;
     uint32_t head_dim;               // a multiple of 8
     float scale_log2;                // factor of the scores · log2(e), positive
-    uint32_t padding;
+    float inverse_scale;             // 1 / factor of the scores
     LogSumExpView log_sum_exp;       // only kernels of the general variant look at it
 };
-static_assert(sizeof(AttentionArguments) == 296, "AttentionArguments");
-static_assert(offsetof(AttentionArguments, output) == 160, "AttentionArguments");
-static_assert(offsetof(AttentionArguments, items) == 216, "AttentionArguments");
-static_assert(offsetof(AttentionArguments, item_count) == 256, "AttentionArguments");
-static_assert(offsetof(AttentionArguments, log_sum_exp) == 272, "AttentionArguments");
+static_assert(sizeof(AttentionArguments) == 344, "AttentionArguments");
+static_assert(offsetof(AttentionArguments, output) == 208, "AttentionArguments");
+static_assert(offsetof(AttentionArguments, items) == 264, "AttentionArguments");
+static_assert(offsetof(AttentionArguments, item_count) == 304, "AttentionArguments");
+static_assert(offsetof(AttentionArguments, log_sum_exp) == 320, "AttentionArguments");
 
 // A run of key tokens that is rotated: `plan::KeySpan`.
 struct KeySpan {
@@ -132,7 +143,7 @@ static_assert(sizeof(KeySpan) == 24, "KeySpan");
 
 // One launch of the RoPE kernel.
 struct RotationArguments {
-    RowView keys;                // as projected
+    RowView keys;                // as projected, [batch, heads, tokens, head_dim]
     MutableRowView rotated;      // [batch, heads, rows, head_dim]
     RotationTable rotation;
     const KeySpan* spans;        // ascending and disjoint in both tokens and rows; together they cover all rows

@@ -8,14 +8,15 @@
 // c = scale · log2 e; l = 2^(c·(m − m')) l + rowsum P; O = 2^(c·(m − m')) O + P V. Scores, softmax and sums are f32.
 // A query that sees no key gets zeros.
 //
-// Shapes. Q, K, V: [batch, heads, tokens, head_dim] in any strides with adjacent channels; O likewise. head_dim is
-// padded with zeros to HEAD_DIM, which costs arithmetic but no memory traffic.
+// Shapes. Q, O: [batch, heads, tokens, head_dim], K, V: [batch, kv_heads, tokens, head_dim], in any strides with adjacent
+// channels. An item names its head of each. head_dim is padded with zeros to HEAD_DIM, which costs arithmetic but no memory
+// traffic.
 //
 // Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
 // rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
 // nor multiplied: it is zeroed in shared memory, and its score is −∞. Steps without a visible row do not exist. Where
-// patterns have windows, a step also says which of its keys a query sees by the distance of their tokens. Windows, and
-// log-sum-exps beside the output, are known to the general variant of a kernel alone: others do not pay for them.
+// patterns have windows, a step also says which of its keys a query sees by the distance of their tokens. Windows, biases of
+// keys, and log-sum-exps beside the output, are known to the general variant of a kernel alone: others do not pay for them.
 //
 // Tiles. A block of WARPS warps takes one item of up to WARPS · ROW_TILES · 16 queries; each warp owns ROW_TILES · 16
 // rows and never exchanges them. Two row tiles per warp halve the shared-memory reads per multiplication; with one, the
@@ -41,6 +42,7 @@
 #include "arguments.cuh"
 #include "combine.cuh"
 #include "elements.cuh"
+#include "key_bias.cuh"
 #include "log_sum_exp.cuh"
 #include "rebase.cuh"
 #include "rotation.cuh"
@@ -57,7 +59,7 @@ struct Sm80Tiling {
     static constexpr int KEYS = KEYS_;
     static constexpr int STAGES = STAGES_;
     static constexpr bool RESIDENT_QUERIES = RESIDENT_QUERIES_;
-    static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and gives log-sum-exps
+    static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and biases and gives log-sum-exps
 
     static constexpr int THREADS = WARPS * 32;
     static constexpr int WARP_ROWS = ROW_TILES * 16;
@@ -160,9 +162,9 @@ __device__ __forceinline__ void sm80_load_step(const AttentionArguments& argumen
     const RowView keys = cached ? arguments.cache.keys : arguments.input.keys;
     const RowView values = cached ? arguments.cache.values : arguments.input.values;
     const uint64_t visible = step.visible[0];
-    sm80_load_rows<T, false>(shared.keys(stage), sm80_row<T>(keys, item.batch, item.head, step.key_row),
+    sm80_load_rows<T, false>(shared.keys(stage), sm80_row<T>(keys, item.batch, item.kv_head, step.key_row),
                              keys.token_stride * T::Element::BYTES, visible, arguments.head_dim);
-    sm80_load_rows<T, true>(shared.values(stage), sm80_row<T>(values, item.batch, item.head, step.value_row),
+    sm80_load_rows<T, true>(shared.values(stage), sm80_row<T>(values, item.batch, item.kv_head, step.value_row),
                             values.token_stride * T::Element::BYTES, visible, arguments.head_dim);
     if (threadIdx.x == 0) *shared.visible(stage) = visible;
 }
@@ -267,6 +269,27 @@ __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY
             for (int i = 0; i < T::ROW_TILES; ++i) {
                 E::mma_rounded(scores[i][2 * n], a[i], left);
                 E::mma_rounded(scores[i][2 * n + 1], a[i], right);
+            }
+        }
+    }
+}
+
+// Adds the bias of each key that has a bit to its scores. They come right from memory: few, and the same for all warps.
+template <class T>
+__device__ __forceinline__ void sm80_add_bias(float (&scores)[T::ROW_TILES][T::KEY_TILES][4], const float* bias,
+                                              uint64_t visible, float inverse_scale) {
+    const uint32_t first = 2 * (threadIdx.x & 3);
+    const uint64_t mine = visible >> first;
+#pragma unroll
+    for (int n = 0; n < T::KEY_TILES; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            if ((mine >> (8 * n + e) & 1) == 0) continue;
+            const float added = bias[first + 8 * n + e] * inverse_scale;
+#pragma unroll
+            for (int i = 0; i < T::ROW_TILES; ++i) {
+                scores[i][n][e] += added;
+                scores[i][n][e + 2] += added;
             }
         }
     }
@@ -489,6 +512,11 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
         const uint64_t visible = *shared.visible(stage);
         float scores[T::ROW_TILES][T::KEY_TILES][4];
         sm80_scores<T>(scores, queries, shared.keys(stage));
+        if constexpr (T::GENERAL) {
+            const StepItem& self = arguments.items[blockIdx.x];
+            const float* bias = step_bias(arguments, arguments.steps[step], self.batch, self.head);
+            if (bias != nullptr) sm80_add_bias<T>(scores, bias, visible, arguments.inverse_scale);
+        }
         if (visible != T::ALL_KEYS) sm80_hide<T>(scores, visible);
         if constexpr (T::GENERAL) {
             // Read again instead of held in registers, of which the products need all.

@@ -2,8 +2,9 @@
 //
 // What it computes: as attention_sm80.cuh, from the same work items and key steps, with the same online softmax.
 //
-// Shapes. Q, K, V, O: [batch, heads, tokens, head_dim] in any strides with adjacent channels, rows at multiples of 16
-// bytes. head_dim is padded with zeros to HEAD_DIM, 64 or 128.
+// Shapes. Q, O: [batch, heads, tokens, head_dim], K, V: [batch, kv_heads, tokens, head_dim], in any strides with adjacent
+// channels, rows at multiples of 16 bytes. An item names its head of each. head_dim is padded with zeros to HEAD_DIM, 64
+// or 128.
 //
 // Tiles. A block has one producer warpgroup and CONSUMERS consumer warpgroups of 64 queries each; a step has up to 128
 // keys. Blocks are persistent: one per multiprocessor, each takes an item of every gridDim items of the list, back and
@@ -45,6 +46,7 @@
 #include "combine.cuh"
 #include "elements.cuh"
 #include "exp2.cuh"
+#include "key_bias.cuh"
 #include "log_sum_exp.cuh"
 #include "rebase.cuh"
 #include "rotation.cuh"
@@ -76,7 +78,7 @@ struct Sm90Tiling {
     static constexpr int CONSUMER_REGISTERS = CONSUMER_REGISTERS_;
     static constexpr int POLYNOMIAL = POLYNOMIAL_;
     static constexpr bool TAKE_TURNS = TAKE_TURNS_;
-    static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and gives log-sum-exps
+    static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and biases and gives log-sum-exps
 
     static constexpr int KEYS = 128;
     static constexpr int QUERIES = CONSUMERS * 64;
@@ -163,7 +165,7 @@ __device__ __forceinline__ void sm90_load_tile(uint32_t tile, uint32_t full, con
     ptx::mbarrier_arrive_expect_tx(full, T::TILE_BYTES);
 #pragma unroll
     for (int slab = 0; slab < T::SLABS; ++slab) {
-        ptx::tma_load_4d(tile + slab * T::TILE_SLAB, map, full, slab * 64, int32_t(row), int32_t(item.head), batch);
+        ptx::tma_load_4d(tile + slab * T::TILE_SLAB, map, full, slab * 64, int32_t(row), int32_t(item.kv_head), batch);
     }
 }
 
@@ -178,7 +180,7 @@ __device__ __forceinline__ void sm90_copy_visible(uint32_t tile, const RowView& 
     constexpr uint32_t KEYS = 128 / CHUNKS;
     static_assert(KEYS % 8 == 0, "rows of one swizzle");
     const uint32_t chunk = threadIdx.x % CHUNKS, first = threadIdx.x / CHUNKS;
-    const int64_t offset = item.batch * view.batch_stride + item.head * view.head_stride +
+    const int64_t offset = item.batch * view.batch_stride + item.kv_head * view.head_stride +
                            int64_t(step.value_row + first) * view.token_stride;
     const unsigned char* source = static_cast<const unsigned char*>(view.data) + offset * E::BYTES + chunk * 16;
     uint32_t target = tile + chunk / T::SLAB_CHUNKS * T::TILE_SLAB + slab_offset(first, chunk % T::SLAB_CHUNKS);
@@ -304,6 +306,25 @@ __device__ __forceinline__ void sm90_start_output(float (&output)[T::HEAD_DIM / 
     ptx::wgmma_commit();
 }
 
+// Adds the bias of each key that has a bit to its scores.
+template <class T>
+__device__ __forceinline__ void sm90_add_bias(float (&scores)[T::KEYS / 2], const float* bias, uint64_t low,
+                                              uint64_t high, float inverse_scale) {
+    const uint32_t first = 2 * (threadIdx.x & 3);
+#pragma unroll
+    for (int n = 0; n < T::KEYS / 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const int column = 8 * n + e;
+            const uint64_t mine = (column < 64 ? low : high) >> first;
+            if ((mine >> (column % 64) & 1) == 0) continue;
+            const float added = bias[first + column] * inverse_scale;
+            scores[4 * n + e] += added;
+            scores[4 * n + e + 2] += added;
+        }
+    }
+}
+
 // Scores of keys without a bit become −∞.
 template <class T>
 __device__ __forceinline__ void sm90_hide(float (&scores)[T::KEYS / 2], uint64_t low, uint64_t high) {
@@ -427,7 +448,8 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
         sm90_release(shared.barrier(S::VALUES_EMPTY, behind.stage));
     };
     // One step from the wait for its keys to its packed probabilities; OVERLAP: with the product of the step before.
-    const auto run = [&](auto overlap, auto masked, uint64_t low, uint64_t high, const StepWindow& window) {
+    const auto run = [&](auto overlap, auto masked, uint32_t index, uint64_t low, uint64_t high,
+                         const StepWindow& window) {
         constexpr bool OVERLAP = decltype(overlap)::value, MASKED = decltype(masked)::value;
         start_scores();
         if constexpr (OVERLAP) start_output();
@@ -435,6 +457,10 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
         ptx::wgmma_wait<OVERLAP ? 1 : 0>();
         ptx::wgmma_fence_registers(scores);
         sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
+        if constexpr (MASKED && T::GENERAL) {
+            const float* bias = step_bias(attention, attention.steps[index], item.batch, item.head);
+            if (bias != nullptr) sm90_add_bias<T>(scores, bias, low, high, attention.inverse_scale);
+        }
         if constexpr (MASKED) sm90_hide<T>(scores, low, high);
         if constexpr (MASKED && T::GENERAL) sm90_hide_outside<T>(scores, window);
         sm90_softmax<T>(scores, rows, scale_log2);
@@ -451,15 +477,17 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
         StepWindow window = {};
         bool is_whole = true;
         if constexpr (T::GENERAL) {
-            window = StepWindow::of<64, T::KEYS>(attention.steps[item.first_step + i], item.query_start + consumer * 64);
-            is_whole = window.covers<64, T::KEYS>();
+            const KeyStep& described = attention.steps[item.first_step + i];
+            window = StepWindow::of<64, T::KEYS>(described, item.query_start + consumer * 64);
+            is_whole = window.covers<64, T::KEYS>() &&
+                       step_bias(attention, described, item.batch, item.head) == nullptr;
         }
         ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
         const uint64_t low = shared.visible(place.stage)[0], high = shared.visible(place.stage)[1];
         if ((low & high) == ~uint64_t(0) && is_whole) {
-            run(overlap, std::false_type(), low, high, window);
+            run(overlap, std::false_type(), item.first_step + i, low, high, window);
         } else {
-            run(overlap, std::true_type(), low, high, window);
+            run(overlap, std::true_type(), item.first_step + i, low, high, window);
         }
         behind = place;
         place.advance();

@@ -32,17 +32,31 @@ inline long angle_offset(constant AngleStrides& strides, uint batch, ulong token
     return long(batch) * strides.batch + long(token) * strides.token;
 }
 
+// Biases of keys, [batch or 1, heads of the queries or 1, tokens] in f32. Tokens are adjacent.
+struct BiasStrides {
+    long batch;  // floats; 0 if one row serves the whole batch
+    long head;   // floats; 0 if one row serves all heads
+};
+static_assert(sizeof(BiasStrides) == 16, "BiasStrides");
+
+// Where the bias of a token is.
+inline long bias_offset(constant BiasStrides& strides, uint batch, uint head, ulong token) {
+    return long(batch) * strides.batch + long(head) * strides.head + long(token);
+}
+
 // A tile of queries of one head and batch row, and the key steps it sees: `plan::StepItem`.
 struct StepItem {
     ulong query_start;  // first query token of the input
     uint query_len;     // number of query tokens, at least 1
     uint batch;
-    uint head;
+    uint head;          // of the queries
+    uint kv_head;       // of the keys and values
     uint first_step;    // its steps are [first_step, last_step)
     uint last_step;
     uint partial_slot;  // slot of its partial result, or WHOLE
+    uint padding;
 };
-static_assert(sizeof(StepItem) == 32, "StepItem");
+static_assert(sizeof(StepItem) == 40, "StepItem");
 
 // A query sees the keys whose token less its own is in [first, last]: `plan::Band`.
 struct Band {
@@ -84,10 +98,12 @@ struct AttentionArguments {
     RowStrides output;
     RowStrides log_sum_exp;   // floats
     AngleStrides angles;
+    BiasStrides input_bias;
+    BiasStrides cache_bias;
     float scale_log2;         // factor of the scores · log2(e), positive
-    uint padding;
+    float inverse_scale;      // 1 / factor of the scores
 };
-static_assert(sizeof(AttentionArguments) == 192, "AttentionArguments");
+static_assert(sizeof(AttentionArguments) == 224, "AttentionArguments");
 
 // One launch of `combine_split_keys`.
 struct CombineArguments {

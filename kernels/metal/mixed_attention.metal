@@ -10,14 +10,14 @@
 // queries would round them once more and save nothing. A query that sees no key, or only keys whose score is −∞, gets
 // zeros.
 //
-// Shapes. Q, K, V: [batch, heads, tokens, HEAD_DIM] in any strides with adjacent channels; O likewise. The library is
-// compiled for its head_dim, any multiple of 8: nothing is padded.
+// Shapes. Q, O: [batch, heads, tokens, HEAD_DIM], K, V: [batch, kv_heads, tokens, HEAD_DIM], in any strides with adjacent
+// channels. An item names its head of each. The library is compiled for its head_dim, any multiple of 8: nothing is padded.
 //
 // Group structure and padding are not in the main loop. The host has turned them into key steps: a run of at most KEYS
 // rows of one source and a bit per row. A row whose bit is 0 (padding, or past the end of the range) is neither read
 // nor multiplied: zeros stand for it, and its weight is 0. Steps without a visible row do not exist, and a step whose
 // rows are all visible goes through code that knows no bits. Where patterns have windows, a step also says which of its
-// keys a query sees by the distance of their tokens.
+// keys a query sees by the distance of their tokens. Where keys have biases, they are added to their scores.
 //
 // Tiles. A threadgroup of SIMDGROUPS simdgroups takes one item of up to SIMDGROUPS · ROW_TILES · 8 queries; each
 // simdgroup owns ROW_TILES · 8 rows and never exchanges them. More row tiles mean fewer reads of keys and values for
@@ -37,7 +37,7 @@
 //
 // Registers, per lane: ROW_TILES · HEAD_DIM / 4 accumulators, ROW_TILES · KEYS / 4 scores, and the queries, loaded and
 // rotated once: ROW_TILES · HEAD_DIM / 4 operands, of which PARKED matrices per row tile live in threadgroup memory
-// instead, each lane's own. `Row::registers` in src/attention/metal/tuning.rs counts them.
+// instead, each lane's own. `Tiling::registers` in src/kernels/metal/tiling.rs counts them.
 //
 // Bound. Multiplications of 8×8 matrices, 2 · KEYS · HEAD_DIM · ROW_TILES / 64 of them per step and simdgroup, against
 // ROW_TILES · KEYS / 4 exponentials per lane. A multiplication takes twice as long as it keeps the unit busy, so two or
@@ -101,6 +101,8 @@ constant bool has_partial_steps [[function_constant(2)]];   // some steps have r
 constant bool has_split_keys [[function_constant(3)]];      // some items write partial results
 constant bool has_windows [[function_constant(4)]];         // some rows see only some of the visible keys of a step
 constant bool has_log_sum_exp [[function_constant(5)]];     // log-sum-exps are wanted beside the output
+constant bool has_input_bias [[function_constant(6)]];      // keys of the input have biases
+constant bool has_cache_bias [[function_constant(7)]];      // keys of the cache have biases
 
 // The queries of a simdgroup.
 struct Queries {
@@ -354,6 +356,21 @@ inline float base_of(float maximum, float scale_log2) {
     return maximum == -FLT_MAX ? -FLT_MAX : maximum * scale_log2;
 }
 
+// Adds the bias of each key that has a bit to its scores. A bias comes on top of the scaled score: it is added before the
+// scale, divided by it, so that the online softmax knows one kind of score.
+template <bool ALL_VISIBLE>
+inline void add_bias(thread Scores& scores, const device float* bias, uint visible, float inverse_scale, Lane lane) {
+    UNROLL
+    for (uint n = 0; n < KEY_TILES; ++n) {
+        const uint key = n * 8 + lane.column;
+        float2 added = float2(0.0f);
+        if (ALL_VISIBLE || (visible >> key & 1) != 0) added.x = bias[key] * inverse_scale;
+        if (ALL_VISIBLE || (visible >> key & 2) != 0) added.y = bias[key + 1] * inverse_scale;
+        UNROLL
+        for (uint i = 0; i < ROW_TILES; ++i) scores.tiles[i][n] += added;
+    }
+}
+
 // Scores of keys that the window of a row leaves out become −∞. Row 0 of the window is the first of the simdgroup.
 inline void hide_outside(thread Scores& scores, StepWindow window, Lane lane) {
     // Of a key tile and a row tile, this lane's first key is so far behind its row.
@@ -473,12 +490,16 @@ inline void multiply_values(thread Rows& rows, thread const Scores& weights, Til
 // One step of the rows of a simdgroup.
 template <bool ALL_VISIBLE>
 inline void take_step(thread Rows& rows, thread const Queries& queries, Tile keys, Tile values, uint visible,
-                      const device KeyStep& step, ulong first_query, float scale_log2, Lane lane) {
+                      const device KeyStep& step, ulong first_query, const device float* bias,
+                      constant AttentionArguments& arguments, Lane lane) {
     Scores scores;
     multiply_keys<ALL_VISIBLE>(scores, queries, keys, visible, lane);
+    if ((has_input_bias || has_cache_bias) && bias != nullptr) {
+        add_bias<ALL_VISIBLE>(scores, bias, visible, arguments.inverse_scale, lane);
+    }
     // Made again instead of held in registers, of which the products need all.
     if (has_windows && !ALL_VISIBLE) hide_outside(scores, step_window(step, first_query), lane);
-    softmax<ALL_VISIBLE>(scores, rows, visible, scale_log2, lane);
+    softmax<ALL_VISIBLE>(scores, rows, visible, arguments.scale_log2, lane);
     multiply_values<ALL_VISIBLE>(rows, scores, values, visible, lane);
 }
 
@@ -550,7 +571,9 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
     const device StepItem* items [[buffer(8)]],
     const device KeyStep* steps [[buffer(9)]],
     device float* log_sum_exps [[buffer(10), function_constant(has_log_sum_exp)]],
-    constant AttentionArguments& arguments [[buffer(11)]],
+    const device float* input_bias [[buffer(11), function_constant(has_input_bias)]],
+    const device float* cache_bias [[buffer(12), function_constant(has_cache_bias)]],
+    constant AttentionArguments& arguments [[buffer(13)]],
     uint group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -566,7 +589,7 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
 
     const device StepItem& item = items[group];
     const Lane lane = lane_of(lane_index);
-    const uint batch = item.batch, head = item.head, last_step = item.last_step;
+    const uint batch = item.batch, kv_head = item.kv_head, last_step = item.last_step;
     const uint first_row = simdgroup * SIMDGROUP_ROWS;
     // A simdgroup past the end of a short item only helps to load.
     const bool has_rows = first_row < item.query_len;
@@ -577,7 +600,7 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
 #if TILE_PARKED > 0
     tile.parked = parked + thread_index;
 #endif
-    load_queries(tile, queries + row_offset(arguments.queries, batch, head, first_query), arguments.queries.token,
+    load_queries(tile, queries + row_offset(arguments.queries, batch, item.head, first_query), arguments.queries.token,
                  has_rotation ? angles + angle_offset(arguments.angles, batch, first_query) : nullptr,
                  arguments.angles.token, row_count, lane);
     Rows rows;
@@ -598,13 +621,13 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
             all_real && (!has_windows || covers(step_window(step, first_query), SIMDGROUP_ROWS, KEYS));
         Source source;
         if (has_cache && step.source != 0) {
-            source.keys = cache_keys + row_offset(arguments.cache_keys, batch, head, step.key_row);
-            source.values = cache_values + row_offset(arguments.cache_values, batch, head, step.value_row);
+            source.keys = cache_keys + row_offset(arguments.cache_keys, batch, kv_head, step.key_row);
+            source.values = cache_values + row_offset(arguments.cache_values, batch, kv_head, step.value_row);
             source.key_stride = arguments.cache_keys.token;
             source.value_stride = arguments.cache_values.token;
         } else {
-            source.keys = input_keys + row_offset(arguments.input_keys, batch, head, step.key_row);
-            source.values = input_values + row_offset(arguments.input_values, batch, head, step.value_row);
+            source.keys = input_keys + row_offset(arguments.input_keys, batch, kv_head, step.key_row);
+            source.values = input_values + row_offset(arguments.input_values, batch, kv_head, step.value_row);
             source.key_stride = arguments.input_keys.token;
             source.value_stride = arguments.input_values.token;
         }
@@ -631,10 +654,17 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
         keys.stride = values.stride = 0;
 #endif
         if (!has_rows) continue;
+        const device float* bias = nullptr;
+        if (has_input_bias && step.source == 0) {
+            bias = input_bias + bias_offset(arguments.input_bias, batch, item.head, step.value_row);
+        }
+        if (has_cache_bias && step.source != 0) {
+            bias = cache_bias + bias_offset(arguments.cache_bias, batch, item.head, step.value_row);
+        }
         if (all_visible) {
-            take_step<true>(rows, tile, keys, values, visible, step, first_query, arguments.scale_log2, lane);
+            take_step<true>(rows, tile, keys, values, visible, step, first_query, bias, arguments, lane);
         } else {
-            take_step<false>(rows, tile, keys, values, visible, step, first_query, arguments.scale_log2, lane);
+            take_step<false>(rows, tile, keys, values, visible, step, first_query, bias, arguments, lane);
         }
     }
 
@@ -645,10 +675,10 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
         store_partial(rows, partials + slot_offset(item.partial_slot, QUERIES, HEAD_DIM), first_row, row_count,
                       arguments.scale_log2, lane);
     } else {
-        store_output(rows, output + row_offset(arguments.output, batch, head, first_query), arguments.output.token,
+        store_output(rows, output + row_offset(arguments.output, batch, item.head, first_query), arguments.output.token,
                      row_count, lane);
         if (has_log_sum_exp) {
-            store_log_sum_exp(rows, log_sum_exps + row_offset(arguments.log_sum_exp, batch, head, first_query),
+            store_log_sum_exp(rows, log_sum_exps + row_offset(arguments.log_sum_exp, batch, item.head, first_query),
                               arguments.log_sum_exp.token, row_count, arguments.scale_log2, lane);
         }
     }

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use super::cpu::simd::SimdLevel;
 use super::options::AttentionOptions;
 use crate::cache::KvCache;
-use crate::checks::{check_float, check_heads, check_same, check_tokens};
+use crate::checks::{check_batch, check_float, check_heads, check_same, check_tokens};
 use crate::error::{AttentionError, Unsupported};
 use crate::plan::{AttentionPlan, PaddingBits, ResolvedPlan};
 
@@ -16,7 +16,7 @@ use crate::plan::{AttentionPlan, PaddingBits, ResolvedPlan};
 pub(crate) struct Inputs<'a> {
     /// `[batch, heads, tokens, head_dim]`
     pub queries: &'a Tensor,
-    /// Keys before rotation and values of the input tokens, `[batch, heads, tokens, head_dim]`; may be missing if all
+    /// Keys before rotation and values of the input tokens, `[batch, kv_heads, tokens, head_dim]`; may be missing if all
     /// keys are cached.
     pub keys_values: Option<(&'a Tensor, &'a Tensor)>,
     /// Keys and values of earlier tokens.
@@ -31,7 +31,10 @@ pub(crate) struct Inputs<'a> {
 pub(crate) struct Arguments {
     pub resolved: Arc<ResolvedPlan>,
     pub batch: usize,
+    /// Heads of the queries.
     pub heads: usize,
+    /// Heads of the keys and values, which divide those of the queries.
+    pub kv_heads: usize,
     pub head_dim: usize,
     /// Factor of the scores.
     pub scale: f32,
@@ -41,6 +44,8 @@ pub(crate) struct Arguments {
     pub rope: Option<Tensor>,
     /// Real tokens of the input.
     pub padding: Option<Arc<PaddingBits>>,
+    /// What is added to the scaled scores of each key of the input, `[batch or 1, heads or 1, tokens]`.
+    pub key_bias: Option<Tensor>,
     pub cache: Option<CacheArguments>,
     /// The instruction set of the CPU kernel, if the caller chose one.
     pub simd: Option<SimdLevel>,
@@ -54,12 +59,14 @@ pub(crate) struct Arguments {
 /// The cache of a call.
 #[derive(Debug)]
 pub(crate) struct CacheArguments {
-    /// `[batch or 1, heads, cached tokens, head_dim]`
+    /// `[batch or 1, kv_heads, cached tokens, head_dim]`
     pub keys: Tensor,
-    /// `[batch or 1, heads, cached tokens, head_dim]`
+    /// `[batch or 1, kv_heads, cached tokens, head_dim]`
     pub values: Tensor,
     /// Real tokens of the cache.
     pub padding: Option<Arc<PaddingBits>>,
+    /// What is added to the scaled scores of each cached key, `[batch or 1, heads or 1, cached tokens]`.
+    pub key_bias: Option<Tensor>,
     /// Whether one row serves the whole batch.
     pub broadcast: bool,
 }
@@ -83,20 +90,23 @@ impl Arguments {
         check_float("queries", queries)?;
 
         let resolved = plan.resolve(inputs.cache.map(KvCache::layout))?;
+        let mut kv_heads = heads;
         if let Some((keys, values)) = inputs.keys_values {
-            for (argument, tensor) in [("keys", keys), ("values", values)] {
-                if tensor.dims() != queries.dims() {
-                    let expected = format!("{:?}, the shape of the queries", queries.dims());
-                    return Err(AttentionError::shape(argument, expected, tensor.dims()));
-                }
-                check_same(argument, ("queries", queries), tensor)?;
+            kv_heads = check_keys(queries, keys)?;
+            if values.dims() != keys.dims() {
+                let expected = format!("{:?}, the shape of the keys", keys.dims());
+                return Err(AttentionError::shape("values", expected, values.dims()));
             }
+            check_same("values", ("queries", queries), values)?;
         } else if resolved.ranges().has_input_keys() {
             let expected = format!("{:?}, because the plan has input tokens as keys", queries.dims());
             return Err(AttentionError::shape("keys and values", expected, &[]));
         }
         if let Some(cache) = inputs.cache {
-            cache.check(queries)?;
+            if inputs.keys_values.is_some() {
+                cache.check_heads(kv_heads)?;
+            }
+            kv_heads = cache.check(queries)?;
         }
 
         if let Some(rope) = &options.rope {
@@ -111,6 +121,15 @@ impl Arguments {
                 return Err(AttentionError::PaddingWithoutKeys);
             }
         }
+        if let Some(bias) = &options.key_bias {
+            check_key_bias("key_bias", bias, queries, || plan.describe_input())?;
+            if plan.needs_cache() && !resolved.ranges().has_input_keys() {
+                return Err(AttentionError::BiasWithoutKeys);
+            }
+        }
+        if let Some(bias) = inputs.cache.and_then(KvCache::key_bias) {
+            check_bias_heads("key_bias of the cache", bias, heads)?;
+        }
         let wide_scale = options.scale.map_or_else(|| 1.0 / (head_dim as f64).sqrt(), f64::from);
         let scale = wide_scale as f32;
         if !(scale.is_finite() && scale > 0.0) {
@@ -120,21 +139,29 @@ impl Arguments {
             resolved,
             batch,
             heads,
+            kv_heads,
             head_dim,
             scale,
             wide_scale,
             rope: options.rope.as_ref().map(|rope| rope.table().clone()),
             padding: options.key_padding.as_ref().map(|padding| padding.bits().clone()),
+            key_bias: options.key_bias.clone(),
             cache: inputs.cache.map(|cache| CacheArguments {
                 keys: cache.keys().clone(),
                 values: cache.values().clone(),
                 padding: cache.padding().map(|padding| padding.bits().clone()),
+                key_bias: cache.key_bias().cloned(),
                 broadcast: cache.batch() == 1,
             }),
             simd: options.simd,
             tf32: options.tf32,
             invariant: options.invariant,
         })
+    }
+
+    /// Heads of queries that share a head of keys and values.
+    pub(super) fn group(&self) -> usize {
+        self.heads / self.kv_heads
     }
 
     /// Number of query tokens.
@@ -148,10 +175,56 @@ impl Arguments {
         if self.rope.as_ref().is_some_and(tracked) {
             return Err(Unsupported::Gradient { argument: "RoPE frequencies" });
         }
-        if self.cache.as_ref().is_some_and(|cache| tracked(&cache.keys) || tracked(&cache.values)) {
+        if self.key_bias.as_ref().is_some_and(tracked) {
+            return Err(Unsupported::Gradient { argument: "key_bias" });
+        }
+        let of_cache =
+            |cache: &CacheArguments| [&cache.keys, &cache.values].into_iter().chain(&cache.key_bias).any(tracked);
+        if self.cache.as_ref().is_some_and(of_cache) {
             return Err(Unsupported::Gradient { argument: "cache" });
         }
         Ok(())
+    }
+}
+
+/// Checks keys against queries, and returns the number of their heads, which divides that of the queries.
+fn check_keys(queries: &Tensor, keys: &Tensor) -> Result<usize, AttentionError> {
+    let (batch, heads, tokens, head_dim) = check_heads("queries", queries)?;
+    let kv_heads = keys.dims().get(1).copied().unwrap_or(0);
+    if keys.dims() != [batch, kv_heads, tokens, head_dim] || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        let expected = format!("[{batch}, a divisor of {heads} heads, {tokens}, {head_dim}], as the queries have it");
+        return Err(AttentionError::shape("keys", expected, keys.dims()));
+    }
+    check_same("keys", ("queries", queries), keys)?;
+    Ok(kv_heads)
+}
+
+/// Checks a bias `[batch or 1, heads or 1, tokens]` against queries; `groups` names their groups for the error.
+fn check_key_bias(
+    argument: &'static str,
+    bias: &Tensor,
+    queries: &Tensor,
+    groups: impl FnOnce() -> String,
+) -> Result<(), AttentionError> {
+    let (batch, heads, tokens, _) = check_heads("queries", queries)?;
+    check_float(argument, bias)?;
+    let &[rows, _, count] = bias.dims() else {
+        return Err(AttentionError::shape(argument, "[batch or 1, heads or 1, tokens]", bias.dims()));
+    };
+    check_batch(argument, batch, rows)?;
+    check_bias_heads(argument, bias, heads)?;
+    check_tokens(argument, tokens, count, groups)?;
+    match bias.device().same_device(queries.device()) {
+        true => Ok(()),
+        false => Err(AttentionError::device(argument, queries.device(), bias.device())),
+    }
+}
+
+/// Checks that a bias `[.., heads or 1, ..]` fits queries with so many heads.
+fn check_bias_heads(argument: &'static str, bias: &Tensor, heads: usize) -> Result<(), AttentionError> {
+    match bias.dims() {
+        [_, got, _] if *got == 1 || *got == heads => Ok(()),
+        dims => Err(AttentionError::shape(argument, format!("[batch or 1, {heads} heads or 1, tokens]"), dims)),
     }
 }
 

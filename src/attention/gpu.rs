@@ -25,6 +25,7 @@ impl Arguments {
         CallShape {
             batch: self.batch,
             heads: self.heads,
+            kv_heads: self.kv_heads,
             tokens: ranges.input_tokens(),
             cache_tokens: ranges.cache_tokens(),
             input_keys: ranges.has_input_keys(),
@@ -41,6 +42,7 @@ impl Arguments {
             workers: if self.invariant { 1 } else { workers },
             batch: self.batch,
             heads: self.heads,
+            group: self.group(),
             rotated: self.rope.is_some(),
             input_padding: self.padding.clone(),
             cache_padding: self.cache.as_ref().and_then(|cache| cache.padding.clone()),

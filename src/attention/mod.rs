@@ -20,7 +20,7 @@ use std::sync::{Arc, Once, OnceLock};
 use candle_core::{DType, Device, Result, Tensor};
 
 use call::Arguments;
-pub(crate) use call::Inputs;
+pub(crate) use call::{Inputs, wide_dtype};
 use fused::FusedAttention;
 use options::{AttentionOptions, Backend};
 use part::AttentionPart;
@@ -65,9 +65,10 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 
 /// Runs all patterns of a plan in one launch.
 ///
-/// `queries`, `keys` and `values` have shape `[batch, heads, tokens, head_dim]`, f32, f16 or bf16 (f64 with the reference
-/// backend), in any strides: views of one fused projection are read in place. The result has the shape and dtype of
-/// `queries` and is a view of rows `[batch, tokens, heads, head_dim]`, so that
+/// `queries` have shape `[batch, heads, tokens, head_dim]`, `keys` and `values` `[batch, kv_heads, tokens, head_dim]`, all f32,
+/// f16 or bf16 (f64 with the reference backend), in any strides: views of one fused projection are read in place. `kv_heads`
+/// divides `heads`: with fewer, neighbouring heads of queries share one of keys and values, which are not copied (grouped-query
+/// attention, [Ainslie et al. 2023](https://arxiv.org/abs/2305.13245)). The result has the shape and dtype of `queries` and is a view of rows `[batch, tokens, heads, head_dim]`, so that
 /// `.transpose(1, 2)?.flatten_from(2)` gives `[batch, tokens, heads · head_dim]` without a copy.
 ///
 /// Scores, softmax and sums are f32 whatever the dtype (f64 for f64). A query without a visible key gets zeros, and so does
@@ -94,8 +95,8 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 /// is replayed on that stream, while the plan lives and no call there has needed more scratch memory.
 ///
 /// # Errors
-/// Shapes, dtypes or devices that do not fit each other, the plan or the options; a plan with cached groups (see
-/// [`mixed_attention_cached`]); [`Backend::Fused`] where it cannot run.
+/// Shapes, dtypes or devices that do not fit each other, the plan or the options; heads that those of the keys do not divide; a
+/// plan with cached groups (see [`mixed_attention_cached`]); [`Backend::Fused`] where it cannot run.
 pub fn mixed_attention(
     queries: &Tensor,
     keys: &Tensor,
@@ -109,7 +110,7 @@ pub fn mixed_attention(
 /// As [`mixed_attention`], with the cached groups of the plan taken from `cache`.
 ///
 /// `keys_values` are the keys (before rotation) and values of the input tokens; they may be left out if all keys of the
-/// plan are cached.
+/// plan are cached. The cache has as many heads as they.
 ///
 /// # Errors
 /// As [`mixed_attention`]; also a cache of other heads, head_dim, dtype, device or batch size, or one that lacks a group.
@@ -177,6 +178,12 @@ impl Call {
         let queries = pair_up(inputs.queries)?;
         if let Some(cache) = &mut arguments.cache {
             cache.keys = pair_up(&cache.keys)?;
+        }
+        // Of the few numbers of a bias, kernels read one kind only.
+        let wide = wide_dtype(queries.dtype());
+        let of_cache = arguments.cache.as_mut().and_then(|cache| cache.key_bias.as_mut());
+        for bias in arguments.key_bias.iter_mut().chain(of_cache) {
+            *bias = bias.to_dtype(wide)?.contiguous()?;
         }
         // Without input keys the op still has three operands; it never reads these two.
         let (keys, values) = match inputs.keys_values {

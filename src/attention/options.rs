@@ -1,5 +1,7 @@
 //! What a call may ask for besides its tensors.
 
+use candle_core::Tensor;
+
 use crate::attention::cpu::simd::SimdLevel;
 use crate::padding::KeyPadding;
 use crate::rope::RopeFrequencies;
@@ -29,6 +31,7 @@ pub enum Backend {
 pub struct AttentionOptions {
     pub(crate) rope: Option<RopeFrequencies>,
     pub(crate) key_padding: Option<KeyPadding>,
+    pub(crate) key_bias: Option<Tensor>,
     pub(crate) scale: Option<f32>,
     pub(crate) backend: Backend,
     pub(crate) simd: Option<SimdLevel>,
@@ -50,6 +53,37 @@ impl AttentionOptions {
     /// Hides padding tokens of the input from all queries. A cache carries the padding of its own tokens.
     pub fn key_padding(mut self, padding: KeyPadding) -> Self {
         self.key_padding = Some(padding);
+        self
+    }
+
+    /// Adds a number to the scores of each key of the input: `[batch or 1, heads or 1, tokens]`, one per input token, of any float
+    /// dtype, on the device of the queries. An axis of 1 serves every batch row or head of queries. The bias comes on top of the
+    /// scaled score: a key whose bias is `log w` weighs as much as `w` keys like it, so that anchors that stand for areas or
+    /// volumes of different sizes count by those. −∞ hides a key, +∞ is not a number to add; what stands at padding tokens and
+    /// at tokens that are nobody's keys has no influence.
+    ///
+    /// A cache carries the bias of its own tokens: [`KvCache::with_key_bias`](crate::KvCache::with_key_bias). The passes that fill
+    /// a cache put it there.
+    ///
+    /// Gradients of queries, keys and values flow past a bias in every backend. One of the bias itself is followed by the
+    /// reference, which [`Backend::Auto`] then runs; [`Backend::Fused`] is an error.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use candle_mixed_attention::{AttentionOptions, AttentionPattern, AttentionPlan, TokenSpec, mixed_attention};
+    ///
+    /// let plan = AttentionPlan::new(
+    ///     [TokenSpec::new("anchors", 3), TokenSpec::new("queries", 2)],
+    ///     [AttentionPattern::queries(["anchors", "queries"]).attend_to(["anchors"])],
+    /// )?;
+    /// let random = || Tensor::randn(0f32, 1., (1, 4, 5, 16), &Device::Cpu);
+    /// let areas = Tensor::new(&[[[0.5f32, 2., 0.25, 1., 1.]]], &Device::Cpu)?;
+    /// let options = AttentionOptions::default().key_bias(&areas.log()?);
+    /// let y = mixed_attention(&random()?, &random()?, &random()?, &plan, &options)?;
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn key_bias(mut self, bias: &Tensor) -> Self {
+        self.key_bias = Some(bias.clone());
         self
     }
 

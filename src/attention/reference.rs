@@ -43,7 +43,7 @@ pub(super) fn forward_part(
                 Some(seen) => {
                     let visible = operands.visible(range, (start, len))?;
                     let (weights, log_sum_exp) = seen.weights(&queries, visible.as_ref(), operands.scale)?;
-                    outputs.push(weights.matmul(&seen.values)?);
+                    outputs.push(multiply(&weights, &seen.values)?);
                     log_sum_exps.push(log_sum_exp);
                 }
                 None => {
@@ -89,12 +89,12 @@ pub(super) fn backward(
             let gradient = gradient.narrow(2, start, len)?.contiguous()?;
             let visible = operands.visible(range, (start, len))?;
             let (weights, _) = seen.weights(&queries, visible.as_ref(), operands.scale)?;
-            let of_weights = gradient.matmul(&seen.values.t()?.contiguous()?)?;
+            let of_weights = multiply(&gradient, &seen.values.t()?.contiguous()?)?;
             let mean = (&weights * &of_weights)?.sum_keepdim(D::Minus1)?;
             let of_scores = ((&weights * of_weights.broadcast_sub(&mean)?)? * operands.scale)?;
-            query_gradients.push(of_scores.matmul(&seen.keys)?);
-            let of_keys = of_scores.t()?.contiguous()?.matmul(&queries)?;
-            let of_values = weights.t()?.contiguous()?.matmul(&gradient)?;
+            query_gradients.push(multiply(&of_scores, &seen.keys)?);
+            let of_keys = multiply_transposed(&of_scores, &queries, arguments.kv_heads)?;
+            let of_values = multiply_transposed(&weights, &gradient, arguments.kv_heads)?;
             of_seen = Some(match of_seen {
                 Some([keys, values]) => [(keys + of_keys)?, (values + of_values)?],
                 None => [of_keys, of_values],
@@ -155,12 +155,14 @@ impl<'a> Operands<'a> {
             queries_wide = rope.rotate_wide(&queries_wide)?;
             keys = rope.rotate_wide(&keys)?;
         }
-        let input = Source { keys, values: widen(values)?, padding: arguments.padding.as_deref() };
+        let bias = arguments.key_bias.clone();
+        let input = Source { keys, values: widen(values)?, padding: arguments.padding.as_deref(), bias };
         let cache = match &arguments.cache {
             Some(cache) => Some(Source {
                 keys: broadcast_batch(&widen(&cache.keys)?, arguments.batch)?,
                 values: broadcast_batch(&widen(&cache.values)?, arguments.batch)?,
                 padding: cache.padding.as_deref(),
+                bias: cache.key_bias.clone(),
             }),
             None => None,
         };
@@ -188,7 +190,9 @@ impl<'a> Operands<'a> {
             Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 2).and_then(|tensor| tensor.contiguous())
         };
         let (keys, values) = (all(|part| &part.keys)?, all(|part| &part.values)?);
-        Ok(Some(Seen { real: real_of_all(&parts, self.arguments.batch)?, keys, values }))
+        let real = real_of_all(&parts, self.arguments.batch)?;
+        let bias = bias_of_all(&parts, (self.arguments.batch, self.arguments.heads))?;
+        Ok(Some(Seen { keys, values, real, bias }))
     }
 
     /// Which of all that a range sees is visible to each of its queries `[start, start + len)`, `[1, 1, len, keys]`, or
@@ -214,20 +218,25 @@ struct Source<'a> {
     keys: Tensor,
     values: Tensor,
     padding: Option<&'a PaddingBits>,
+    /// `[batch or 1, heads or 1, tokens]`
+    bias: Option<Tensor>,
 }
 
-/// One key range: keys, values and, if there is padding, the real tokens `[batch, 1, 1, keys]`.
+/// One key range: keys, values, if there is padding, the real tokens `[batch, 1, 1, keys]`, and the bias, if there is one,
+/// `[batch or 1, heads or 1, 1, keys]`.
 struct Part {
     keys: Tensor,
     values: Tensor,
     real: Option<Tensor>,
+    bias: Option<Tensor>,
 }
 
 impl Source<'_> {
     fn narrow(&self, range: &KeyRange, batch: usize) -> Result<Part> {
         let keys = self.keys.narrow(2, range.start, range.len)?;
         let values = self.values.narrow(2, range.start, range.len)?;
-        let Some(bits) = self.padding else { return Ok(Part { keys, values, real: None }) };
+        let bias = self.bias.as_ref().map(|bias| bias.narrow(2, range.start, range.len)?.unsqueeze(2)).transpose()?;
+        let Some(bits) = self.padding else { return Ok(Part { keys, values, real: None, bias }) };
         let real = real_tokens(bits, range, batch, keys.device())?;
         // A masked token must have no influence even if it holds NaN, which 0 · NaN would not achieve.
         let column = real.reshape((batch, 1, range.len, 1))?;
@@ -235,23 +244,27 @@ impl Source<'_> {
             let condition = column.broadcast_as(tensor.shape())?;
             condition.where_cond(tensor, &tensor.zeros_like()?)
         };
-        Ok(Part { keys: keep(&keys)?, values: keep(&values)?, real: Some(real) })
+        Ok(Part { keys: keep(&keys)?, values: keep(&values)?, real: Some(real), bias })
     }
 }
 
-/// The keys and values of all parts, and which are real.
+/// The keys and values of all parts, which are real, and their bias.
 struct Seen {
     keys: Tensor,
     values: Tensor,
     real: Option<Tensor>,
+    bias: Option<Tensor>,
 }
 
 impl Seen {
-    /// `softmax(q kᵀ · scale)`, zeros for a query without a visible key and for one whose scores are all −∞; and the
+    /// `softmax(q kᵀ · scale + bias)`, zeros for a query without a visible key and for one whose scores are all −∞; and the
     /// logarithm of the sum that it divides by, without the shift by the maximum, `[batch, heads, queries]`. `visible`
     /// limits what each query sees.
     fn weights(&self, queries: &Tensor, visible: Option<&Tensor>, scale: f64) -> Result<(Tensor, Tensor)> {
-        let mut scores = (queries.matmul(&self.keys.t()?.contiguous()?)? * scale)?;
+        let mut scores = (multiply(queries, &self.keys.t()?.contiguous()?)? * scale)?;
+        if let Some(bias) = &self.bias {
+            scores = scores.broadcast_add(bias)?;
+        }
         for visible in self.real.as_ref().into_iter().chain(visible) {
             let hidden = Tensor::full(f32::NEG_INFINITY, (), scores.device())?.to_dtype(scores.dtype())?;
             let hidden = hidden.broadcast_as(scores.shape())?;
@@ -268,6 +281,25 @@ impl Seen {
         let sum = (&sum + sum.eq(0f64)?.to_dtype(sum.dtype())?)?;
         Ok((weights.broadcast_div(&sum)?, log_sum_exp))
     }
+}
+
+/// `left right` for `left [batch, heads, rows, n]` and `right [batch, kv_heads, n, columns]`: heads of a group, which are
+/// neighbours, share a head of `right`, so that their rows are those of one product.
+fn multiply(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    let (batch, heads, rows, _) = left.dims4()?;
+    let (_, kv_heads, _, columns) = right.dims4()?;
+    rows_of_groups(left, kv_heads)?.matmul(right)?.reshape((batch, heads, rows, columns))
+}
+
+/// `leftᵀ right` for two tensors `[batch, heads, rows, ..]`, summed over the heads of each group: `[batch, kv_heads, .., ..]`.
+fn multiply_transposed(left: &Tensor, right: &Tensor, kv_heads: usize) -> Result<Tensor> {
+    rows_of_groups(left, kv_heads)?.t()?.contiguous()?.matmul(&rows_of_groups(right, kv_heads)?)
+}
+
+/// `[batch, heads, rows, columns]` as `[batch, kv_heads, heads / kv_heads · rows, columns]`.
+fn rows_of_groups(tensor: &Tensor, kv_heads: usize) -> Result<Tensor> {
+    let (batch, heads, rows, columns) = tensor.dims4()?;
+    tensor.reshape((batch, kv_heads, heads / kv_heads * rows, columns))
 }
 
 /// The real tokens of a range, `[batch, 1, 1, keys]` of u8.
@@ -287,6 +319,21 @@ fn real_of_all(parts: &[Part], batch: usize) -> Result<Option<Tensor>> {
         None => Tensor::ones((batch, 1, 1, part.keys.dim(2)?), DType::U8, part.keys.device()),
     });
     Ok(Some(Tensor::cat(&real.collect::<Result<Vec<_>>>()?, 3)?))
+}
+
+/// The bias of all parts, `[batch, heads, 1, keys]`, or `None` if no part has one.
+fn bias_of_all(parts: &[Part], (batch, heads): (usize, usize)) -> Result<Option<Tensor>> {
+    if parts.iter().all(|part| part.bias.is_none()) {
+        return Ok(None);
+    }
+    let bias = parts.iter().map(|part| {
+        let shape = (batch, heads, 1, part.keys.dim(2)?);
+        match &part.bias {
+            Some(bias) => bias.broadcast_as(shape)?.contiguous(),
+            None => Tensor::zeros(shape, part.keys.dtype(), part.keys.device()),
+        }
+    });
+    Ok(Some(Tensor::cat(&bias.collect::<Result<Vec<_>>>()?, 3)?))
 }
 
 fn broadcast_batch(tensor: &Tensor, batch: usize) -> Result<Tensor> {

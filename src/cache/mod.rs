@@ -10,10 +10,11 @@ use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::file::{CacheFormat, not_a_cache};
-use crate::checks::{check_batch, check_heads, check_same, check_tokens};
+use crate::attention::wide_dtype;
+use crate::checks::{check_batch, check_float, check_heads, check_same, check_tokens};
 use crate::error::{AttentionError, PlanError};
 use crate::padding::KeyPadding;
-use crate::plan::{CacheLayout, PaddingBits};
+use crate::plan::{CacheLayout, CachedGroup, PaddingBits};
 use crate::through_candle::without_backtrace;
 
 /// Version of the file format and of what the tensors mean. A file of another version is refused.
@@ -47,6 +48,8 @@ pub struct KvCache {
     values: Tensor,
     layout: CacheLayout,
     padding: Option<KeyPadding>,
+    /// `[batch or 1, heads of the queries or 1, tokens]` in f32, f64 beside keys in f64.
+    key_bias: Option<Tensor>,
 }
 
 /// What a cache must have in common with the layer that uses it.
@@ -54,7 +57,7 @@ pub struct KvCache {
 pub struct CacheFingerprint {
     /// Version of the format.
     pub version: u32,
-    /// Number of heads.
+    /// Number of heads of keys and values.
     pub heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
@@ -104,7 +107,7 @@ impl KvCache {
             [part] => part.force_contiguous(),
             parts => Tensor::cat(parts, 2)?.contiguous(),
         };
-        let cache = Self { keys: compact(&keys)?, values: compact(&values)?, layout, padding: None };
+        let cache = Self { keys: compact(&keys)?, values: compact(&values)?, layout, padding: None, key_bias: None };
         cache.with_padding(padding)
     }
 
@@ -115,6 +118,45 @@ impl KvCache {
         // A full mask is as good as none.
         self.padding = padding.filter(|padding| !padding.is_full());
         Ok(self)
+    }
+
+    /// This cache with a number for each key that is added to its scores, `[batch or 1, heads or 1, tokens of all groups]`, of any
+    /// float dtype: what [`AttentionOptions::key_bias`](crate::AttentionOptions::key_bias) is for tokens of the input. `heads` are
+    /// those of the queries. It takes the place of an earlier one.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use candle_mixed_attention::KvCache;
+    ///
+    /// let tokens = Tensor::randn(0f32, 1., (1, 3, 4, 64), &Device::Cpu)?;
+    /// let cache = KvCache::from_groups([("surface_anchors", tokens.clone(), tokens)], None)?;
+    /// let areas = Tensor::new(&[[[0.5f32, 2., 0.25, 1.]]], &Device::Cpu)?;
+    /// let cache = cache.with_key_bias(&areas.log()?)?;
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Another shape, a dtype that is no float, another device than that of the keys.
+    pub fn with_key_bias(mut self, bias: &Tensor) -> Result<Self> {
+        check_float("key_bias", bias)?;
+        let &[rows, heads, tokens] = bias.dims() else {
+            return Err(AttentionError::shape("key_bias", "[batch or 1, heads or 1, tokens]", bias.dims()).into());
+        };
+        check_batch("key_bias", self.batch(), rows)?;
+        if heads == 0 {
+            return Err(AttentionError::shape("key_bias", "[batch or 1, heads ≥ 1, tokens]", bias.dims()).into());
+        }
+        check_tokens("key_bias", self.layout.tokens(), tokens, || self.layout.names().join(", "))?;
+        if !bias.device().same_device(self.keys.device()) {
+            return Err(AttentionError::device("key_bias", self.keys.device(), bias.device()).into());
+        }
+        self.key_bias = Some(bias.to_dtype(wide_dtype(self.keys.dtype()))?.force_contiguous()?);
+        Ok(self)
+    }
+
+    /// What is added to the scores of each key, `[batch or 1, heads or 1, tokens]`, if anything is.
+    pub fn key_bias(&self) -> Option<&Tensor> {
+        self.key_bias.as_ref()
     }
 
     /// Batch size.
@@ -154,7 +196,8 @@ impl KvCache {
     }
 
     /// This cache with the tokens of `later` behind its own: those of a group that both have continue that group, others are
-    /// new groups at the end. A batch of 1 serves every row of the other cache.
+    /// new groups at the end. A batch of 1 serves every row of the other cache. Where one cache has a [bias](Self::key_bias), keys
+    /// of the other have a bias of 0.
     ///
     /// ```
     /// use candle_core::{DType, Device, Tensor};
@@ -169,7 +212,7 @@ impl KvCache {
     /// ```
     ///
     /// # Errors
-    /// Caches that differ in batch (unless one has 1), heads, head_dim, dtype or device.
+    /// Caches that differ in batch (unless one has 1), heads, head_dim, dtype or device; biases for different numbers of heads.
     pub fn append(&self, later: &Self) -> Result<Self> {
         let batch = if self.batch() == 1 { later.batch() } else { self.batch() };
         check_batch("appended cache", batch, later.batch())?;
@@ -181,7 +224,8 @@ impl KvCache {
         }
         let mut names = self.layout.names();
         names.extend(later.layout.names().into_iter().filter(|name| self.layout.group(name).is_none()));
-        let (mut groups, mut real) = (Vec::with_capacity(names.len()), Vec::new());
+        let (mut groups, mut real, mut biases) = (Vec::with_capacity(names.len()), Vec::new(), Vec::new());
+        let bias_heads = self.bias_heads_with(later)?;
         for name in names {
             let (mut keys, mut values) = (Vec::new(), Vec::new());
             for cache in [self, later] {
@@ -189,6 +233,7 @@ impl KvCache {
                 let (key, value) = cache.group(&name)?;
                 keys.push(repeat_batch(&key, batch)?);
                 values.push(repeat_batch(&value, batch)?);
+                biases.push(cache.bias_of(group, (batch, bias_heads))?);
                 real.extend((group.start..group.start + group.len).map(|token| (cache.padding.as_ref(), token)));
             }
             groups.push((name, Tensor::cat(&keys, 2)?, Tensor::cat(&values, 2)?));
@@ -199,7 +244,33 @@ impl KvCache {
         };
         let padded = self.padding.is_some() || later.padding.is_some();
         let padding = padded.then(|| KeyPadding::from_bits(PaddingBits::new(batch, real.len(), is_real)));
-        Self::from_groups(groups, padding)
+        let appended = Self::from_groups(groups, padding)?;
+        match self.key_bias.is_some() || later.key_bias.is_some() {
+            true => appended.with_key_bias(&Tensor::cat(&biases, 2)?),
+            false => Ok(appended),
+        }
+    }
+
+    /// Heads of a bias that holds those of two caches.
+    fn bias_heads_with(&self, later: &Self) -> Result<usize> {
+        let heads = |cache: &Self| cache.key_bias.as_ref().map_or(1, |bias| bias.dims()[1]);
+        match (heads(self), heads(later)) {
+            (1, heads) | (heads, 1) => Ok(heads),
+            (own, heads) if own == heads => Ok(heads),
+            (own, heads) => {
+                let expected = format!("{own} heads as the cache, or 1");
+                Err(AttentionError::value("key_bias of the appended cache", expected, heads).into())
+            }
+        }
+    }
+
+    /// The bias of a group for so many rows and heads; zeros where there is none.
+    fn bias_of(&self, group: &CachedGroup, (batch, heads): (usize, usize)) -> Result<Tensor> {
+        let shape = (batch, heads, group.len);
+        match &self.key_bias {
+            Some(bias) => bias.narrow(2, group.start, group.len)?.broadcast_as(shape)?.contiguous(),
+            None => Tensor::zeros(shape, wide_dtype(self.keys.dtype()), self.keys.device()),
+        }
     }
 
     /// What must match the layer that uses the cache.
@@ -217,18 +288,28 @@ impl KvCache {
         self.layout.groups().iter().map(|group| (group.name.clone(), group.len)).collect()
     }
 
-    /// Checks that a layer with these heads, head_dim, dtype and device may use the cache for this batch.
-    pub(crate) fn check(&self, queries: &Tensor) -> std::result::Result<(), AttentionError> {
+    /// Checks that queries of this batch, head_dim, dtype and device may use the cache, and that its heads divide theirs;
+    /// returns their number.
+    pub(crate) fn check(&self, queries: &Tensor) -> std::result::Result<usize, AttentionError> {
         let (batch, heads, _, head_dim) = check_heads("queries", queries)?;
         let own = self.fingerprint();
-        let compare = |what, expected: usize, got: usize| match expected == got {
-            true => Ok(()),
-            false => Err(AttentionError::CacheMismatch { what, expected: expected.to_string(), got: got.to_string() }),
-        };
-        compare("the number of heads", heads, own.heads)?;
-        compare("head_dim", head_dim, own.head_dim)?;
+        if !heads.is_multiple_of(own.heads) {
+            return Err(mismatch("the number of heads", format!("a divisor of {heads}"), own.heads));
+        }
+        if head_dim != own.head_dim {
+            return Err(mismatch("head_dim", head_dim.to_string(), own.head_dim));
+        }
         check_batch("cache", batch, self.batch())?;
-        check_same("cache", ("input", queries), &self.keys)
+        check_same("cache", ("input", queries), &self.keys)?;
+        Ok(own.heads)
+    }
+
+    /// Checks that a layer with so many heads of keys may use the cache.
+    pub(crate) fn check_heads(&self, kv_heads: usize) -> std::result::Result<(), AttentionError> {
+        match self.fingerprint().heads {
+            heads if heads == kv_heads => Ok(()),
+            heads => Err(mismatch("the number of heads", kv_heads.to_string(), heads)),
+        }
     }
 
     /// Moves the cache to another device.
@@ -237,7 +318,8 @@ impl KvCache {
     /// The copy fails.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let (keys, values) = (self.keys.to_device(device)?, self.values.to_device(device)?);
-        Ok(Self { keys, values, ..self.clone() })
+        let key_bias = self.key_bias.as_ref().map(|bias| bias.to_device(device)).transpose()?;
+        Ok(Self { keys, values, key_bias, ..self.clone() })
     }
 
     /// Adds the tensors of the cache under `prefix` and returns the header that goes with them.
@@ -247,6 +329,9 @@ impl KvCache {
         push("values", self.values.clone());
         if let Some(padding) = &self.padding {
             push("padding", padding.to_mask(&Device::Cpu)?);
+        }
+        if let Some(bias) = &self.key_bias {
+            push("key_bias", bias.clone());
         }
         Ok(CacheHeader { groups: self.groups() })
     }
@@ -261,17 +346,24 @@ impl KvCache {
         let missing = |name: &str| format!("tensor '{prefix}{name}' is missing");
         let keys = take("keys").ok_or_else(|| missing("keys"))?;
         let values = take("values").ok_or_else(|| missing("values"))?;
-        let mask = take("padding");
+        let (mask, bias) = (take("padding"), take("key_bias"));
         let read = || -> Result<Self> {
             validate::check_groups(header.groups.len())?;
             validate::check_shapes(&keys, &values)?;
             let layout = CacheLayout::new(header.groups).map_err(AttentionError::from)?;
             check_tokens("cache keys", layout.tokens(), keys.dims()[2], || layout.names().join(", "))?;
             let padding = mask.map(|mask| KeyPadding::from_mask(&mask)).transpose()?;
-            let cache = Self { keys, values, layout, padding: None }.with_padding(padding)?;
+            let cache = Self { keys, values, layout, padding: None, key_bias: None }.with_padding(padding)?;
             validate::check_finite("cache keys", &cache.keys, cache.padding())?;
             validate::check_finite("cache values", &cache.values, cache.padding())?;
-            Ok(cache)
+            match bias {
+                Some(bias) => {
+                    let cache = cache.with_key_bias(&bias)?;
+                    validate::check_bias("key_bias", &bias, cache.padding())?;
+                    Ok(cache)
+                }
+                None => Ok(cache),
+            }
         };
         let part = prefix.trim_end_matches('.');
         read().map_err(|error| match (without_backtrace(error), part) {
@@ -280,7 +372,8 @@ impl KvCache {
         })
     }
 
-    /// Writes the cache to a safetensors file: `keys`, `values` and, if some tokens are padding, `padding`.
+    /// Writes the cache to a safetensors file: `keys`, `values`, if some tokens are padding, `padding`, and `key_bias`, if there is
+    /// one.
     ///
     /// The file appears under its name only when it is complete.
     ///
@@ -296,12 +389,17 @@ impl KvCache {
     ///
     /// # Errors
     /// The file cannot be read, is truncated, is not a cache, or has another format version; it holds NaN or infinity
-    /// where there is no padding.
+    /// where there is no padding (a bias may hold −∞).
     pub fn load_safetensors(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         let (header, mut tensors) = FORMAT.read(path)?;
         Self::read_parts("", header, &mut tensors).map_err(|reason| not_a_cache(path, reason))?.to_device(device)
     }
+}
+
+/// The error for a number that differs between a layer and a cache.
+fn mismatch(what: &'static str, expected: String, got: usize) -> AttentionError {
+    AttentionError::CacheMismatch { what, expected, got: got.to_string() }
 }
 
 /// `[1 or batch, heads, tokens, head_dim]` as `batch` rows.

@@ -45,3 +45,20 @@ pub(super) fn check_finite(
         false => Err(refuse().into()),
     }
 }
+
+/// Checks that the bias `[batch or 1, heads or 1, tokens]` of the real tokens is finite or −∞; that of padding may be anything.
+pub(super) fn check_bias(
+    argument: &'static str,
+    bias: &Tensor,
+    padding: Option<&KeyPadding>,
+) -> candle_core::Result<()> {
+    let mut is_right = bias.lt(f64::INFINITY)?;
+    if let Some(padding) = padding {
+        let is_padding = padding.to_mask(bias.device())?.eq(0u8)?.unsqueeze(1)?;
+        is_right = is_right.broadcast_maximum(&is_padding)?;
+    }
+    match is_right.elem_count() == 0 || is_right.min_all()?.to_scalar::<u8>()? == 1 {
+        true => Ok(()),
+        false => Err(AttentionError::value(argument, "finite or −∞", "NaN or +∞").into()),
+    }
+}

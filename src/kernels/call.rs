@@ -5,8 +5,10 @@
 pub struct CallShape {
     /// Batch rows.
     pub batch: usize,
-    /// Heads.
+    /// Heads of the queries.
     pub heads: usize,
+    /// Heads of the keys and values, which divide those of the queries.
+    pub kv_heads: usize,
     /// Tokens of the input.
     pub tokens: usize,
     /// Tokens of the cache; 0 without one.
@@ -23,5 +25,10 @@ impl CallShape {
     /// The scale as kernels take it, which compute powers of 2.
     pub fn scale_log2(&self) -> f32 {
         (f64::from(self.scale) * std::f64::consts::LOG2_E) as f32
+    }
+
+    /// What biases of keys are multiplied by where they are added before the scale.
+    pub fn inverse_scale(&self) -> f32 {
+        1.0 / self.scale
     }
 }

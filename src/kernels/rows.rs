@@ -86,6 +86,35 @@ impl AngleRows {
     }
 }
 
+/// Biases of keys, `[batch or 1, heads or 1, tokens]` of f32, in their storage.
+#[derive(Debug, Clone, Copy)]
+pub struct BiasRows {
+    /// Bytes in front of the first number.
+    pub offset: usize,
+    /// Floats between batch rows; 0 if one row serves the whole batch.
+    pub batch: i64,
+    /// Floats between heads; 0 if one row serves all heads.
+    pub head: i64,
+}
+
+impl BiasRows {
+    /// The biases of a tensor.
+    ///
+    /// # Errors
+    /// A layout that kernels cannot read.
+    pub fn of(layout: &Layout) -> Result<Self> {
+        let (&[batches, heads, tokens], &[batch, head, token]) = (layout.dims(), layout.stride()) else {
+            candle_core::bail!("biases of keys must have shape [batch, heads, tokens], got {layout:?}");
+        };
+        if token != 1 && tokens > 1 {
+            candle_core::bail!("biases of keys must lie side by side, got {layout:?}");
+        }
+        let stride = |dim: usize, stride: usize| if dim == 1 { 0 } else { stride as i64 };
+        let offset = layout.start_offset() * size_of::<f32>();
+        Ok(Self { offset, batch: stride(batches, batch), head: stride(heads, head) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +142,17 @@ mod tests {
         assert!(!is_readable(odd.layout(), 2) && is_readable(odd.narrow(2, 0, 1)?.layout(), 2));
         let single = TensorRows::of(odd.narrow(2, 0, 1)?.layout(), 2, false)?;
         assert_eq!((single.batch, single.head, single.token), (0, 0, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn biases_of_tokens_are_adjacent() -> Result<()> {
+        let bias = Tensor::zeros((2, 3, 9), DType::F32, &Device::Cpu)?;
+        let rows = BiasRows::of(bias.narrow(2, 4, 5)?.layout())?;
+        assert_eq!((rows.offset, rows.batch, rows.head), (4 * 4, 27, 9));
+        let shared = BiasRows::of(bias.narrow(0, 1, 1)?.narrow(1, 2, 1)?.layout())?;
+        assert_eq!((shared.offset, shared.batch, shared.head), ((27 + 18) * 4, 0, 0));
+        assert!(BiasRows::of(bias.transpose(1, 2)?.layout()).is_err());
         Ok(())
     }
 

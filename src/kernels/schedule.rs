@@ -16,8 +16,10 @@ pub struct ScheduleInputs {
     pub workers: usize,
     /// Batch rows.
     pub batch: usize,
-    /// Heads.
+    /// Heads of the queries.
     pub heads: usize,
+    /// Heads of queries that share a head of keys and values, at least 1.
+    pub group: usize,
     /// Whether the keys of the input are rotated.
     pub rotated: bool,
     /// Real tokens of the input.
@@ -62,6 +64,7 @@ impl GpuSchedule {
         let tiles = resolved.schedule(inputs.batch, inputs.heads, inputs.tile, inputs.workers);
         let key_rows = inputs.rotated.then(|| KeyRows::new(resolved.ranges())).filter(|rows| rows.rows() > 0);
         let context = StepContext {
+            group: inputs.group,
             input_padding: inputs.input_padding.as_deref(),
             cache_padding: inputs.cache_padding.as_deref(),
             key_rows: key_rows.as_ref(),
@@ -105,6 +108,7 @@ mod tests {
             workers: 1,
             batch,
             heads: 2,
+            group: 1,
             rotated,
             input_padding: last_real.map(padding),
             cache_padding: None,

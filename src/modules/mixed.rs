@@ -26,7 +26,7 @@ const CACHED_BY_DEFAULT: &str = "anchor";
 /// use candle_mixed_attention::MixedAttentionConfig;
 ///
 /// let config: MixedAttentionConfig = serde_json::from_str(r#"{"hidden_dim": 192, "num_heads": 3}"#).unwrap();
-/// assert!(config.bias && !config.use_rope);
+/// assert!(config.bias && !config.use_rope && config.num_kv_heads.is_none());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MixedAttentionConfig {
@@ -34,6 +34,11 @@ pub struct MixedAttentionConfig {
     pub hidden_dim: usize,
     /// Number of heads; divides `hidden_dim`.
     pub num_heads: usize,
+    /// Number of heads of keys and values; divides `num_heads`, and is the same if not set. With fewer, neighbouring heads of
+    /// queries share one (grouped-query attention; multi-query attention with 1), and the weights of `k` and `v` have
+    /// `num_kv_heads · hidden_dim / num_heads` rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_kv_heads: Option<usize>,
     /// Whether the projections have a bias. Default: true.
     #[serde(default = "yes")]
     pub bias: bool,
@@ -49,7 +54,13 @@ pub(super) fn yes() -> bool {
 impl MixedAttentionConfig {
     /// With bias, without RoPE.
     pub fn new(hidden_dim: usize, num_heads: usize) -> Self {
-        Self { hidden_dim, num_heads, bias: true, use_rope: false }
+        Self { hidden_dim, num_heads, num_kv_heads: None, bias: true, use_rope: false }
+    }
+
+    /// With so many heads of keys and values.
+    pub fn num_kv_heads(mut self, num_kv_heads: usize) -> Self {
+        self.num_kv_heads = Some(num_kv_heads);
+        self
     }
 
     /// With or without RoPE.
@@ -82,6 +93,8 @@ impl MixedAttentionConfig {
 #[derive(Debug, Clone)]
 pub struct MixedAttention {
     config: MixedAttentionConfig,
+    /// Heads of keys and values.
+    kv_heads: usize,
     /// Queries, keys and values side by side, so that one product makes all three.
     projections: FusedLinear,
     /// The query part of `projections`, for passes whose keys are all cached.
@@ -94,7 +107,7 @@ impl MixedAttention {
     /// Loads `q`, `k`, `v` (or one fused `qkv`) and `proj`, each with `weight [out, in]` and, if configured, `bias`.
     ///
     /// # Errors
-    /// `hidden_dim` is not divisible by `num_heads`; a tensor is missing or has another shape.
+    /// `hidden_dim` is not divisible by `num_heads`, or that by `num_kv_heads`; a tensor is missing or has another shape.
     pub fn new(config: &MixedAttentionConfig, vb: VarBuilder) -> Result<Self> {
         Self::with_sharing(config, &WeightSharing::Shared, vb)
     }
@@ -104,25 +117,29 @@ impl MixedAttention {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_sharing(config: &MixedAttentionConfig, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
-        projection::head_dim(config.hidden_dim, config.num_heads)?;
-        let width = (config.hidden_dim, config.hidden_dim);
-        let projections = FusedLinear::load(&vb, "qkv", &["q", "k", "v"], width, config.bias, sharing)?;
-        let query_projection = projections.narrow(0, 1)?;
+        let hidden_dim = config.hidden_dim;
+        let head_dim = projection::head_dim(hidden_dim, config.num_heads)?;
+        let kv_heads = projection::kv_heads(config.num_heads, config.num_kv_heads)?;
+        let heads = [("q", config.num_heads), ("k", kv_heads), ("v", kv_heads)];
+        let projections = FusedLinear::load(&vb, "qkv", &heads, (hidden_dim, head_dim), config.bias, sharing)?;
+        let query_projection = projections.first()?;
+        let width = (hidden_dim, hidden_dim);
         let output = OutputProjection::Weights(Projection::load(width, config.bias, sharing, vb.pp("proj"))?);
-        Ok(Self { config: *config, projections, query_projection, output, sharing: sharing.clone() })
+        Ok(Self { config: *config, kv_heads, projections, query_projection, output, sharing: sharing.clone() })
     }
 
     /// A layer of one's own projections: quantized, adapted, or with weights under other names. `config.bias` has no
     /// meaning here.
     ///
     /// # Errors
-    /// `hidden_dim` is not divisible by `num_heads`. What a projection returns is checked by every pass.
+    /// `hidden_dim` is not divisible by `num_heads`, or that by `num_kv_heads`. What a projection returns is checked by every pass.
     pub fn from_parts(config: &MixedAttentionConfig, parts: AttentionParts) -> Result<Self> {
-        projection::head_dim(config.hidden_dim, config.num_heads)?;
-        let projections = FusedLinear::from_parts(parts.input, config.hidden_dim);
-        let query_projection = projections.narrow(0, 1)?;
+        let head_dim = projection::head_dim(config.hidden_dim, config.num_heads)?;
+        let kv_heads = projection::kv_heads(config.num_heads, config.num_kv_heads)?;
+        let projections = FusedLinear::from_parts(parts.input, [config.num_heads, kv_heads, kv_heads], head_dim);
+        let query_projection = projections.first()?;
         let output = OutputProjection::Module(parts.output);
-        Ok(Self { config: *config, projections, query_projection, output, sharing: WeightSharing::Shared })
+        Ok(Self { config: *config, kv_heads, projections, query_projection, output, sharing: WeightSharing::Shared })
     }
 
     /// The configuration.
@@ -217,7 +234,7 @@ impl MixedAttention {
 
     /// As [`forward`](Self::forward), and also returns the keys (after rotation) and values of the groups whose name has a
     /// word that begins with `anchor` (`anchors`, `surface_anchors`), or of those that [`AttentionOptions::cache_groups`]
-    /// names, with their padding.
+    /// names, with their padding and their [bias](AttentionOptions::key_bias).
     ///
     /// # Errors
     /// As [`forward`](Self::forward); no group to cache, or an unknown one.
@@ -231,9 +248,9 @@ impl MixedAttention {
         plan.resolve(None).map_err(AttentionError::from)?;
         let runs = self.runs(plan)?;
         let [queries, keys, values] = self.project(x, &runs)?;
-        let cache = cache_of(&keys, &values, plan, options)?;
         let inputs = Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: None };
-        Ok((self.attend(inputs, plan, &runs, options)?, cache))
+        let y = self.attend(inputs, plan, &runs, options)?;
+        Ok((y, cache_of(&keys, &values, plan, options)?))
     }
 
     /// A later pass: the groups of the plan without a size come from `cache`, `x` holds the others.
@@ -255,7 +272,8 @@ impl MixedAttention {
             let inputs = Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: Some(cache) };
             self.attend(inputs, plan, &runs, options)
         } else {
-            let queries = self.query_projection.heads(x, self.config.num_heads, &runs)?.remove(0);
+            cache.check_heads(self.kv_heads)?;
+            let queries = self.query_projection.heads(x, &runs)?.remove(0);
             self.attend(Inputs { queries: &queries, keys_values: None, cache: Some(cache) }, plan, &runs, options)
         }
     }
@@ -297,7 +315,7 @@ impl MixedAttention {
     }
 
     fn project(&self, x: &Tensor, runs: &DomainRuns) -> Result<[Tensor; 3]> {
-        let parts = self.projections.heads(x, self.config.num_heads, runs)?;
+        let parts = self.projections.heads(x, runs)?;
         <[Tensor; 3]>::try_from(parts).map_err(|_| candle_core::Error::UnwrapNone)
     }
 
@@ -359,7 +377,10 @@ fn cache_of(keys: &Tensor, values: &Tensor, plan: &AttentionPlan, options: &Atte
         places.push((start, len));
     }
     let padding = options.key_padding.as_ref().map(|padding| padding.gather(&places));
-    KvCache::from_groups(groups, padding)
+    let cache = KvCache::from_groups(groups, padding)?;
+    let Some(bias) = &options.key_bias else { return Ok(cache) };
+    let parts = places.iter().map(|&(start, len)| bias.narrow(2, start, len)).collect::<Result<Vec<_>>>()?;
+    cache.with_key_bias(&Tensor::cat(&parts, 2)?)
 }
 
 /// A [`MixedAttention`] layer with its plan; see [`MixedAttention::bind`].

@@ -67,7 +67,8 @@ pub(super) enum InputParts {
 }
 
 impl AttentionParts {
-    /// Four modules that map `[batch, tokens, hidden_dim]` to the same shape.
+    /// Four modules that map `[batch, tokens, hidden_dim]` to the same shape; `key` and `value` to fewer channels where the layer
+    /// has fewer heads of keys and values: `num_kv_heads · hidden_dim / num_heads`.
     pub fn separate(
         query: impl Module + Send + Sync + 'static,
         key: impl Module + Send + Sync + 'static,
@@ -78,8 +79,8 @@ impl AttentionParts {
         Self { input: InputParts::Separate(input), output: SharedModule::new(output) }
     }
 
-    /// One module that maps `[batch, tokens, hidden_dim]` to `[batch, tokens, 3 · hidden_dim]`: queries, keys and values
-    /// side by side; and one for the output. A pass whose keys are all cached runs the whole of the first.
+    /// One module that maps `[batch, tokens, hidden_dim]` to `[batch, tokens, 3 · hidden_dim]` (less where the layer has fewer
+    /// heads of keys and values): queries, keys and values side by side; and one for the output. A pass whose keys are all cached runs the whole of the first.
     pub fn fused(qkv: impl Module + Send + Sync + 'static, output: impl Module + Send + Sync + 'static) -> Self {
         Self { input: InputParts::Fused(SharedModule::new(qkv)), output: SharedModule::new(output) }
     }

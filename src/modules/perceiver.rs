@@ -5,6 +5,8 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::domains::DomainRuns;
+#[cfg(doc)]
+use super::mixed::MixedAttentionConfig;
 use super::mixed::{check_rope, yes};
 use super::projection::{self, FusedLinear, OutputProjection, Projection};
 use super::sharing::WeightSharing;
@@ -27,6 +29,9 @@ pub struct PerceiverAttentionConfig {
     pub hidden_dim: usize,
     /// Number of heads; divides `hidden_dim`.
     pub num_heads: usize,
+    /// Number of heads of keys and values, as [`MixedAttentionConfig::num_kv_heads`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_kv_heads: Option<usize>,
     /// Width of the source tokens; `hidden_dim` if not set.
     #[serde(default)]
     pub kv_dim: Option<usize>,
@@ -56,6 +61,8 @@ pub struct PerceiverAttentionConfig {
 #[derive(Debug, Clone)]
 pub struct PerceiverAttention {
     config: PerceiverAttentionConfig,
+    /// Heads of keys and values.
+    kv_heads: usize,
     query: FusedLinear,
     key_value: FusedLinear,
     output: OutputProjection,
@@ -68,7 +75,7 @@ impl PerceiverAttention {
     /// Loads `q`, `k` and `v` (or one fused `kv`) and `proj`.
     ///
     /// # Errors
-    /// `hidden_dim` is not divisible by `num_heads`; a tensor is missing or has another shape.
+    /// `hidden_dim` is not divisible by `num_heads`, or that by `num_kv_heads`; a tensor is missing or has another shape.
     pub fn new(config: &PerceiverAttentionConfig, vb: VarBuilder) -> Result<Self> {
         Self::with_sharing(config, &WeightSharing::Shared, vb)
     }
@@ -79,17 +86,19 @@ impl PerceiverAttention {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_sharing(config: &PerceiverAttentionConfig, sharing: &WeightSharing, vb: VarBuilder) -> Result<Self> {
-        projection::head_dim(config.hidden_dim, config.num_heads)?;
+        let head_dim = projection::head_dim(config.hidden_dim, config.num_heads)?;
+        let kv_heads = projection::kv_heads(config.num_heads, config.num_kv_heads)?;
         let (width, kv_width) = (config.hidden_dim, config.kv_dim.unwrap_or(config.hidden_dim));
         projection::check_width("kv_dim", kv_width)?;
         Ok(Self {
             config: *config,
-            query: FusedLinear::load(&vb, "q", &["q"], (width, width), config.bias, sharing)?,
+            kv_heads,
+            query: FusedLinear::load(&vb, "q", &[("q", config.num_heads)], (width, head_dim), config.bias, sharing)?,
             key_value: FusedLinear::load(
                 &vb,
                 "kv",
-                &["k", "v"],
-                (kv_width, width),
+                &[("k", kv_heads), ("v", kv_heads)],
+                (kv_width, head_dim),
                 config.bias,
                 &WeightSharing::Shared,
             )?,
@@ -118,7 +127,7 @@ impl PerceiverAttention {
         let width = self.config.kv_dim.unwrap_or(self.config.hidden_dim);
         let tokens = self.key_value.check_input("source", source, width)?;
         let runs = DomainRuns::from_sizes(&[tokens]);
-        let mut parts = self.key_value.heads(source, self.config.num_heads, &runs)?;
+        let mut parts = self.key_value.heads(source, &runs)?;
         let (values, keys) = (parts.remove(1), parts.remove(0));
         let keys = frequencies.map_or(Ok(keys.clone()), |frequencies| frequencies.rotate(&keys))?;
         KvCache::from_groups([(SOURCE, keys, values)], padding)
@@ -164,7 +173,8 @@ impl PerceiverAttention {
         check_tokens("x", runs.tokens(), len, || {
             tokens.iter().map(|token| format!("{} {:?}", token.name, token.size)).collect::<Vec<_>>().join(", ")
         })?;
-        let queries = self.query.heads(x, self.config.num_heads, &runs)?.remove(0);
+        source.check_heads(self.kv_heads)?;
+        let queries = self.query.heads(x, &runs)?.remove(0);
         let inputs = Inputs { queries: &queries, keys_values: None, cache: Some(source) };
         let plan = self.plans.get(&len, || Self::plan(len))?;
         self.output.join_heads(&run(inputs, &plan, options)?, &runs)

@@ -1,7 +1,5 @@
 //! Linear layers around attention: heads in, heads out.
 
-use std::ops::Range;
-
 use candle_core::{Error, Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
@@ -25,6 +23,16 @@ pub(super) fn head_dim(hidden_dim: usize, num_heads: usize) -> Result<usize> {
         return Err(AttentionError::value("hidden_dim", "positive and divisible by num_heads", got).into());
     }
     Ok(hidden_dim / num_heads)
+}
+
+/// Checks that the heads of keys and values, if they are fewer, divide those of the queries, and returns their number.
+pub(super) fn kv_heads(num_heads: usize, num_kv_heads: Option<usize>) -> Result<usize> {
+    let kv_heads = num_kv_heads.unwrap_or(num_heads);
+    if kv_heads == 0 || !num_heads.is_multiple_of(kv_heads) {
+        let expected = format!("positive and a divisor of num_heads, which is {num_heads}");
+        return Err(AttentionError::value("num_kv_heads", expected, kv_heads).into());
+    }
+    Ok(kv_heads)
 }
 
 /// Checks that a width is not beyond measure.
@@ -137,83 +145,87 @@ impl OutputProjection {
     }
 }
 
-/// Several linear layers of one input in one matrix product: their outputs lie side by side.
+/// Several linear layers of one input in one matrix product: their outputs, heads of queries, keys or values, lie side by
+/// side.
 #[derive(Debug, Clone)]
 pub(super) struct FusedLinear {
     layers: Layers,
-    /// Outputs of one layer.
-    out_dim: usize,
+    /// Heads of each layer.
+    heads: Vec<usize>,
+    head_dim: usize,
 }
 
 /// What a [`FusedLinear`] consists of.
 #[derive(Debug, Clone)]
 enum Layers {
-    /// This number of layers, their weights one under the other.
-    Fused(Projection, usize),
+    /// The layers with their weights one under the other.
+    Fused(Projection),
     /// Layers that are being trained: their weights change after they were loaded, so every pass joins them anew.
     Trained(Vec<Projection>),
     /// Modules of the caller's.
     Modules(Vec<SharedModule>),
-    /// A module of the caller's with the outputs of `all` layers side by side, of which these are used.
-    FusedModule { module: SharedModule, all: usize, used: Range<usize> },
+    /// A module of the caller's with `all` heads side by side, of which the first ones are used.
+    FusedModule { module: SharedModule, all: usize },
 }
 
 impl FusedLinear {
-    /// Loads `names[i].weight` (and `.bias`), or the tensor `fused` that holds them one under the other.
+    /// Loads `name.weight` (and `.bias`) of layers that are given with their heads, or the tensor `fused` that holds them one
+    /// under the other.
     pub(super) fn load(
         vb: &VarBuilder,
         fused: &str,
-        names: &[&str],
-        (in_dim, out_dim): (usize, usize),
+        named_heads: &[(&str, usize)],
+        (in_dim, head_dim): (usize, usize),
         bias: bool,
         sharing: &WeightSharing,
     ) -> Result<Self> {
+        let (names, heads): (Vec<&str>, Vec<usize>) = named_heads.iter().copied().unzip();
         if sharing == &WeightSharing::Shared && vb.contains_tensor(&format!("{fused}.weight")) {
-            let all = Projection::load((in_dim, names.len() * out_dim), bias, sharing, vb.pp(fused))?;
-            return Ok(Self { layers: Layers::Fused(all, names.len()), out_dim });
+            let width = heads.iter().sum::<usize>() * head_dim;
+            let all = Projection::load((in_dim, width), bias, sharing, vb.pp(fused))?;
+            return Ok(Self { layers: Layers::Fused(all), heads, head_dim });
         }
-        let load = |name: &&str| {
-            let loaded = Projection::load((in_dim, out_dim), bias, sharing, vb.pp(*name));
+        let load = |&(name, heads): &(&str, usize)| {
+            let loaded = Projection::load((in_dim, heads * head_dim), bias, sharing, vb.pp(name));
             loaded.map_err(|error| match sharing {
-                WeightSharing::Shared if fused != names[0] => with_alternative(error, vb, fused, names),
+                WeightSharing::Shared if fused != names[0] => with_alternative(error, vb, fused, &names),
                 _ => error,
             })
         };
-        let layers = names.iter().map(load).collect::<Result<Vec<_>>>()?;
+        let layers = named_heads.iter().map(load).collect::<Result<Vec<_>>>()?;
         let layers = match layers.iter().any(Projection::is_trained) {
             true => Layers::Trained(layers),
-            false => Layers::Fused(Projection::side_by_side(&layers)?, names.len()),
+            false => Layers::Fused(Projection::side_by_side(&layers)?),
         };
-        Ok(Self { layers, out_dim })
+        Ok(Self { layers, heads, head_dim })
     }
 
-    /// Queries, keys and values by modules of the caller's.
-    pub(super) fn from_parts(parts: InputParts, out_dim: usize) -> Self {
+    /// Queries, keys and values, with so many heads each, by modules of the caller's.
+    pub(super) fn from_parts(parts: InputParts, heads: [usize; 3], head_dim: usize) -> Self {
         let layers = match parts {
             InputParts::Separate(modules) => Layers::Modules(modules.into()),
-            InputParts::Fused(module) => Layers::FusedModule { module, all: 3, used: 0..3 },
+            InputParts::Fused(module) => Layers::FusedModule { module, all: heads.iter().sum() },
         };
-        Self { layers, out_dim }
+        Self { layers, heads: heads.into(), head_dim }
     }
 
-    /// The layers `[first, first + count)` alone; shares their weights.
-    pub(super) fn narrow(&self, first: usize, count: usize) -> Result<Self> {
+    /// The first layer alone; shares its weights.
+    pub(super) fn first(&self) -> Result<Self> {
+        let heads = self.heads[0];
         let layers = match &self.layers {
-            Layers::Modules(modules) => Layers::Modules(modules.iter().skip(first).take(count).cloned().collect()),
-            Layers::FusedModule { module, all, .. } => {
-                Layers::FusedModule { module: module.clone(), all: *all, used: first..first + count }
-            }
-            Layers::Fused(all, _) => Layers::Fused(all.narrow(first * self.out_dim, count * self.out_dim)?, count),
-            Layers::Trained(layers) => Layers::Trained(layers.iter().skip(first).take(count).cloned().collect()),
+            Layers::Modules(modules) => Layers::Modules(modules.iter().take(1).cloned().collect()),
+            Layers::FusedModule { .. } => self.layers.clone(),
+            Layers::Fused(all) => Layers::Fused(all.narrow(0, heads * self.head_dim)?),
+            Layers::Trained(layers) => Layers::Trained(layers.iter().take(1).cloned().collect()),
         };
-        Ok(Self { layers, out_dim: self.out_dim })
+        Ok(Self { layers, heads: vec![heads], head_dim: self.head_dim })
     }
 
     /// Checks an input `[batch, tokens, width]` of these layers, its dtype and its device; returns the number of tokens.
     pub(super) fn check_input(&self, argument: &'static str, x: &Tensor, width: usize) -> Result<usize> {
         let (_, tokens) = check_input(argument, x, width)?;
         let any = match &self.layers {
-            Layers::Fused(all, _) => Some(all),
+            Layers::Fused(all) => Some(all),
             Layers::Trained(layers) => layers.first(),
             // What a module takes is its own affair.
             Layers::Modules(_) | Layers::FusedModule { .. } => None,
@@ -225,28 +237,33 @@ impl FusedLinear {
     }
 
     /// `x [batch, tokens, in_dim]` to one view `[batch, heads, tokens, head_dim]` per layer.
-    pub(super) fn heads(&self, x: &Tensor, num_heads: usize, runs: &DomainRuns) -> Result<Vec<Tensor>> {
+    pub(super) fn heads(&self, x: &Tensor, runs: &DomainRuns) -> Result<Vec<Tensor>> {
         let (batch, tokens, _) = x.dims3()?;
-        let head_dim = self.out_dim / num_heads;
-        let cut = |outputs: Tensor, all: usize, used: Range<usize>| -> Result<Vec<Tensor>> {
-            let all = outputs.reshape((batch, tokens, all, num_heads, head_dim))?;
-            used.map(|layer| all.narrow(2, layer, 1)?.squeeze(2)?.transpose(1, 2)).collect()
+        let head_dim = self.head_dim;
+        let by_head = |outputs: Tensor| {
+            let heads = outputs.dim(2)? / head_dim;
+            outputs.reshape((batch, tokens, heads, head_dim))?.transpose(1, 2)
+        };
+        let cut = |outputs: Tensor| -> Result<Vec<Tensor>> {
+            let all = by_head(outputs)?;
+            let mut first = 0;
+            let mut next = |heads: usize| {
+                first += heads;
+                all.narrow(1, first - heads, heads)
+            };
+            self.heads.iter().map(|&heads| next(heads)).collect()
         };
         match &self.layers {
-            Layers::Fused(layers, count) => cut(layers.forward(x, runs)?, *count, 0..*count),
-            Layers::Trained(layers) => {
-                let count = layers.len();
-                cut(Projection::side_by_side(layers)?.forward(x, runs)?, count, 0..count)
-            }
-            Layers::FusedModule { module, all, used } => {
-                cut(module.forward("output of the fused projection", x, all * self.out_dim)?, *all, used.clone())
+            Layers::Fused(layers) => cut(layers.forward(x, runs)?),
+            Layers::Trained(layers) => cut(Projection::side_by_side(layers)?.forward(x, runs)?),
+            Layers::FusedModule { module, all } => {
+                cut(module.forward("output of the fused projection", x, all * head_dim)?)
             }
             Layers::Modules(modules) => {
-                let heads = |module: &SharedModule| {
-                    let outputs = module.forward("output of a projection", x, self.out_dim)?;
-                    outputs.reshape((batch, tokens, num_heads, head_dim))?.transpose(1, 2)
+                let heads = |(module, heads): (&SharedModule, &usize)| {
+                    by_head(module.forward("output of a projection", x, heads * head_dim)?)
                 };
-                modules.iter().map(heads).collect()
+                modules.iter().zip(&self.heads).map(heads).collect()
             }
         }
     }

@@ -40,14 +40,18 @@ pub struct StepItem {
     pub query_len: u32,
     /// Batch row.
     pub batch: u32,
-    /// Head.
+    /// Head of the queries.
     pub head: u32,
+    /// Head of the keys and values.
+    pub kv_head: u32,
     /// First of its steps in [`StepSchedule::steps`].
     pub first_step: u32,
     /// One past the last of its steps; equal to the first if its queries see no key.
     pub last_step: u32,
     /// Slot of its partial result, or [`WorkItem::WHOLE`].
     pub partial_slot: u32,
+    /// Fills the struct up to its alignment.
+    pub padding: u32,
 }
 
 /// The query tile that a partial slot belongs to.
@@ -70,15 +74,24 @@ pub struct SlotReduction {
     pub counter: u32,
 }
 
-/// What a step depends on besides the schedule.
-#[derive(Debug, Clone, Copy, Default)]
+/// What steps and items depend on besides the schedule.
+#[derive(Debug, Clone, Copy)]
 pub struct StepContext<'a> {
+    /// Heads of queries that share a head of keys and values, at least 1.
+    pub group: usize,
     /// Real tokens of the input.
     pub input_padding: Option<&'a PaddingBits>,
     /// Real tokens of the cache.
     pub cache_padding: Option<&'a PaddingBits>,
     /// Where the keys of the input lie, if they were copied.
     pub key_rows: Option<&'a KeyRows>,
+}
+
+/// Every head has keys and values of its own; no padding, no copies.
+impl Default for StepContext<'_> {
+    fn default() -> Self {
+        Self { group: 1, input_padding: None, cache_padding: None, key_rows: None }
+    }
 }
 
 /// A [`TileSchedule`] for a GPU.
@@ -114,7 +127,7 @@ impl StepSchedule {
             before.push(steps.len() as u32);
         }
         let mut items: Vec<StepItem> =
-            schedule.items().iter().map(|item| step_item(item, rows, tiles, &before)).collect();
+            schedule.items().iter().map(|item| step_item(item, rows, tiles, &before, context.group)).collect();
         // Stable: equally long items stay in the order of the schedule.
         items.sort_by_key(|item| Reverse(u64::from(item.query_len) * u64::from(item.last_step - item.first_step)));
 
@@ -173,7 +186,7 @@ impl StepSchedule {
     }
 }
 
-fn step_item(item: &WorkItem, rows: usize, tiles: &[KeyTile], before: &[u32]) -> StepItem {
+fn step_item(item: &WorkItem, rows: usize, tiles: &[KeyTile], before: &[u32], group: usize) -> StepItem {
     let row = if rows == 1 { 0 } else { item.batch as usize };
     let of_row = &before[row * (tiles.len() + 1)..];
     let tiles = item.key_tiles();
@@ -182,9 +195,11 @@ fn step_item(item: &WorkItem, rows: usize, tiles: &[KeyTile], before: &[u32]) ->
         query_len: item.query_len,
         batch: item.batch,
         head: item.head,
+        kv_head: item.head / group as u32,
         first_step: of_row[tiles.start],
         last_step: of_row[tiles.end],
         partial_slot: item.partial_slot,
+        padding: 0,
     }
 }
 

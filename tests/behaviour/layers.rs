@@ -87,6 +87,7 @@ fn dot_product_and_perceiver_calls() -> Result<()> {
     let config = |use_rope| PerceiverAttentionConfig {
         hidden_dim: WIDTH,
         num_heads: HEADS,
+        num_kv_heads: None,
         kv_dim: Some(20),
         bias: true,
         use_rope,

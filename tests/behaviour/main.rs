@@ -6,6 +6,8 @@
 mod batches;
 mod caches;
 mod calls;
+mod grouped_heads;
+mod key_bias;
 mod layers;
 mod nothing_to_see;
 mod parts;

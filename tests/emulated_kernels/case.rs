@@ -16,6 +16,8 @@ pub struct Case {
     pub name: &'static str,
     pub batch: usize,
     pub heads: usize,
+    /// Heads of queries that share a head of keys and values.
+    group: usize,
     /// Input groups.
     groups: &'static [(&'static str, usize)],
     /// Groups in the cache.
@@ -26,6 +28,8 @@ pub struct Case {
     windows: &'static [AttentionWindow],
     /// Whether log-sum-exps are wanted.
     pub log_sum_exp: bool,
+    /// Whether keys of the input and of the cache have biases.
+    bias: [bool; 2],
     /// Real tokens of the input, by batch row and token.
     padding: Option<fn(usize, usize) -> bool>,
     /// Real tokens of the cache.
@@ -43,11 +47,13 @@ const PLAIN: Case = Case {
     name: "",
     batch: 1,
     heads: 1,
+    group: 1,
     groups: &[],
     cached: &[],
     patterns: &[],
     windows: &[],
     log_sum_exp: false,
+    bias: [false; 2],
     padding: None,
     cache_padding: None,
     rope: false,
@@ -213,6 +219,66 @@ pub const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        name: "grouped_heads",
+        groups: &[("fresh", 90), ("queries", 33)],
+        cached: &[("old", 170)],
+        patterns: &[(&["queries"], &["old", "fresh"]), (&["fresh"], &["fresh"])],
+        batch: 2,
+        heads: 6,
+        group: 3,
+        rope: true,
+        padding: Some(third),
+        ..PLAIN
+    },
+    Case {
+        name: "bias",
+        brief: true,
+        groups: &[("steps", 81)],
+        cached: &[("past", 150)],
+        patterns: &[(&["steps"], &["past", "steps"])],
+        windows: &[AttentionWindow { left: Some(163), right: Some(0) }],
+        heads: 2,
+        group: 2,
+        bias: [true; 2],
+        ..PLAIN
+    },
+    Case {
+        name: "bias_of_the_cache",
+        groups: &[("queries", 39)],
+        cached: &[("anchors", 1100)],
+        patterns: &[(&["queries"], &["anchors", "queries"])],
+        bias: [false, true],
+        cache_padding: Some(third),
+        workers: 32,
+        log_sum_exp: true,
+        ..PLAIN
+    },
+    Case {
+        name: "bias_of_the_input",
+        groups: TWO_DOMAINS,
+        cached: &[("older", 64)],
+        patterns: &[
+            (&["a_anchors", "a_queries"], &["older", "a_anchors"]),
+            (&["b_anchors", "b_queries"], &["b_anchors", "older"]),
+        ],
+        bias: [true, false],
+        batch: 2,
+        rope: true,
+        padding: Some(holes),
+        ..PLAIN
+    },
+    Case {
+        name: "one_head_of_keys",
+        groups: &[("queries", 20)],
+        cached: &[("anchors", 1030)],
+        patterns: &[(&["queries"], &["anchors", "queries"])],
+        heads: 2,
+        group: 2,
+        workers: 64,
+        log_sum_exp: true,
+        ..PLAIN
+    },
+    Case {
         name: "log_sum_exp",
         groups: &[("tokens", 70)],
         patterns: &[(&["tokens"], &["tokens"])],
@@ -264,8 +330,14 @@ const CAUSAL: AttentionWindow = AttentionWindow { left: None, right: Some(0) };
 impl Case {
     /// Whether it takes a kernel that knows more than plain attention.
     pub fn is_general(&self) -> bool {
-        self.log_sum_exp || !self.windows.is_empty()
+        self.log_sum_exp || !self.windows.is_empty() || self.bias.contains(&true)
     }
+}
+
+/// Biases of many sizes, some of which hide their key.
+fn biases(count: usize) -> Vec<f32> {
+    let bias = |i: usize| if i % 11 == 5 { f32::NEG_INFINITY } else { (i as f32 * 0.73).sin() * 3.0 };
+    (0..count).map(bias).collect()
 }
 
 fn drifting(place: f64) -> f64 {
@@ -290,22 +362,27 @@ pub fn find(name: &str) -> Option<&'static Case> {
 
 /// A case with numbers.
 ///
-/// The input tensors are views of one fused projection `[batch, tokens, 3, heads, head_dim]`. Rows that no query may see
-/// hold NaN.
+/// The input tensors are views of one fused projection `[batch, tokens, heads + 2 · kv_heads, head_dim]`. Rows that no query
+/// may see hold NaN.
 pub struct Problem<T> {
     pub resolved: Arc<ResolvedPlan>,
     pub batch: usize,
     pub heads: usize,
+    pub kv_heads: usize,
     pub head_dim: usize,
     pub tokens: usize,
     pub workers: usize,
     /// Whether log-sum-exps are wanted.
     pub log_sum_exp: bool,
-    /// `[batch, tokens, 3, heads, head_dim]` of queries, keys, values.
+    /// `[batch, tokens, heads + 2 · kv_heads, head_dim]` of queries, keys, values.
     pub fused: Vec<T>,
-    /// `[batch, heads, cache tokens, head_dim]`
+    /// `[batch, kv_heads, cache tokens, head_dim]`
     pub cached_keys: Vec<T>,
     pub cached_values: Vec<T>,
+    /// `[batch, heads, tokens]`, if keys of the input have biases.
+    pub bias: Option<Vec<f32>>,
+    /// `[batch, heads, cache tokens]`, if keys of the cache have biases.
+    pub cache_bias: Option<Vec<f32>>,
     /// `[tokens, head_dim / 2, 2]` of (cos, sin).
     pub rope: Option<Vec<f32>>,
     pub padding: Option<Arc<PaddingBits>>,
@@ -327,6 +404,7 @@ impl<T: Number> Problem<T> {
             .transpose()?;
         let resolved = plan.resolve(layout.as_ref())?;
         let (batch, heads, tokens) = (case.batch, case.heads, plan.len());
+        let kv_heads = heads / case.group;
         let cache_tokens = resolved.ranges().cache_tokens();
         let bits = |tokens: usize, real: Option<fn(usize, usize) -> bool>| {
             real.map(|real| Arc::new(PaddingBits::new(batch, tokens, real)))
@@ -337,13 +415,16 @@ impl<T: Number> Problem<T> {
         let mut problem = Self {
             batch,
             heads,
+            kv_heads,
             head_dim,
             tokens,
             workers: case.workers,
             log_sum_exp: case.log_sum_exp,
-            fused: draw(batch * tokens * 3 * heads * head_dim),
-            cached_keys: draw(batch * heads * cache_tokens * head_dim),
-            cached_values: draw(batch * heads * cache_tokens * head_dim),
+            fused: draw(batch * tokens * (heads + 2 * kv_heads) * head_dim),
+            cached_keys: draw(batch * kv_heads * cache_tokens * head_dim),
+            cached_values: draw(batch * kv_heads * cache_tokens * head_dim),
+            bias: case.bias[0].then(|| biases(batch * heads * tokens)),
+            cache_bias: case.bias[1].then(|| biases(batch * heads * cache_tokens)),
             rope: case.rope.then(|| {
                 let angle = |i: usize| (i as f32 * 0.37).sin() * 3.0;
                 (0..tokens * head_dim / 2).flat_map(|i| [angle(i).cos(), angle(i).sin()]).collect()
@@ -364,6 +445,7 @@ impl<T: Number> Problem<T> {
         CallShape {
             batch: self.batch,
             heads: self.heads,
+            kv_heads: self.kv_heads,
             tokens: self.tokens,
             cache_tokens: self.resolved.ranges().cache_tokens(),
             input_keys: self.resolved.ranges().has_input_keys(),
@@ -379,6 +461,7 @@ impl<T: Number> Problem<T> {
             workers: self.workers,
             batch: self.batch,
             heads: self.heads,
+            group: self.heads / self.kv_heads,
             rotated: self.rope.is_some(),
             input_padding: self.padding.clone(),
             cache_padding: self.cache_padding.clone(),
@@ -388,22 +471,19 @@ impl<T: Number> Problem<T> {
     /// Queries (0), keys (1) or values (2) as `[batch, heads, tokens, head_dim]` in the fused projection. The strides of
     /// dimensions of 1, which mean nothing, are odd.
     pub fn part(&self, part: usize) -> Layout {
-        let width = self.heads * self.head_dim;
-        let shape = (self.batch, self.heads, self.tokens, self.head_dim);
+        let width = (self.heads + 2 * self.kv_heads) * self.head_dim;
+        let heads = if part == 0 { self.heads } else { self.kv_heads };
+        let shape = (self.batch, heads, self.tokens, self.head_dim);
         let stride = |dim: usize, stride: usize| if dim == 1 { stride + 1 } else { stride };
-        let strides = vec![
-            stride(self.batch, self.tokens * 3 * width),
-            stride(self.heads, self.head_dim),
-            stride(self.tokens, 3 * width),
-            1,
-        ];
-        Layout::new(shape.into(), strides, part * width)
+        let strides =
+            vec![stride(self.batch, self.tokens * width), stride(heads, self.head_dim), stride(self.tokens, width), 1];
+        Layout::new(shape.into(), strides, self.first_head(part) * self.head_dim)
     }
 
     /// Cached keys or values.
     pub fn cache(&self) -> Layout {
         let cache_tokens = self.resolved.ranges().cache_tokens();
-        Layout::contiguous((self.batch, self.heads, cache_tokens, self.head_dim))
+        Layout::contiguous((self.batch, self.kv_heads, cache_tokens, self.head_dim))
     }
 
     /// Numbers of the output `[batch, tokens, heads, head_dim]`.
@@ -421,6 +501,25 @@ impl<T: Number> Problem<T> {
         Layout::contiguous((1, self.tokens, self.head_dim / 2, 2))
     }
 
+    /// Biases of the keys of the input or of the cache.
+    pub fn bias_layout(&self, source: KeySource) -> Layout {
+        let tokens = match source {
+            KeySource::Input => self.tokens,
+            KeySource::Cache => self.resolved.ranges().cache_tokens(),
+        };
+        Layout::contiguous((self.batch, self.heads, tokens))
+    }
+
+    /// The bias of a key.
+    fn bias_of(&self, source: KeySource, batch: usize, head: usize, token: usize) -> f64 {
+        let (bias, tokens) = match source {
+            KeySource::Input => (&self.bias, self.tokens),
+            KeySource::Cache => (&self.cache_bias, self.resolved.ranges().cache_tokens()),
+        };
+        let place = (batch * self.heads + head) * tokens + token;
+        bias.as_ref().map_or(0.0, |bias| bias[place].into())
+    }
+
     /// Adds `mean` of its place to every cached value.
     fn shift_cached_values(&mut self, mean: fn(f64) -> f64) {
         let cache_tokens = self.resolved.ranges().cache_tokens();
@@ -434,11 +533,17 @@ impl<T: Number> Problem<T> {
 
     /// Where a row of the fused projection starts; `part` is 0 for queries, 1 for keys, 2 for values.
     fn row(&self, batch: usize, token: usize, part: usize, head: usize) -> usize {
-        (((batch * self.tokens + token) * 3 + part) * self.heads + head) * self.head_dim
+        let heads = self.heads + 2 * self.kv_heads;
+        ((batch * self.tokens + token) * heads + self.first_head(part) + head) * self.head_dim
+    }
+
+    /// The first head of a part among all heads of the fused projection.
+    fn first_head(&self, part: usize) -> usize {
+        [0, self.heads, self.heads + self.kv_heads][part]
     }
 
     fn cache_row(&self, batch: usize, head: usize, token: usize) -> usize {
-        ((batch * self.heads + head) * self.resolved.ranges().cache_tokens() + token) * self.head_dim
+        ((batch * self.kv_heads + head) * self.resolved.ranges().cache_tokens() + token) * self.head_dim
     }
 
     fn is_real(&self, source: KeySource, batch: usize, token: usize) -> bool {
@@ -459,8 +564,18 @@ impl<T: Number> Problem<T> {
             ranges.key_ranges().iter().any(holds)
         };
         let nan = T::from_f64(f64::NAN);
+        for (source, tokens) in [(KeySource::Input, self.tokens), (KeySource::Cache, ranges.cache_tokens())] {
+            let unseen: Vec<bool> = (0..self.batch * self.heads * tokens)
+                .map(|place| (place / tokens / self.heads, place % tokens))
+                .map(|(batch, token)| !seen(source, token) || !self.is_real(source, batch, token))
+                .collect();
+            let bias = if source == KeySource::Input { &mut self.bias } else { &mut self.cache_bias };
+            for (bias, _) in bias.iter_mut().flatten().zip(unseen).filter(|(_, unseen)| *unseen) {
+                *bias = f32::NAN;
+            }
+        }
         for batch in 0..self.batch {
-            for head in 0..self.heads {
+            for head in 0..self.kv_heads {
                 for token in 0..self.tokens {
                     if !seen(KeySource::Input, token) || !self.is_real(KeySource::Input, batch, token) {
                         for part in [1, 2] {
@@ -510,6 +625,7 @@ impl<T: Number> Problem<T> {
         let scale = F::of(1.0 / (self.head_dim as f64).sqrt());
         for batch in 0..self.batch {
             for head in 0..self.heads {
+                let kv_head = head * self.kv_heads / self.heads;
                 for queries in self.resolved.ranges().query_ranges() {
                     let mut keys: Vec<Key<F>> = Vec::new();
                     for range in self.resolved.ranges().keys_of(queries) {
@@ -517,15 +633,16 @@ impl<T: Number> Problem<T> {
                         keys.extend(tokens.filter(|&token| self.is_real(range.source, batch, token)).map(|token| {
                             let (key, value) = match range.source {
                                 KeySource::Input => (
-                                    self.channels(&self.fused, self.row(batch, token, 1, head), Some(token)),
-                                    self.channels(&self.fused, self.row(batch, token, 2, head), None),
+                                    self.channels(&self.fused, self.row(batch, token, 1, kv_head), Some(token)),
+                                    self.channels(&self.fused, self.row(batch, token, 2, kv_head), None),
                                 ),
                                 KeySource::Cache => (
-                                    self.channels(&self.cached_keys, self.cache_row(batch, head, token), None),
-                                    self.channels(&self.cached_values, self.cache_row(batch, head, token), None),
+                                    self.channels(&self.cached_keys, self.cache_row(batch, kv_head, token), None),
+                                    self.channels(&self.cached_values, self.cache_row(batch, kv_head, token), None),
                                 ),
                             };
-                            Key { token, band: range.band, key, value }
+                            let bias = F::of(self.bias_of(range.source, batch, head, token));
+                            Key { token, band: range.band, key, value, bias }
                         }));
                     }
                     for token in queries.start..queries.start + queries.len {
@@ -548,12 +665,13 @@ struct Key<F> {
     band: Band,
     key: Vec<F>,
     value: Vec<F>,
+    bias: F,
 }
 
 /// Computes one row and returns its log-sum-exp.
 fn attend<F: Float>(query: &[F], keys: &[&Key<F>], scale: F, output: &mut [f64]) -> f64 {
     let dot = |key: &[F]| query.iter().zip(key).fold(F::of(0.0), |sum, (&q, &k)| sum + q * k) * scale;
-    let scores: Vec<F> = keys.iter().map(|key| dot(&key.key)).collect();
+    let scores: Vec<F> = keys.iter().map(|key| dot(&key.key) + key.bias).collect();
     let maximum = scores.iter().fold(F::of(f64::NEG_INFINITY), |max, &score| if score > max { score } else { max });
     let weights: Vec<F> = scores.iter().map(|&score| (score - maximum).exp()).collect();
     let sum = blocked_sum(weights.iter().copied());

@@ -33,6 +33,8 @@ struct Tiles<'b> {
     keys: &'b mut [f32],
     /// In words of keys.
     values: &'b mut [f32],
+    /// What the scores of each key start from.
+    bias: &'b mut [f32],
     /// A strip of rows, on the way from or to the transposed form.
     rows: &'b mut [f32],
     /// A query that is rotated.
@@ -102,6 +104,7 @@ impl Shape {
             line(K::KEYS * width),
             line(K::KEYS * self.key_words),
             line(K::KEYS / WordsOf::<K>::NUMBERS * self.stride),
+            line(K::KEYS),
             line(width * self.channels.max(self.query_words)),
             line(self.head_dim),
         ];
@@ -111,10 +114,10 @@ impl Shape {
             rest = after;
             part
         };
-        let [queries, output, maximum, sum, t0, t1, t2, t3, t4, scores, keys, values, rows, rotated] =
+        let [queries, output, maximum, sum, t0, t1, t2, t3, t4, scores, keys, values, bias, rows, rotated] =
             sizes.map(&mut take);
         let total = TotalParts { maximum: t0, sum: [t1, t2], output: [t3, t4] };
-        Tiles { queries, output, maximum, sum, total, scores, keys, values, rows, rotated }
+        Tiles { queries, output, maximum, sum, total, scores, keys, values, bias, rows, rotated }
     }
 }
 
@@ -155,7 +158,7 @@ pub(super) fn run<K: StripKernel, T: Element>(
         while staged < K::KEYS
             && let Some(key) = keys.next()
         {
-            stage_key(kernel, shape, item, &key, staged, &mut tiles);
+            stage_key(kernel, operands, item, shape, &key, staged, &mut tiles);
             seeing.extend(key.seeing);
             staged += 1;
         }
@@ -174,20 +177,22 @@ pub(super) fn run<K: StripKernel, T: Element>(
     finish(kernel, item, shape, &mut tiles, tiles_taken == 0, target);
 }
 
-/// Writes one key and value to place `staged` of the tile.
+/// Writes one key, its bias and its value to place `staged` of the tile.
 #[inline(always)]
 fn stage_key<K: StripKernel, T: Element>(
     kernel: K,
-    shape: Shape,
+    operands: &Operands<'_, T>,
     item: &WorkItem,
+    shape: Shape,
     &VisibleKey { source, token, rotated, .. }: &VisibleKey<'_, T>,
     staged: usize,
     tiles: &mut Tiles<'_>,
 ) {
     let words = kernel.words();
     let batch = if source.broadcast { 0 } else { item.batch as usize };
-    let head = item.head as usize;
+    let head = item.head as usize / operands.group;
 
+    tiles.bias[staged] = source.bias.map_or(0.0, |bias| bias.of(item, token) / operands.scale);
     let key = &mut tiles.keys[staged * shape.key_words..][..shape.key_words];
     match &source.keys {
         Keys::Given(view) => words.pack_row(view.row(batch, head, token), key),
@@ -263,6 +268,7 @@ fn attend<K: StripKernel>(
     assert!(seeing.is_empty() || seeing.len() == staged);
     let keys = StagedKeys {
         keys: tiles.keys.as_ptr(),
+        bias: tiles.bias.as_ptr(),
         key_words: shape.key_words,
         values: tiles.values.as_ptr(),
         stride: shape.stride,
@@ -271,6 +277,7 @@ fn attend<K: StripKernel>(
     let numbers = WordsOf::<K>::NUMBERS;
     assert!(
         tiles.keys.len() >= staged.next_multiple_of(K::ROWS) * shape.key_words
+            && tiles.bias.len() >= staged.next_multiple_of(K::ROWS)
             && tiles.values.len() >= staged.div_ceil(numbers) * shape.stride
             && tiles.scores.len() >= staged.next_multiple_of(numbers) * K::VECTORS * lanes::<K>()
     );
@@ -292,7 +299,7 @@ fn attend<K: StripKernel>(
             scores: tiles.scores.as_mut_ptr(),
         };
         // SAFETY: the slices above have `query_words ≥ key_words` and `channels ≥ stride` rows of `width` numbers; the
-        // assertion covers keys, values and scores; all are parts of one exclusively borrowed buffer.
+        // assertion covers keys, bias, values and scores; all are parts of one exclusively borrowed buffer.
         unsafe {
             match vectors {
                 1 => kernel.attend::<1>(&keys, &strip, seeing, first),

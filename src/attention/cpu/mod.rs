@@ -36,7 +36,7 @@ use self::operands::{Keys, Operands, Source};
 use self::output::{OutputShape, Results};
 use self::scratch::Purpose;
 use self::simd::{Exponent, SimdLevel};
-use self::view::{RopeView, View};
+use self::view::{BiasView, RopeView, View};
 use crate::attention::call::Arguments;
 use crate::element::Element;
 use crate::error::AttentionError;
@@ -93,14 +93,19 @@ fn typed<T: Element>(
     let cache = arguments.cache.as_ref();
     let cache_keys = cache.map(|cache| cache.keys.storage_and_layout());
     let cache_values = cache.map(|cache| cache.values.storage_and_layout());
+    let cache_bias = cache.and_then(|cache| cache.key_bias.as_ref()).map(Tensor::storage_and_layout);
+    let bias = arguments.key_bias.as_ref().map(Tensor::storage_and_layout);
     let rope = arguments.rope.as_ref().map(Tensor::storage_and_layout);
 
+    let cache_bias = cache_bias.as_ref().map(|(storage, layout)| bias_view(storage, layout)).transpose()?;
+    let bias = bias.as_ref().map(|(storage, layout)| bias_view(storage, layout)).transpose()?;
     let rope = rope.as_ref().map(|(storage, layout)| rope_view(storage, layout)).transpose()?;
     let cache = match (cache, &cache_keys, &cache_values) {
         (Some(cache), Some((keys, keys_layout)), Some((values, values_layout))) => Some(Source {
             keys: Keys::Given(view::<T>(on_cpu(keys)?, keys_layout)?),
             values: view::<T>(on_cpu(values)?, values_layout)?,
             padding: cache.padding.as_deref(),
+            bias: cache_bias,
             broadcast: cache.broadcast,
         }),
         _ => None,
@@ -116,7 +121,8 @@ fn typed<T: Element>(
     let given_keys = view::<T>(keys.0, keys.1)?;
     let values = view::<T>(values.0, values.1)?;
     let run = |input: Option<Keys<'_, T>>| {
-        let input = input.map(|keys| Source { keys, values, padding: arguments.padding.as_deref(), broadcast: false });
+        let padding = arguments.padding.as_deref();
+        let input = input.map(|keys| Source { keys, values, padding, bias, broadcast: false });
         let operands = Operands {
             schedule: &schedule,
             queries: view::<T>(queries.0, queries.1)?,
@@ -124,7 +130,9 @@ fn typed<T: Element>(
             cache,
             rope,
             exponent: exponent(arguments.scale, &schedule),
+            scale: arguments.scale,
             head_dim,
+            group: arguments.group(),
         };
         let shape = OutputShape { batch: arguments.batch, tokens: arguments.tokens(), heads, head_dim };
         let results = dispatch::run(&operands, level, Results::new(shape, with_log_sum_exp), threads);
@@ -134,10 +142,10 @@ fn typed<T: Element>(
         (false, _) => run(None),
         (true, None) => run(Some(Keys::Given(given_keys))),
         (true, Some(rope)) => scratch::with(Purpose::RotatedKeys, |buffer| {
-            let layout = KeyRows::new(ranges);
-            let rows = buffer.of(arguments.batch * layout.rows() * heads * head_dim);
-            rotate::rotate_keys(&layout, &given_keys, &rope, (heads, head_dim), rows);
-            run(Some(Keys::Rotated(View::of_rows(rows, layout.rows(), heads, head_dim), &layout)))
+            let (layout, kv_heads) = (KeyRows::new(ranges), arguments.kv_heads);
+            let rows = buffer.of(arguments.batch * layout.rows() * kv_heads * head_dim);
+            rotate::rotate_keys(&layout, &given_keys, &rope, (kv_heads, head_dim), rows);
+            run(Some(Keys::Rotated(View::of_rows(rows, layout.rows(), kv_heads, head_dim), &layout)))
         }),
     }
 }
@@ -168,7 +176,7 @@ fn queries_per_item(arguments: &Arguments, threads: usize) -> usize {
 fn on_cpu(storage: &Storage) -> Result<&CpuStorage> {
     match storage {
         Storage::Cpu(storage) => Ok(storage),
-        _ => bail!("the cache and the RoPE frequencies of a CPU launch must be on the CPU"),
+        _ => bail!("the cache, the RoPE frequencies and the bias of a CPU launch must be on the CPU"),
     }
 }
 
@@ -176,6 +184,11 @@ fn view<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<Vi
     let data = storage.as_slice::<T>()?;
     let view = View::new(data, layout);
     view.ok_or_else(|| candle_core::Error::RequiresContiguous { op: "mixed_attention (channels)" })
+}
+
+fn bias_view<'a>(storage: &'a Storage, layout: &Layout) -> Result<BiasView<'a>> {
+    let data = on_cpu(storage)?.as_slice::<f32>()?;
+    BiasView::new(data, layout).ok_or_else(|| candle_core::Error::RequiresContiguous { op: "key_bias" })
 }
 
 fn rope_view<'a>(storage: &'a Storage, layout: &Layout) -> Result<RopeView<'a>> {

@@ -1,7 +1,7 @@
 //! What the work items of a launch read: queries, keys and values of the input and of the cache, rotation and scale.
 
 use super::simd::Exponent;
-use super::view::{RopeView, View};
+use super::view::{BiasView, RopeView, View};
 use crate::plan::{KeyRows, PaddingBits, TileSchedule};
 
 /// What the work items of a launch share.
@@ -16,7 +16,11 @@ pub(super) struct Operands<'a, T> {
     pub rope: Option<RopeView<'a>>,
     /// How differences of scores become weights.
     pub exponent: Exponent,
+    /// Factor of the scores.
+    pub scale: f32,
     pub head_dim: usize,
+    /// Heads of queries that share a head of keys and values.
+    pub group: usize,
 }
 
 /// Keys and values of one [`KeySource`].
@@ -24,6 +28,8 @@ pub(super) struct Source<'a, T> {
     pub keys: Keys<'a, T>,
     pub values: View<'a, T>,
     pub padding: Option<&'a PaddingBits>,
+    /// What is added to the scores of each key.
+    pub bias: Option<BiasView<'a>>,
     /// Whether the batch has one row that serves all.
     pub broadcast: bool,
 }

@@ -6,14 +6,15 @@
 //! the lanes without ever crossing them.
 //!
 //! ```text
-//! Sᵀ[key, query]  =  Σ_c  K[key, c] · Qᵀ[c, query]
+//! Sᵀ[key, query]  =  b[key]  +  Σ_c  K[key, c] · Qᵀ[c, query]
 //! m' = max(m, max_key Sᵀ);   P = 2^(s · (Sᵀ − m') − shift);   l = l · 2^(s · (m − m')) + Σ_key P      (s = scale · log₂e)
 //! Oᵀ[c, query]    =  Oᵀ · 2^(s · (m − m'))  +  Σ_key V[key, c] · P[key, query]
 //! ```
 //!
 //! Channels (first product) and keys (second) come in [`words`](super::words) of one f32 or two bf16; sums, scores and
 //! the softmax are f32. Queries are as they came: s is the factor of differences of scores, so that its rounding counts
-//! as little as can be and nothing overflows. `2^shift` is at least the number of keys: sums of values stay below the
+//! as little as can be and nothing overflows. The bias b of a key is divided by the scale, and what its sums start from: it
+//! costs nothing. `2^shift` is at least the number of keys: sums of values stay below the
 //! largest one.
 //!
 //! The sums of a tile start from zero and join the older ones in the multiply-add that rescales those: rounding errors
@@ -33,6 +34,8 @@ use super::words::{Vector, Words};
 pub(super) struct StagedKeys {
     /// `[len rounded up to ROWS, key_words]`, words of channels; rows past `len` hold anything.
     pub keys: *const f32,
+    /// `[len rounded up to ROWS]`, what the scores of a key start from; numbers past `len` are anything.
+    pub bias: *const f32,
     /// Words of a row of `keys` and rows of Qᵀ.
     pub key_words: usize,
     /// `[⌈len / NUMBERS⌉, stride]`, words of keys; channels past head_dim and keys past `len` are 0.
@@ -94,7 +97,7 @@ pub(super) unsafe fn attend<W: Words, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// Sᵀ = K Qᵀ; returns the maximum over the keys.
+/// Sᵀ = b + K Qᵀ; returns the maximum over the keys.
 #[inline(always)]
 unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
     words: W,
@@ -109,11 +112,12 @@ unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
     let mut maximum = [simd.splat(f32::MIN); VECTORS];
     let mut key = 0;
     while key < keys.len {
-        // SAFETY: `keys` has rows up to a multiple of ROWS, `queries` has `key_words` rows of `width` words.
+        // SAFETY: `keys` and `bias` have rows up to a multiple of ROWS, `queries` has `key_words` rows of `width` words.
         let block = unsafe {
-            let rows = keys.keys.add(key * keys.key_words);
+            let (rows, bias) = (keys.keys.add(key * keys.key_words), keys.bias.add(key));
+            let start: [f32; ROWS] = std::array::from_fn(|row| *bias.add(row));
             let left = |word, row| *rows.add(row * keys.key_words + word);
-            product::<W, ROWS, VECTORS>(words, keys.key_words, left, strip.queries)
+            product::<W, ROWS, VECTORS>(words, start, keys.key_words, left, strip.queries)
         };
         let present = (keys.len - key).min(ROWS);
         // A loop over the rows in use would index the block by a variable and move it to memory.
@@ -155,19 +159,20 @@ unsafe fn hide<W: Words, const VECTORS: usize>(words: W, strip: &Strip, seeing: 
     maximum
 }
 
-/// `Σ_i left(i, row) · right[i, :]` over `count` words: broadcasts of the left times vectors of the right.
+/// `start[row] + Σ_i left(i, row) · right[i, :]` over `count` words: broadcasts of the left times vectors of the right.
 ///
 /// # Safety
 /// `left` may be called for every `i < count` and `row < ROWS`; `right` has `count` rows of `VECTORS · LANES` words.
 #[inline(always)]
 unsafe fn product<W: Words, const ROWS: usize, const VECTORS: usize>(
     words: W,
+    start: [f32; ROWS],
     count: usize,
     left: impl Fn(usize, usize) -> f32,
     right: *const f32,
 ) -> [[Vector<W>; VECTORS]; ROWS] {
     let simd = words.simd();
-    let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
+    let mut sums: [[Vector<W>; VECTORS]; ROWS] = std::array::from_fn(|row| [simd.splat(start[row]); VECTORS]);
     for i in 0..count {
         let vectors: [Vector<W>; VECTORS] = std::array::from_fn(|vector| {
             // SAFETY: row `i` of `right` has VECTORS vectors.
@@ -255,7 +260,7 @@ unsafe fn accumulate<W: Words, const ROWS: usize, const VECTORS: usize>(
             let values = keys.values.add(channel);
             let left = |word: usize, row: usize| *values.add(word * keys.stride + row);
             let count = keys.len.div_ceil(W::NUMBERS);
-            let mut sums = product::<W, ROWS, VECTORS>(words, count, left, strip.scores);
+            let mut sums = product::<W, ROWS, VECTORS>(words, [0.0; ROWS], count, left, strip.scores);
             if !first {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     for (vector, sum) in sums.iter_mut().enumerate() {

@@ -2,6 +2,8 @@
 
 use candle_core::Layout;
 
+use crate::plan::WorkItem;
+
 /// A tensor `[batch, heads, tokens, head_dim]` whose channels are adjacent; the other strides are free, 0 included.
 #[derive(Debug)]
 pub(super) struct View<'a, T> {
@@ -45,6 +47,37 @@ impl<'a, T> View<'a, T> {
     pub(super) fn row(&self, batch: usize, head: usize, token: usize) -> &'a [T] {
         let first = self.start + batch * self.batch_stride + head * self.head_stride + token * self.token_stride;
         &self.data[first..first + self.head_dim]
+    }
+}
+
+/// What is added to the scores of each key, `[batch or 1, heads or 1, tokens]` with adjacent tokens. An axis of 1 serves every
+/// batch row or head of queries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BiasView<'a> {
+    data: &'a [f32],
+    start: usize,
+    batch_stride: usize,
+    head_stride: usize,
+}
+
+impl<'a> BiasView<'a> {
+    /// The view that a layout describes, or `None` if it has not three axes or its tokens are not adjacent.
+    pub(super) fn new(data: &'a [f32], layout: &Layout) -> Option<Self> {
+        let (&[batch, heads, tokens], &[batch_stride, head_stride, token_stride]) = (layout.dims(), layout.stride())
+        else {
+            return None;
+        };
+        let adjacent = token_stride == 1 || tokens <= 1;
+        let stride = |dim: usize, stride: usize| if dim == 1 { 0 } else { stride };
+        let (batch_stride, head_stride) = (stride(batch, batch_stride), stride(heads, head_stride));
+        adjacent.then_some(Self { data, start: layout.start_offset(), batch_stride, head_stride })
+    }
+
+    /// That of one key for the queries of an item.
+    #[inline(always)]
+    pub(super) fn of(&self, item: &WorkItem, token: usize) -> f32 {
+        let row = item.batch as usize * self.batch_stride + item.head as usize * self.head_stride;
+        self.data[self.start + row + token]
     }
 }
 

@@ -13,10 +13,11 @@ use super::scratch::{Buffers as ScratchBuffers, StreamId};
 use crate::attention::call::Arguments;
 use crate::attention::gpu::Operands;
 use crate::kernels::cuda::arguments::{
-    AttentionArguments, KeyValueViews, LogSumExpView, RotationArguments, RotationTable, RowView, Sm90Arguments,
+    AttentionArguments, KeyBiasView, KeyValueViews, LogSumExpView, RotationArguments, RotationTable, RowView,
+    Sm90Arguments,
 };
 use crate::kernels::cuda::launch::{Buffers, Call, Launch, Tensors};
-use crate::kernels::rows::{AngleRows, TensorRows};
+use crate::kernels::rows::{AngleRows, BiasRows, TensorRows};
 
 // SAFETY: plain numbers in C layout, the same struct as in `kernels/cuda/arguments.cuh`.
 unsafe impl DeviceRepr for AttentionArguments {}
@@ -45,8 +46,13 @@ pub(crate) fn run<T: CudaDType + DeviceRepr>(
     let view = |address: &Address<'_>, layout: &Layout, broadcast: bool| {
         TensorRows::of(layout, bytes, broadcast).map(|rows| RowView::new(address.value, rows))
     };
-    let mut input =
-        KeyValueViews { keys: view(&keys, operands.keys.1, false)?, values: view(&values, operands.values.1, false)? };
+    let bias = arguments.key_bias.as_ref().map(Tensor::storage_and_layout);
+    let bias = bias.as_ref().map(|bias| Address::of_tensor::<f32>(bias, stream)).transpose()?;
+    let mut input = KeyValueViews {
+        keys: view(&keys, operands.keys.1, false)?,
+        values: view(&values, operands.values.1, false)?,
+        bias: bias_view(bias.as_ref())?,
+    };
 
     let rope = arguments.rope.as_ref().map(Tensor::storage_and_layout);
     let rope = rope.as_ref().map(|rope| Address::of_tensor::<f32>(rope, stream)).transpose()?;
@@ -57,6 +63,8 @@ pub(crate) fn run<T: CudaDType + DeviceRepr>(
 
     let cache = arguments.cache.as_ref();
     let broadcast = cache.is_some_and(|cache| cache.broadcast);
+    let cache_bias = cache.and_then(|cache| cache.key_bias.as_ref()).map(Tensor::storage_and_layout);
+    let cache_bias = cache_bias.as_ref().map(|bias| Address::of_tensor::<f32>(bias, stream)).transpose()?;
     let cache = cache.map(|cache| (cache.keys.storage_and_layout(), cache.values.storage_and_layout()));
     let cache = match &cache {
         Some((keys, values)) => {
@@ -65,9 +73,11 @@ pub(crate) fn run<T: CudaDType + DeviceRepr>(
         None => None,
     };
     let cache_views = match &cache {
-        Some(((keys, key_layout), (values, value_layout))) => {
-            KeyValueViews { keys: view(keys, key_layout, broadcast)?, values: view(values, value_layout, broadcast)? }
-        }
+        Some(((keys, key_layout), (values, value_layout))) => KeyValueViews {
+            keys: view(keys, key_layout, broadcast)?,
+            values: view(values, value_layout, broadcast)?,
+            bias: bias_view(cache_bias.as_ref())?,
+        },
         None => KeyValueViews::default(),
     };
 
@@ -117,6 +127,14 @@ pub(crate) fn run<T: CudaDType + DeviceRepr>(
             // SAFETY: as above; the tensor maps describe the same views.
             unsafe { start(stream, &launch) }
         }
+    }
+}
+
+/// Biases of keys, if there are any.
+fn bias_view(bias: Option<&(Address<'_>, &Layout)>) -> Result<KeyBiasView> {
+    match bias {
+        Some((address, layout)) => Ok(KeyBiasView::new(address.value, BiasRows::of(layout)?)),
+        None => Ok(KeyBiasView::default()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::attention::call::Arguments;
 use crate::attention::gpu::{Operand, Operands};
 use crate::kernels::metal::dispatches::steps_per_dispatch;
 use crate::kernels::metal::launch::{Call, Launch, Results, Rows, Schedule, Tensors};
-use crate::kernels::rows::{AngleRows, TensorRows};
+use crate::kernels::rows::{AngleRows, BiasRows, TensorRows};
 use crate::metal::{dispatch, load};
 
 /// Encodes all launches of a call. Metal keeps the buffers until they have run.
@@ -30,6 +30,8 @@ pub(super) fn run(
     let bytes = dtype.size_in_bytes();
     let cache = arguments.cache.as_ref();
     let broadcast = cache.is_some_and(|cache| cache.broadcast);
+    let cache_bias = cache.and_then(|cache| cache.key_bias.as_ref()).map(Tensor::storage_and_layout);
+    let input_bias = arguments.key_bias.as_ref().map(Tensor::storage_and_layout);
     let cache = cache.map(|cache| (cache.keys.storage_and_layout(), cache.values.storage_and_layout()));
     let cache = match &cache {
         Some((keys, values)) => Some([rows_of(keys, dtype, broadcast)?, rows_of(values, dtype, broadcast)?]),
@@ -60,6 +62,8 @@ pub(super) fn run(
         values: operand(operands.values, bytes)?,
         cache,
         angles,
+        input_bias: input_bias.as_ref().map(bias_of).transpose()?,
+        cache_bias: cache_bias.as_ref().map(bias_of).transpose()?,
     };
     let schedule = Schedule::<&Buffer> { items: &plan.items, steps: &plan.steps };
     let attend = |items| call.attend(sizes, &tensors, schedule, items, partials.as_deref(), results);
@@ -133,6 +137,11 @@ fn rows_of<'a>(
     broadcast: bool,
 ) -> Result<Rows<&'a Buffer>> {
     Ok((buffer_of(storage, dtype)?, TensorRows::of(layout, dtype.size_in_bytes(), broadcast)?))
+}
+
+/// Biases of keys.
+fn bias_of<'a>((storage, layout): &'a (impl Deref<Target = Storage>, &Layout)) -> Result<(&'a Buffer, BiasRows)> {
+    Ok((buffer_of(storage, DType::F32)?, BiasRows::of(layout)?))
 }
 
 fn buffer_of(storage: &impl Deref<Target = Storage>, dtype: DType) -> Result<&Buffer> {

@@ -33,6 +33,7 @@ fn call() -> Call {
     let shape = CallShape {
         batch: BATCH,
         heads: HEADS,
+        kv_heads: HEADS,
         tokens: TOKENS,
         cache_tokens: 0,
         input_keys: true,

@@ -22,6 +22,19 @@ pub struct RowView {
 }
 const _: () = assert!(size_of::<RowView>() == 32 && offset_of!(RowView, token_stride) == 24);
 
+/// What is added to the scaled scores of each key, `[batch, heads of the queries, tokens]` in f32. Tokens are adjacent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct KeyBiasView {
+    /// Address of the first; 0: nothing is added.
+    pub data: u64,
+    /// Floats between batch rows; 0 if one row serves the whole batch.
+    pub batch_stride: i64,
+    /// Floats between heads; 0 if one row serves all heads.
+    pub head_stride: i64,
+}
+const _: () = assert!(size_of::<KeyBiasView>() == 24);
+
 /// The keys and values of one source: the input tokens, or the cache.
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
@@ -30,8 +43,10 @@ pub struct KeyValueViews {
     pub keys: RowView,
     /// Values.
     pub values: RowView,
+    /// What is added to the scores of the keys; only kernels of the general variant look at it.
+    pub bias: KeyBiasView,
 }
-const _: () = assert!(size_of::<KeyValueViews>() == 64);
+const _: () = assert!(size_of::<KeyValueViews>() == 88);
 
 /// RoPE angles `[batch or 1, tokens, head_dim / 2]` of (cos, sin) pairs in f32.
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
@@ -89,15 +104,15 @@ pub struct AttentionArguments {
     pub head_dim: u32,
     /// Factor of the scores · log2(e), positive.
     pub scale_log2: f32,
-    /// Fills the struct up to the alignment of what follows.
-    pub padding: u32,
+    /// 1 / factor of the scores.
+    pub inverse_scale: f32,
     /// Where log-sum-exps are written; only kernels of the general variant look at it.
     pub log_sum_exp: LogSumExpView,
 }
-const _: () = assert!(size_of::<AttentionArguments>() == 296);
-const _: () = assert!(offset_of!(AttentionArguments, log_sum_exp) == 272);
-const _: () = assert!(offset_of!(AttentionArguments, output) == 160 && offset_of!(AttentionArguments, items) == 216);
-const _: () = assert!(offset_of!(AttentionArguments, item_count) == 256);
+const _: () = assert!(size_of::<AttentionArguments>() == 344);
+const _: () = assert!(offset_of!(AttentionArguments, log_sum_exp) == 320);
+const _: () = assert!(offset_of!(AttentionArguments, output) == 208 && offset_of!(AttentionArguments, items) == 264);
+const _: () = assert!(offset_of!(AttentionArguments, item_count) == 304);
 
 /// A tensor map as the driver encodes it; all zeros where there are no rows.
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
@@ -117,7 +132,7 @@ pub struct Sm90Arguments {
     /// The rest.
     pub attention: AttentionArguments,
     /// Fills the struct up to its alignment.
-    pub padding: [u64; 11],
+    pub padding: [u64; 5],
 }
 const _: () = assert!(size_of::<Sm90Arguments>() == 896);
 const _: () = assert!(offset_of!(Sm90Arguments, attention) == 512);

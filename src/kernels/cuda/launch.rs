@@ -4,14 +4,14 @@
 //! ([`Call::attend`]). Addresses are device addresses as numbers.
 
 use super::arguments::{
-    AttentionArguments, KeyValueViews, LogSumExpView, RotationArguments, RotationTable, RowView, Sm90Arguments,
-    TensorMap,
+    AttentionArguments, KeyBiasView, KeyValueViews, LogSumExpView, RotationArguments, RotationTable, RowView,
+    Sm90Arguments, TensorMap,
 };
 use super::tensor_map::TensorMapDescription;
 use super::tiling::{Element, ROTATE_THREADS, Tiling, Variant, rotate_name};
 use crate::error::AttentionError;
 use crate::kernels::call::CallShape;
-use crate::kernels::rows::{AngleRows, TensorRows};
+use crate::kernels::rows::{AngleRows, BiasRows, TensorRows};
 use crate::kernels::schedule::ScheduleSizes;
 use crate::plan::TileShape;
 
@@ -56,9 +56,9 @@ pub struct Launch<A> {
 pub struct Tensors {
     /// Queries.
     pub queries: RowView,
-    /// Keys, rotated already where there is RoPE, and values of the input tokens.
+    /// Keys, rotated already where there is RoPE, values and biases of the input tokens.
     pub input: KeyValueViews,
-    /// Keys and values of the cache.
+    /// Keys, values and biases of the cache.
     pub cache: KeyValueViews,
     /// Angles that the queries are turned by.
     pub angles: RotationTable,
@@ -102,6 +102,13 @@ impl RowView {
     }
 }
 
+impl KeyBiasView {
+    /// The biases of a tensor whose storage starts at `address`.
+    pub fn new(address: u64, rows: BiasRows) -> Self {
+        Self { data: address + rows.offset as u64, batch_stride: rows.batch, head_stride: rows.head }
+    }
+}
+
 impl RotationTable {
     /// The angles of a tensor whose storage starts at `address`.
     pub fn new(address: u64, rows: AngleRows) -> Self {
@@ -120,7 +127,7 @@ impl Call {
         Scratch {
             partials: sizes.partial_slots * self.tile().slot_floats(self.tiling.head_dim()),
             arrivals: sizes.split_tiles,
-            rotated: self.shape.batch * sizes.rotated_rows * self.token_elements() * self.element.bytes(),
+            rotated: self.shape.batch * sizes.rotated_rows * self.key_elements() * self.element.bytes(),
         }
     }
 
@@ -135,14 +142,16 @@ impl Call {
         LogSumExpView { data: address, batch_stride: (tokens * heads) as i64, token_stride: heads as i64 }
     }
 
-    /// The kernel that a call needs: the one that knows windows and log-sum-exps only where there are any.
+    /// The kernel that a call needs: the one that knows windows, biases and log-sum-exps only where there are any.
     pub fn variant(sizes: &ScheduleSizes, tensors: &Tensors) -> Variant {
-        if sizes.has_windows || tensors.log_sum_exp.data != 0 { Variant::General } else { Variant::Plain }
+        let has_bias = tensors.input.bias.data != 0 || tensors.cache.bias.data != 0;
+        let is_general = sizes.has_windows || has_bias || tensors.log_sum_exp.data != 0;
+        if is_general { Variant::General } else { Variant::Plain }
     }
 
     /// Rotated keys in the scratch memory at `address`.
     pub fn rotated_keys(&self, sizes: &ScheduleSizes, address: u64) -> RowView {
-        RowView::new(address, TensorRows::dense(sizes.rotated_rows, self.shape.heads, self.shape.head_dim))
+        RowView::new(address, TensorRows::dense(sizes.rotated_rows, self.shape.kv_heads, self.shape.head_dim))
     }
 
     /// Rotates the keys of the input into scratch memory; `spans` is the address of the schedule's
@@ -170,7 +179,7 @@ impl Call {
                 rows: sizes.rotated_rows as u64,
                 span_count: sizes.key_spans as u32,
                 batch: self.shape.batch as u32,
-                heads: self.shape.heads as u32,
+                heads: self.shape.kv_heads as u32,
                 head_dim: self.shape.head_dim as u32,
             },
         }
@@ -210,7 +219,7 @@ impl Call {
                 item_count,
                 head_dim: self.shape.head_dim as u32,
                 scale_log2: self.shape.scale_log2(),
-                padding: 0,
+                inverse_scale: self.shape.inverse_scale(),
                 log_sum_exp: tensors.log_sum_exp,
             },
         })
@@ -220,11 +229,11 @@ impl Call {
     /// where there are no rows; `None` for a kernel that takes no maps.
     pub fn tensor_maps(&self, sizes: &ScheduleSizes, tensors: &Tensors) -> Option<[Option<TensorMapDescription>; 4]> {
         let Tiling::Sm90(_) = self.tiling else { return None };
-        let CallShape { batch, heads, tokens, cache_tokens, input_keys, head_dim, .. } = self.shape;
+        let CallShape { batch, kv_heads, tokens, cache_tokens, input_keys, head_dim, .. } = self.shape;
         // Input tokens that are no keys are not read, and may lie where no map can describe them.
         let tokens = if input_keys { tokens } else { 0 };
         let key_rows = if sizes.rotated_rows > 0 { sizes.rotated_rows } else { tokens };
-        let map = |view, rows| TensorMapDescription::new(view, [batch, heads, rows, head_dim], self.element);
+        let map = |view, rows| TensorMapDescription::new(view, [batch, kv_heads, rows, head_dim], self.element);
         let Tensors { input, cache, .. } = tensors;
         Some([
             map(&input.keys, key_rows),
@@ -234,9 +243,9 @@ impl Call {
         ])
     }
 
-    /// Elements of one token of all heads.
-    fn token_elements(&self) -> usize {
-        self.shape.heads * self.shape.head_dim
+    /// Elements of the keys of one token.
+    fn key_elements(&self) -> usize {
+        self.shape.kv_heads * self.shape.head_dim
     }
 }
 
@@ -244,7 +253,7 @@ impl Launch<AttentionArguments> {
     /// The same for a kernel that takes these encoded maps, too.
     pub fn with_maps(self, maps: [TensorMap; 4]) -> Launch<Sm90Arguments> {
         let Self { kernel, blocks, threads, shared_bytes, arguments: attention } = self;
-        let arguments = Sm90Arguments { maps, attention, padding: [0; 11] };
+        let arguments = Sm90Arguments { maps, attention, padding: [0; 5] };
         Launch { kernel, blocks, threads, shared_bytes, arguments }
     }
 }
@@ -265,14 +274,22 @@ mod tests {
     };
 
     fn call(tiling: Tiling, input_keys: bool) -> Call {
-        let shape =
-            CallShape { batch: 2, heads: 3, tokens: 50, cache_tokens: 70, input_keys, head_dim: 40, scale: 0.5 };
+        let shape = CallShape {
+            batch: 2,
+            heads: 6,
+            kv_heads: 3,
+            tokens: 50,
+            cache_tokens: 70,
+            input_keys,
+            head_dim: 40,
+            scale: 0.5,
+        };
         Call { shape, element: Element::F16, tiling, multiprocessors: 4, workers: 4 }
     }
 
     fn tensors() -> Tensors {
         let view = RowView { data: 1 << 20, batch_stride: 9600, head_stride: 0, token_stride: 120 };
-        let views = KeyValueViews { keys: view, values: view };
+        let views = KeyValueViews { keys: view, values: view, bias: KeyBiasView::default() };
         Tensors {
             queries: view,
             input: views,
@@ -293,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn only_calls_with_windows_or_log_sum_exps_take_the_general_kernel() {
+    fn only_calls_with_windows_biases_or_log_sum_exps_take_the_general_kernel() {
         let tiling = Tiling::of((8, 0), Element::F16, 40, false).unwrap();
         let kernel = |sizes: &ScheduleSizes, tensors: &Tensors| {
             call(tiling, true).attend(sizes, tensors, &Buffers::default()).unwrap().kernel
@@ -302,8 +319,12 @@ mod tests {
         let general = "mixed_attention_sm80_f16_64_general";
         assert_eq!(kernel(&ScheduleSizes { has_windows: true, ..SIZES }, &tensors()), general);
         let log_sum_exp = call(tiling, true).log_sum_exp(256);
-        assert_eq!((log_sum_exp.batch_stride, log_sum_exp.token_stride), (150, 3));
+        assert_eq!((log_sum_exp.batch_stride, log_sum_exp.token_stride), (300, 6));
         assert_eq!(kernel(&SIZES, &Tensors { log_sum_exp, ..tensors() }), general);
+        let bias = KeyBiasView { data: 256, batch_stride: 0, head_stride: 50 };
+        let biased = KeyValueViews { bias, ..tensors().input };
+        assert_eq!(kernel(&SIZES, &Tensors { input: biased, ..tensors() }), general);
+        assert_eq!(kernel(&SIZES, &Tensors { cache: biased, ..tensors() }), general);
     }
 
     #[test]

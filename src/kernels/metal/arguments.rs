@@ -28,6 +28,17 @@ pub struct AngleStrides {
 }
 const _: () = assert!(size_of::<AngleStrides>() == 16);
 
+/// Strides of biases of keys, `[batch or 1, heads of the queries or 1, tokens]` in f32. Tokens are adjacent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BiasStrides {
+    /// Floats between batch rows; 0 if one row serves the whole batch.
+    pub batch: i64,
+    /// Floats between heads; 0 if one row serves all heads.
+    pub head: i64,
+}
+const _: () = assert!(size_of::<BiasStrides>() == 16);
+
 /// One launch of `mixed_attention`.
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
@@ -48,12 +59,16 @@ pub struct AttentionArguments {
     pub log_sum_exp: RowStrides,
     /// Angles that the queries are turned by.
     pub angles: AngleStrides,
+    /// What is added to the scores of the keys of the input.
+    pub input_bias: BiasStrides,
+    /// What is added to the scores of the keys of the cache.
+    pub cache_bias: BiasStrides,
     /// Factor of the scores · log2(e), positive.
     pub scale_log2: f32,
-    /// Fills the struct up to its alignment.
-    pub padding: u32,
+    /// 1 / factor of the scores.
+    pub inverse_scale: f32,
 }
-const _: () = assert!(size_of::<AttentionArguments>() == 192);
+const _: () = assert!(size_of::<AttentionArguments>() == 224);
 
 /// One launch of `combine_split_keys`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]

@@ -5,12 +5,14 @@
 
 use std::ops::Range;
 
-use super::arguments::{AngleStrides, AttentionArguments, CombineArguments, RotationArguments, RowStrides};
+use super::arguments::{
+    AngleStrides, AttentionArguments, BiasStrides, CombineArguments, RotationArguments, RowStrides,
+};
 use super::recipes::{self, Uniform};
 use super::source::Recipe;
 use super::tiling::{COMBINE_THREADS, Element, ROTATE_THREADS, Tiling};
 use crate::kernels::call::CallShape;
-use crate::kernels::rows::{AngleRows, TensorRows};
+use crate::kernels::rows::{AngleRows, BiasRows, TensorRows};
 use crate::kernels::schedule::ScheduleSizes;
 use crate::plan::{StepItem, TileShape};
 
@@ -69,6 +71,10 @@ pub struct Tensors<B> {
     pub cache: Option<[Rows<B>; 2]>,
     /// Angles that the queries are turned by.
     pub angles: Option<(B, AngleRows)>,
+    /// What is added to the scores of the keys of the input.
+    pub input_bias: Option<(B, BiasRows)>,
+    /// What is added to the scores of the keys of the cache.
+    pub cache_bias: Option<(B, BiasRows)>,
 }
 
 /// What launches write.
@@ -105,6 +111,13 @@ impl RowStrides {
     }
 }
 
+impl BiasStrides {
+    /// The strides of biases; zeros for none.
+    pub fn new<B>(bias: Option<(B, BiasRows)>) -> Self {
+        bias.map_or_else(Self::default, |(_, rows)| Self { batch: rows.batch, head: rows.head })
+    }
+}
+
 impl AngleStrides {
     /// The strides of angles.
     pub fn new(rows: AngleRows) -> Self {
@@ -120,16 +133,16 @@ impl Call {
 
     /// The scratch memory that the launches need.
     pub fn scratch(&self, sizes: &ScheduleSizes) -> Scratch {
-        let CallShape { batch, heads, head_dim, .. } = self.shape;
+        let CallShape { batch, kv_heads, head_dim, .. } = self.shape;
         Scratch {
             partials: sizes.partial_slots * self.tile().slot_floats(head_dim),
-            rotated: batch * sizes.rotated_rows * heads * head_dim,
+            rotated: batch * sizes.rotated_rows * kv_heads * head_dim,
         }
     }
 
     /// Rotated keys `[batch, rows, heads, head_dim]` in scratch memory.
     pub fn rotated_keys<B>(&self, sizes: &ScheduleSizes, buffer: B) -> Rows<B> {
-        (buffer, TensorRows::dense(sizes.rotated_rows, self.shape.heads, self.shape.head_dim))
+        (buffer, TensorRows::dense(sizes.rotated_rows, self.shape.kv_heads, self.shape.head_dim))
     }
 
     /// Rotates the keys of the input into scratch memory; `spans` holds the schedule's
@@ -158,7 +171,7 @@ impl Call {
                 angles: AngleStrides::new(angle_rows),
                 rows: sizes.rotated_rows as u64,
                 span_count: sizes.key_spans as u32,
-                heads: self.shape.heads as u32,
+                heads: self.shape.kv_heads as u32,
                 head_dim: self.shape.head_dim as u32,
                 padding: 0,
             },
@@ -177,7 +190,7 @@ impl Call {
         partials: Option<B>,
         results: Results<B>,
     ) -> Launch<B, AttentionArguments> {
-        let &Tensors { queries, keys, values, cache, angles } = tensors;
+        let &Tensors { queries, keys, values, cache, angles, input_bias, cache_bias } = tensors;
         let uniform = Uniform {
             rotation: angles.is_some(),
             cache: cache.is_some(),
@@ -185,6 +198,11 @@ impl Call {
             split_keys: sizes.split_tiles > 0,
             windows: sizes.has_windows,
             log_sum_exp: results.log_sum_exp.is_some(),
+            input_bias: input_bias.is_some(),
+            cache_bias: cache_bias.is_some(),
+        };
+        let bind_bias = |bias: Option<(B, BiasRows)>| {
+            bias.map_or(Binding::Absent, |(bias, rows)| Binding::Input(bias, rows.offset))
         };
         let bind = |(buffer, rows): Rows<B>| Binding::Input(buffer, rows.offset);
         let [cache_keys, cache_values] = cache.map_or([Binding::Absent; 2], |cache| cache.map(bind));
@@ -204,6 +222,8 @@ impl Call {
                 Binding::Input(schedule.items, items.start * size_of::<StepItem>()),
                 Binding::Input(schedule.steps, 0),
                 results.log_sum_exp.map_or(Binding::Absent, Binding::Output),
+                bind_bias(input_bias),
+                bind_bias(cache_bias),
             ],
             arguments: AttentionArguments {
                 queries: RowStrides::new(queries.1),
@@ -214,8 +234,10 @@ impl Call {
                 output: self.output(),
                 log_sum_exp: self.log_sum_exp(),
                 angles: angles.map(|(_, rows)| AngleStrides::new(rows)).unwrap_or_default(),
+                input_bias: BiasStrides::new(input_bias),
+                cache_bias: BiasStrides::new(cache_bias),
                 scale_log2: self.shape.scale_log2(),
-                padding: 0,
+                inverse_scale: self.shape.inverse_scale(),
             },
             grid: [items.len(), 1],
             threads: [self.tiling.threads(), 1],

@@ -49,16 +49,28 @@ pub struct Uniform {
     pub windows: bool,
     /// Log-sum-exps are wanted beside the output.
     pub log_sum_exp: bool,
+    /// Keys of the input have biases.
+    pub input_bias: bool,
+    /// Keys of the cache have biases.
+    pub cache_bias: bool,
 }
 
 impl Uniform {
     /// A launch with everything.
-    pub const EVERYTHING: Self =
-        Self { rotation: true, cache: true, partial_steps: true, split_keys: true, windows: true, log_sum_exp: true };
+    pub const EVERYTHING: Self = Self {
+        rotation: true,
+        cache: true,
+        partial_steps: true,
+        split_keys: true,
+        windows: true,
+        log_sum_exp: true,
+        input_bias: true,
+        cache_bias: true,
+    };
 
     /// The constants in the order of their indices.
-    pub fn constants(self) -> [bool; 6] {
-        let Self { rotation, cache, partial_steps, split_keys, windows, log_sum_exp } = self;
-        [rotation, cache, partial_steps, split_keys, windows, log_sum_exp]
+    pub fn constants(self) -> [bool; 8] {
+        let Self { rotation, cache, partial_steps, split_keys, windows, log_sum_exp, input_bias, cache_bias } = self;
+        [rotation, cache, partial_steps, split_keys, windows, log_sum_exp, input_bias, cache_bias]
     }
 }

@@ -48,7 +48,7 @@ pub struct AbUpt {
     rope: Rope,
     embedding: SinCosEmbedding,
     domain_biases: Vec<Mlp>,
-    geometry: Option<GeometryBranch>,
+    geometry: Option<GeometryEncoder>,
     physics: Vec<PhysicsLayer>,
     physics_plans: AnchorPlans,
     decoders: Vec<DomainDecoder>,
@@ -62,7 +62,7 @@ enum PhysicsLayer {
 }
 
 #[derive(Debug, Clone)]
-struct GeometryBranch {
+struct GeometryEncoder {
     pooling: SupernodePooling,
     blocks: Vec<TransformerBlock>,
 }
@@ -147,7 +147,7 @@ impl AbUpt {
             Some(pooling) if config.uses_geometry() => {
                 let block = |index| TransformerBlock::new(&transformer, vb.pp("geometry_blocks").pp(index));
                 let pooling = SupernodePooling::new(pooling, vb.pp("encoder").set_dtype(DType::F32))?;
-                Some(GeometryBranch { pooling, blocks: (0..config.geometry_depth).map(block).collect::<Result<_>>()? })
+                Some(GeometryEncoder { pooling, blocks: (0..config.geometry_depth).map(block).collect::<Result<_>>()? })
             }
             _ => None,
         };
@@ -216,7 +216,7 @@ impl AbUpt {
         let condition = first.condition.as_ref().map(|condition| condition.to_device(&self.device)).transpose()?;
         let tokens = DomainTokens::first(&self.config, first.batch, &first.anchors, &first.queries, &self.device)?;
         let geometry = match (&self.geometry, first.geometry) {
-            (Some(branch), Some(geometry)) => Some(self.encode_geometry(branch, geometry, condition.as_ref())?),
+            (Some(encoder), Some(geometry)) => Some(self.encode_geometry(encoder, geometry, condition.as_ref())?),
             _ => None,
         };
         let frequencies = self.rope.frequencies(tokens.positions())?;
@@ -267,16 +267,16 @@ impl AbUpt {
 
     fn encode_geometry(
         &self,
-        branch: &GeometryBranch,
+        encoder: &GeometryEncoder,
         geometry: &Geometry,
         condition: Option<&Tensor>,
     ) -> Result<EncodedGeometry> {
         let geometry = geometry.to_device(&self.device)?;
         let frequencies = self.rope.frequencies(&geometry.supernode_positions()?)?;
-        let mut tokens = branch.pooling.forward(&geometry)?;
+        let mut tokens = encoder.pooling.forward(&geometry)?;
         let plan = DotProductAttention::plan(geometry.supernodes_per_sample())?;
         let options = self.attention.clone().rope(&frequencies);
-        for block in &branch.blocks {
+        for block in &encoder.blocks {
             (tokens, _) = block.forward(&tokens, &plan, BlockKeys::Input, condition, &options)?;
         }
         Ok(EncodedGeometry { tokens, frequencies })

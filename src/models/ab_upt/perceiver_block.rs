@@ -74,7 +74,8 @@ impl PerceiverBlock {
             }
             None => None,
         };
-        let attention = PerceiverAttentionConfig { hidden_dim: width, num_heads, kv_dim, bias, use_rope };
+        let attention =
+            PerceiverAttentionConfig { hidden_dim: width, num_heads, num_kv_heads: None, kv_dim, bias, use_rope };
         Ok(Self {
             modulation,
             branch: Branch::load(&shape, "norm1q", "ls1", &vb)?,

@@ -63,7 +63,7 @@ pub struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    /// Loads a block whose attention is stored as `attention_block`, as in the geometry branch.
+    /// Loads a block whose attention is stored as `attention_block`, as in the geometry encoder.
     ///
     /// # Errors
     /// A configuration that cannot work; a tensor is missing or has another shape.
@@ -96,7 +96,8 @@ impl TransformerBlock {
             Some(dim) => Some(Modulation::new(dim, [width; 6], vb.pp("modulation"))?),
             None => None,
         };
-        let attention_config = MixedAttentionConfig { hidden_dim: width, num_heads, bias, use_rope };
+        let attention_config =
+            MixedAttentionConfig { hidden_dim: width, num_heads, num_kv_heads: None, bias, use_rope };
         Ok(Self {
             modulation,
             branch: Branch::load(&shape, "norm1", "ls1", &vb)?,

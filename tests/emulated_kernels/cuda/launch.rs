@@ -2,15 +2,17 @@
 //! description.
 
 use anyhow::{Result, ensure};
-use candle_mixed_attention::kernels::cuda::arguments::{self, KeyValueViews, LogSumExpView, RotationTable, RowView};
+use candle_mixed_attention::kernels::cuda::arguments::{
+    self, KeyBiasView, KeyValueViews, LogSumExpView, RotationTable, RowView,
+};
 use candle_mixed_attention::kernels::cuda::launch::{Buffers, Call, Launch, Tensors};
 use candle_mixed_attention::kernels::cuda::tensor_map::TensorMapDescription;
 use candle_mixed_attention::kernels::cuda::tiling::{Element, Tiling};
-use candle_mixed_attention::kernels::rows::{AngleRows, TensorRows};
+use candle_mixed_attention::kernels::rows::{AngleRows, BiasRows, TensorRows};
 use candle_mixed_attention::kernels::schedule::{GpuSchedule, ScheduleSizes};
 
 use bytemuck::NoUninit;
-use candle_mixed_attention::plan::KeyRows;
+use candle_mixed_attention::plan::{KeyRows, KeySource};
 use emulator::{Device, Kernels, TensorMap};
 
 use crate::emulated_kernels::Computed;
@@ -54,6 +56,8 @@ pub fn run<T: Number>(
     let cached_keys = device.input("cached keys", &problem.cached_keys);
     let cached_values = device.input("cached values", &problem.cached_values);
     let angles = device.input("angles", problem.rope.as_deref().unwrap_or_default());
+    let bias = device.input("biases", problem.bias.as_deref().unwrap_or_default());
+    let cache_bias = device.input("cached biases", problem.cache_bias.as_deref().unwrap_or_default());
     let items = device.input("items", steps.items());
     let key_steps = device.input("steps", steps.steps());
     let reduction_of_slot = device.input("reductions", steps.reduction_of_slot());
@@ -68,12 +72,26 @@ pub fn run<T: Number>(
         None => part(problem, fused.address(), 1)?,
     };
     let cached = |address: u64| view::<T>(address, &problem.cache());
+    let bias_view = |numbers: &Option<Vec<f32>>, address: u64, source: KeySource| -> Result<KeyBiasView> {
+        match numbers {
+            Some(_) => Ok(KeyBiasView::new(address, BiasRows::of(&problem.bias_layout(source))?)),
+            None => Ok(KeyBiasView::default()),
+        }
+    };
     let tensors = Tensors {
         queries: part(problem, fused.address(), 0)?,
-        input: KeyValueViews { keys, values: part(problem, fused.address(), 2)? },
+        input: KeyValueViews {
+            keys,
+            values: part(problem, fused.address(), 2)?,
+            bias: bias_view(&problem.bias, bias.address(), KeySource::Input)?,
+        },
         cache: match shape.cache_tokens {
             0 => KeyValueViews::default(),
-            _ => KeyValueViews { keys: cached(cached_keys.address())?, values: cached(cached_values.address())? },
+            _ => KeyValueViews {
+                keys: cached(cached_keys.address())?,
+                values: cached(cached_values.address())?,
+                bias: bias_view(&problem.cache_bias, cache_bias.address(), KeySource::Cache)?,
+            },
         },
         angles: match problem.rope {
             Some(_) => RotationTable::new(angles.address(), AngleRows::of(&problem.angles())?),

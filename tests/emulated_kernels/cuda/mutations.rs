@@ -48,7 +48,43 @@ const SM90: (Tiling, Element) = (Tiling::Sm90(&SM90_TILINGS[0]), Element::F16);
 const ATTENTION_SM80: &str = "attention_sm80.cuh";
 const ATTENTION_SM90: &str = "attention_sm90.cuh";
 
-const MUTATIONS: [Mutation; 28] = [
+const MUTATIONS: [Mutation; 32] = [
+    Mutation {
+        name: "keys_of_the_heads_of_queries",
+        kernel: SM80,
+        file: ATTENTION_SM80,
+        from: "sm80_row<T>(values, item.batch, item.kv_head, step.value_row)",
+        to: "sm80_row<T>(values, item.batch, 0, step.value_row)",
+        case: "grouped_heads",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "hopper_keys_of_the_first_head",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "int32_t(item.kv_head), batch",
+        to: "0, batch",
+        case: "grouped_heads",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "biases_of_hidden_keys_are_read",
+        kernel: SM80,
+        file: ATTENTION_SM80,
+        from: "if ((mine >> (8 * n + e) & 1) == 0) continue;",
+        to: "",
+        case: "bias",
+        shows_as: Sign::Found(&[OutOfBounds]),
+    },
+    Mutation {
+        name: "hopper_takes_biases_for_whole_steps",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: " &&\n                       step_bias(attention, described, item.batch, item.head) == nullptr;",
+        to: ";",
+        case: "bias_of_the_input",
+        shows_as: WRONG_NUMBERS,
+    },
     Mutation {
         name: "keys_outside_of_windows_are_seen",
         kernel: SM80,

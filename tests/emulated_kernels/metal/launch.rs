@@ -6,9 +6,9 @@ use bytemuck::NoUninit;
 use candle_mixed_attention::kernels::metal::dispatches::dispatches;
 use candle_mixed_attention::kernels::metal::launch::{Binding, Call, Launch, Results, Rows, Schedule, Tensors};
 use candle_mixed_attention::kernels::metal::tiling::{Element, Tiling};
-use candle_mixed_attention::kernels::rows::{AngleRows, TensorRows};
+use candle_mixed_attention::kernels::rows::{AngleRows, BiasRows, TensorRows};
 use candle_mixed_attention::kernels::schedule::{GpuSchedule, ScheduleSizes};
-use candle_mixed_attention::plan::{KeyRows, SlotReduction, StepItem};
+use candle_mixed_attention::plan::{KeyRows, KeySource, SlotReduction, StepItem};
 use emulator::{Device, Kernels, MetalArguments};
 
 use crate::emulated_kernels::Computed;
@@ -49,6 +49,8 @@ pub fn run<T: Number>(
     let cached_keys = device.input("cached keys", &problem.cached_keys);
     let cached_values = device.input("cached values", &problem.cached_values);
     let angles = device.input("angles", problem.rope.as_deref().unwrap_or_default());
+    let bias = device.input("biases", problem.bias.as_deref().unwrap_or_default());
+    let cache_bias = device.input("cached biases", problem.cache_bias.as_deref().unwrap_or_default());
     let items = device.input("items", steps.items());
     let key_steps = device.input("steps", steps.steps());
     let partials = device.output::<f32>("partials", call.scratch(&sizes).partials);
@@ -70,6 +72,14 @@ pub fn run<T: Number>(
         },
         angles: match problem.rope {
             Some(_) => Some((angles.address(), AngleRows::of(&problem.angles())?)),
+            None => None,
+        },
+        input_bias: match problem.bias {
+            Some(_) => Some((bias.address(), BiasRows::of(&problem.bias_layout(KeySource::Input))?)),
+            None => None,
+        },
+        cache_bias: match problem.cache_bias {
+            Some(_) => Some((cache_bias.address(), BiasRows::of(&problem.bias_layout(KeySource::Cache))?)),
             None => None,
         },
     };

@@ -22,7 +22,23 @@ const HEAD_DIM: usize = 64;
 /// With one stage.
 const WIDE_HEAD_DIM: usize = 256;
 
-const MUTATIONS: [Mutation; 18] = [
+const MUTATIONS: [Mutation; 20] = [
+    Mutation {
+        name: "keys_of_the_first_head",
+        file: ATTENTION,
+        from: "kv_head = item.kv_head",
+        to: "kv_head = 0",
+        case: "grouped_heads",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "biases_are_scaled",
+        file: ATTENTION,
+        from: "added.y = bias[key + 1] * inverse_scale;",
+        to: "added.y = bias[key + 1];",
+        case: "bias",
+        shows_as: WRONG_NUMBERS,
+    },
     Mutation {
         name: "keys_outside_of_windows_are_seen",
         file: ATTENTION,

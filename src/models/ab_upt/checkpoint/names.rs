@@ -52,7 +52,7 @@ impl Names {
 
     /// Whether a tensor that the network does not ask for is no mistake: `padding_tensor` holds only zeros, `n_averaged` is
     /// how often weights were averaged, and old
-    /// networks have a geometry branch even where nothing reads it.
+    /// networks have a geometry encoder even where nothing reads it.
     pub(super) fn is_harmless(&self, name: &str, uses_geometry: bool) -> bool {
         let geometry = name.starts_with("encoder.") || name.starts_with("geometry_blocks.");
         name.ends_with("padding_tensor") || name == "n_averaged" || (self.old && !uses_geometry && geometry)
