@@ -9,7 +9,7 @@ use candle_mixed_attention::{
 };
 use candle_nn::{Linear, VarBuilder};
 
-use crate::small::{frequencies, plan, random, weights};
+use crate::small::{frequencies, plan, random, same, weights};
 use crate::support::backends::runners;
 use crate::support::compare::check_close;
 use crate::support::refusal::refused;
@@ -21,11 +21,6 @@ const WIDTH: usize = HEADS * HEAD_DIM;
 /// Anchors that a later pass finds in its cache, and queries.
 const GROUPS: [(&str, usize); 2] = [("anchors", 5), ("queries", 4)];
 const PATTERN: &str = "anchors queries -> anchors";
-
-/// Of layers, whose numbers reach 10.
-fn same(case: &str, got: &Tensor, want: &Tensor) {
-    check_close(case, got, want, 1e-5).unwrap();
-}
 
 fn none() -> AttentionOptions {
     AttentionOptions::default()

@@ -33,7 +33,7 @@ struct Tiles<'b> {
     keys: &'b mut [f32],
     /// In words of keys.
     values: &'b mut [f32],
-    /// What the scores of each key start from.
+    /// What is added to the scores of each key, if anything is.
     bias: &'b mut [f32],
     /// A strip of rows, on the way from or to the transposed form.
     rows: &'b mut [f32],
@@ -64,6 +64,8 @@ struct Shape {
     queries: usize,
     /// Whether the item has so many keys that they need a [`total`].
     many_keys: bool,
+    /// Whether keys may have biases.
+    has_bias: bool,
 }
 
 type WordsOf<K> = <K as StripKernel>::Words;
@@ -74,14 +76,14 @@ const fn lanes<K: StripKernel>() -> usize {
 }
 
 impl Shape {
-    fn new<K: StripKernel>(head_dim: usize, queries: usize, keys: usize) -> Self {
+    fn new<K: StripKernel>(head_dim: usize, queries: usize, keys: usize, has_bias: bool) -> Self {
         let key_words = head_dim.div_ceil(WordsOf::<K>::NUMBERS);
         let query_words = key_words.next_multiple_of(lanes::<K>());
         let stride = head_dim.next_multiple_of(K::ROWS);
         let channels = stride.next_multiple_of(lanes::<K>());
         let queries = queries.next_multiple_of(lanes::<K>());
         let many_keys = keys > total::TILES * K::KEYS;
-        Self { head_dim, key_words, query_words, stride, channels, queries, many_keys }
+        Self { head_dim, key_words, query_words, stride, channels, queries, many_keys, has_bias }
     }
 
     fn split<K: StripKernel>(self, buffer: &mut Buffer) -> Tiles<'_> {
@@ -143,7 +145,8 @@ pub(super) fn run<K: StripKernel, T: Element>(
 ) {
     let queries = item.query_len as usize;
     let key_tiles = &operands.schedule.key_tiles()[item.key_tiles()];
-    let shape = Shape::new::<K>(operands.head_dim, queries, key_tiles.iter().map(|tile| tile.len as usize).sum());
+    let keys = key_tiles.iter().map(|tile| tile.len as usize).sum();
+    let shape = Shape::new::<K>(operands.head_dim, queries, keys, operands.has_bias());
     let mut tiles = shape.split::<K>(buffer);
     stage_queries(kernel, operands, item, shape, &mut tiles);
     tiles.total.clear();
@@ -192,7 +195,9 @@ fn stage_key<K: StripKernel, T: Element>(
     let batch = if source.broadcast { 0 } else { item.batch as usize };
     let head = item.head as usize / operands.group;
 
-    tiles.bias[staged] = source.bias.map_or(0.0, |bias| bias.of(item, token) / operands.scale);
+    if shape.has_bias {
+        tiles.bias[staged] = source.bias.map_or(0.0, |bias| bias.of(item, token) / operands.scale);
+    }
     let key = &mut tiles.keys[staged * shape.key_words..][..shape.key_words];
     match &source.keys {
         Keys::Given(view) => words.pack_row(view.row(batch, head, token), key),
@@ -268,7 +273,7 @@ fn attend<K: StripKernel>(
     assert!(seeing.is_empty() || seeing.len() == staged);
     let keys = StagedKeys {
         keys: tiles.keys.as_ptr(),
-        bias: tiles.bias.as_ptr(),
+        bias: if shape.has_bias { tiles.bias.as_ptr() } else { std::ptr::null() },
         key_words: shape.key_words,
         values: tiles.values.as_ptr(),
         stride: shape.stride,
@@ -277,7 +282,7 @@ fn attend<K: StripKernel>(
     let numbers = WordsOf::<K>::NUMBERS;
     assert!(
         tiles.keys.len() >= staged.next_multiple_of(K::ROWS) * shape.key_words
-            && tiles.bias.len() >= staged.next_multiple_of(K::ROWS)
+            && tiles.bias.len() >= staged
             && tiles.values.len() >= staged.div_ceil(numbers) * shape.stride
             && tiles.scores.len() >= staged.next_multiple_of(numbers) * K::VECTORS * lanes::<K>()
     );

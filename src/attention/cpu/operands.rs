@@ -23,6 +23,13 @@ pub(super) struct Operands<'a, T> {
     pub group: usize,
 }
 
+impl<T> Operands<'_, T> {
+    /// Whether keys of the input or of the cache have biases.
+    pub(super) fn has_bias(&self) -> bool {
+        [&self.input, &self.cache].into_iter().flatten().any(|source| source.bias.is_some())
+    }
+}
+
 /// Keys and values of one [`KeySource`].
 pub(super) struct Source<'a, T> {
     pub keys: Keys<'a, T>,

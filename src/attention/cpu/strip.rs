@@ -13,9 +13,8 @@
 //!
 //! Channels (first product) and keys (second) come in [`words`](super::words) of one f32 or two bf16; sums, scores and
 //! the softmax are f32. Queries are as they came: s is the factor of differences of scores, so that its rounding counts
-//! as little as can be and nothing overflows. The bias b of a key is divided by the scale, and what its sums start from: it
-//! costs nothing. `2^shift` is at least the number of keys: sums of values stay below the
-//! largest one.
+//! as little as can be and nothing overflows. The bias b of a key is divided by the scale, so that it counts as a score.
+//! `2^shift` is at least the number of keys: sums of values stay below the largest one.
 //!
 //! The sums of a tile start from zero and join the older ones in the multiply-add that rescales those: rounding errors
 //! then grow with the keys of a tile and with the number of tiles, not with their product. [`total`](super::total) does
@@ -34,7 +33,7 @@ use super::words::{Vector, Words};
 pub(super) struct StagedKeys {
     /// `[len rounded up to ROWS, key_words]`, words of channels; rows past `len` hold anything.
     pub keys: *const f32,
-    /// `[len rounded up to ROWS]`, what the scores of a key start from; numbers past `len` are anything.
+    /// `[len]`, what is added to the scores of each key; null: nothing.
     pub bias: *const f32,
     /// Words of a row of `keys` and rows of Qᵀ.
     pub key_words: usize,
@@ -112,12 +111,11 @@ unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
     let mut maximum = [simd.splat(f32::MIN); VECTORS];
     let mut key = 0;
     while key < keys.len {
-        // SAFETY: `keys` and `bias` have rows up to a multiple of ROWS, `queries` has `key_words` rows of `width` words.
+        // SAFETY: `keys` has rows up to a multiple of ROWS, `queries` has `key_words` rows of `width` words.
         let block = unsafe {
-            let (rows, bias) = (keys.keys.add(key * keys.key_words), keys.bias.add(key));
-            let start: [f32; ROWS] = std::array::from_fn(|row| *bias.add(row));
+            let rows = keys.keys.add(key * keys.key_words);
             let left = |word, row| *rows.add(row * keys.key_words + word);
-            product::<W, ROWS, VECTORS>(words, start, keys.key_words, left, strip.queries)
+            product::<W, ROWS, VECTORS>(words, keys.key_words, left, strip.queries)
         };
         let present = (keys.len - key).min(ROWS);
         // A loop over the rows in use would index the block by a variable and move it to memory.
@@ -127,7 +125,11 @@ unsafe fn scores<W: Words, const ROWS: usize, const VECTORS: usize>(
             }
             for vector in 0..VECTORS {
                 // A word's last key may be missing.
-                let scores = if row < present { block[vector] } else { lowest };
+                let mut scores = if row < present { block[vector] } else { lowest };
+                if !keys.bias.is_null() && row < present {
+                    // SAFETY: there is a bias for each of the `len` keys.
+                    scores = simd.add(scores, simd.splat(unsafe { *keys.bias.add(key + row) }));
+                }
                 maximum[vector] = simd.max(scores, maximum[vector]);
                 // SAFETY: `scores` has a row of `width` numbers for each of the `len` keys, rounded up to NUMBERS.
                 unsafe { simd.store(strip.scores.add((key + row) * width + vector * lanes), scores) };
@@ -159,20 +161,19 @@ unsafe fn hide<W: Words, const VECTORS: usize>(words: W, strip: &Strip, seeing: 
     maximum
 }
 
-/// `start[row] + Σ_i left(i, row) · right[i, :]` over `count` words: broadcasts of the left times vectors of the right.
+/// `Σ_i left(i, row) · right[i, :]` over `count` words: broadcasts of the left times vectors of the right.
 ///
 /// # Safety
 /// `left` may be called for every `i < count` and `row < ROWS`; `right` has `count` rows of `VECTORS · LANES` words.
 #[inline(always)]
 unsafe fn product<W: Words, const ROWS: usize, const VECTORS: usize>(
     words: W,
-    start: [f32; ROWS],
     count: usize,
     left: impl Fn(usize, usize) -> f32,
     right: *const f32,
 ) -> [[Vector<W>; VECTORS]; ROWS] {
     let simd = words.simd();
-    let mut sums: [[Vector<W>; VECTORS]; ROWS] = std::array::from_fn(|row| [simd.splat(start[row]); VECTORS]);
+    let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
     for i in 0..count {
         let vectors: [Vector<W>; VECTORS] = std::array::from_fn(|vector| {
             // SAFETY: row `i` of `right` has VECTORS vectors.
@@ -260,7 +261,7 @@ unsafe fn accumulate<W: Words, const ROWS: usize, const VECTORS: usize>(
             let values = keys.values.add(channel);
             let left = |word: usize, row: usize| *values.add(word * keys.stride + row);
             let count = keys.len.div_ceil(W::NUMBERS);
-            let mut sums = product::<W, ROWS, VECTORS>(words, [0.0; ROWS], count, left, strip.scores);
+            let mut sums = product::<W, ROWS, VECTORS>(words, count, left, strip.scores);
             if !first {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     for (vector, sum) in sums.iter_mut().enumerate() {
