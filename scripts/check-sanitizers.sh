@@ -25,13 +25,17 @@ address() {
 
 thread() {
   # The standard library is compiled again, too: its locks must be seen.
-  RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --release -Zbuild-std --target "$host" \
-    --test behaviour --lib -- attention::cpu plan::
+  local tests=(cargo +nightly test --release -Zbuild-std --target "$host")
+  RUSTFLAGS=-Zsanitizer=thread "${tests[@]}" --test behaviour
+  RUSTFLAGS=-Zsanitizer=thread "${tests[@]}" --lib -- attention::cpu plan::
 }
 
 case "${1:-all}" in
   address) address ;;
   thread) thread ;;
-  all) address && thread ;;
+  all)
+    address
+    thread
+    ;;
   *) echo "usage: $0 [address|thread]" && exit 2 ;;
 esac

@@ -39,6 +39,8 @@ impl NpyRows {
     pub(super) fn within(file: File, part: Range<u64>) -> Result<Self> {
         let mut file = BufReader::new(file);
         file.seek(SeekFrom::Start(part.start))?;
+        check_shape(&mut file)?;
+        file.seek(SeekFrom::Start(part.start))?;
         let length = part.end;
         let header = NpyHeader::from_reader(&mut file).context("not a readable .npy file")?;
         let (rows, width) = shape_of_rows(header.shape())?;
@@ -57,6 +59,29 @@ impl NpyRows {
         ensure!(length == expected, "{} bytes follow the last of {rows} points", length - expected);
         Ok(Self { file, header, element, data_start, rows, width })
     }
+}
+
+/// Bytes of a header that are looked at; NumPy's own have 128.
+const LONGEST_HEADER: u64 = 64 << 10;
+
+/// Bytes before it at most: it may begin two earlier.
+const PREAMBLE: usize = 12;
+
+/// Refuses a shape whose numbers make more than 64 bits count, which npyz multiplies unseen.
+fn check_shape(file: &mut impl Read) -> Result<()> {
+    let mut header = Vec::new();
+    file.take(LONGEST_HEADER).read_to_end(&mut header)?;
+    // A dictionary on one line, behind at most so many bytes that say how long it is.
+    let dictionary = header.get(PREAMBLE..).unwrap_or_default();
+    let header = dictionary.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    for at in memchr::memmem::find_iter(header, "shape") {
+        let shape = header[at..].split(|&byte| byte == b')').next().unwrap_or_default();
+        let lengths = shape.split(|byte| !byte.is_ascii_digit()).filter(|digits| !digits.is_empty());
+        let mut lengths = lengths.map(|digits| str::from_utf8(digits).ok()?.parse::<u64>().ok());
+        let product = lengths.try_fold(1u64, |product, length| product.checked_mul(length?));
+        ensure!(product.is_some(), "its shape is more than a file can hold");
+    }
+    Ok(())
 }
 
 impl Element {
@@ -199,6 +224,11 @@ mod tests {
         write(&path("nan.npy"), &[0.0, 1.0, 2.0, 3.0, f32::NAN, 5.0], &[2, 3], Order::C);
         write(&path("whole.tmp"), &[0f32; 6], &[2, 3], Order::C);
         let bytes = std::fs::read(path("whole.tmp")).unwrap();
+        let shape = bytes.windows(5).position(|window| window == b"(2, 3").unwrap();
+        let mut wrapping = bytes.clone();
+        let longer = b"(4611686018427387904, 3, 4";
+        wrapping.splice(shape..shape + 5, longer.iter().copied());
+        std::fs::write(path("wrapping.npy"), wrapping).unwrap();
         std::fs::write(path("truncated.npy"), &bytes[..bytes.len() - 1]).unwrap();
         std::fs::write(path("header.npy"), &bytes[..20]).unwrap();
         std::fs::write(path("longer.npy"), [&bytes[..], b"tail!"].concat()).unwrap();
@@ -212,6 +242,7 @@ mod tests {
             ("empty.npy", "holds no points"),
             ("nan.npy", "point 1 has y = NaN"),
             ("truncated.npy", "truncated: 2 points need"),
+            ("wrapping.npy", "its shape is more than a file can hold"),
             ("longer.npy", "5 bytes follow the last of 2 points"),
             ("header.npy", "not a readable .npy file"),
             ("noise.npy", "not a readable .npy file"),
