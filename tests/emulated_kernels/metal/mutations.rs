@@ -138,7 +138,7 @@ const MUTATIONS: [Mutation; 20] = [
     Mutation {
         name: "cached_values_of_another_head",
         file: ATTENTION,
-        from: "row_offset(arguments.cache_values, batch, head, step.value_row)",
+        from: "row_offset(arguments.cache_values, batch, kv_head, step.value_row)",
         to: "row_offset(arguments.cache_values, batch, 0, step.value_row)",
         case: "cache_and_fresh_keys",
         shows_as: WRONG_NUMBERS,
