@@ -131,6 +131,8 @@ fn source(operand: &Operand, width: Width, widths: &[Width]) -> Result<Part> {
         Operand::Register(register) if widths[register] == width => return Ok(Part::Read(register)),
         Operand::Integer(number) if width == Width::Bits64 => Constant::Wide(number as u64),
         Operand::Integer(number) if narrow => Constant::Narrow(number as u32),
+        // As in C, whatever is not 0 is true.
+        Operand::Integer(number) if width == Width::Predicate => Constant::Narrow((number != 0).into()),
         Operand::Float(bits) if width == Width::Bits32 => Constant::Narrow(bits),
         Operand::Special(register) if width == Width::Bits32 => Constant::Special(register),
         Operand::SharedMemory if width == Width::Bits32 => Constant::SharedMemory,
