@@ -2,9 +2,14 @@
 
 use std::mem::MaybeUninit;
 
-use candle_core::{CpuStorage, WithDType};
+use candle_core::{CpuStorage, DType, WithDType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+
+/// The dtype in which the reference computes: at least f32.
+pub(crate) fn wide_dtype(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
 
 /// A dtype of operands and outputs; what is computed on them is f32.
 pub(crate) trait Element: WithDType {

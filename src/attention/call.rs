@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::cpu::simd::SimdLevel;
 use super::options::AttentionOptions;
@@ -226,9 +226,4 @@ fn check_bias_heads(argument: &'static str, bias: &Tensor, heads: usize) -> Resu
         [_, got, _] if *got == 1 || *got == heads => Ok(()),
         dims => Err(AttentionError::shape(argument, format!("[batch or 1, {heads} heads or 1, tokens]"), dims)),
     }
-}
-
-/// The dtype in which the reference computes: at least f32.
-pub(crate) fn wide_dtype(dtype: DType) -> DType {
-    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }

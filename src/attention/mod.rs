@@ -20,7 +20,7 @@ use std::sync::{Arc, Once, OnceLock};
 use candle_core::{DType, Device, Result, Tensor};
 
 use call::Arguments;
-pub(crate) use call::{Inputs, wide_dtype};
+pub(crate) use call::Inputs;
 use fused::FusedAttention;
 use options::{AttentionOptions, Backend};
 use part::AttentionPart;
@@ -180,7 +180,7 @@ impl Call {
             cache.keys = pair_up(&cache.keys)?;
         }
         // Of the few numbers of a bias, kernels read one kind only.
-        let wide = wide_dtype(queries.dtype());
+        let wide = crate::element::wide_dtype(queries.dtype());
         let of_cache = arguments.cache.as_mut().and_then(|cache| cache.key_bias.as_mut());
         for bias in arguments.key_bias.iter_mut().chain(of_cache) {
             *bias = bias.to_dtype(wide)?.contiguous()?;

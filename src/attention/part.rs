@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::call::wide_dtype;
+use crate::element::wide_dtype;
 use crate::error::AttentionError;
 
 /// The result of attention to some of the keys. Parts over disjoint keys, computed anywhere, [`combine`](Self::combine)

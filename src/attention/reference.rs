@@ -4,8 +4,9 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::call::{Arguments, wide_dtype};
+use super::call::Arguments;
 use super::part::AttentionPart;
+use crate::element::wide_dtype;
 use crate::plan::{KeyRange, KeySource, PaddingBits, QueryRange};
 use crate::rope::RopeFrequencies;
 

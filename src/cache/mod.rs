@@ -10,8 +10,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::file::{CacheFormat, not_a_cache};
-use crate::attention::wide_dtype;
 use crate::checks::{check_batch, check_float, check_heads, check_same, check_tokens};
+use crate::element::wide_dtype;
 use crate::error::{AttentionError, PlanError};
 use crate::padding::KeyPadding;
 use crate::plan::{CacheLayout, CachedGroup, PaddingBits};
