@@ -185,11 +185,11 @@ impl<D: Disk> Run<D> {
         let folder = &self.draft.folder;
         let mut known = State::read(folder)?.with_context(|| format!("--out {}: the run is gone", folder.display()))?;
         known.origin = std::mem::take(&mut self.draft.state.origin);
-        self.draft.state = known;
-        self.record(settled)?;
-        if self.draft.state.stage == Stage::Complete {
+        let before = std::mem::replace(&mut self.draft.state, known).stage;
+        if self.draft.state.stage == Stage::Complete && before != Stage::Complete {
             return Ok(Leaving::Others);
         }
+        self.record(settled)?;
         self.collect()?;
         let (done, points) = self.draft.state.progress();
         if done == points {

@@ -58,10 +58,10 @@ fn a_run_of_one_process_is_joined_and_one_of_many_resumed_by_one() {
 }
 
 /// Processes of which some are killed at any moment, each time at another, and after which others go on, as many as may be;
-/// `PREDICT_KILLS` is how often, 12 times without it.
+/// `PREDICT_KILLS` is how often, 8 times without it.
 #[test]
 fn killed_processes_are_replaced_by_any_number_of_others() {
-    let kills: u64 = std::env::var("PREDICT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+    let kills: u64 = std::env::var("PREDICT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let workplace = Workplace::new();
     run(&line(&workplace, "whole", &[])).unwrap();
     let begin = Instant::now();
