@@ -44,12 +44,14 @@ class Instruction:
         words = text.split()
         self.predicated = words[0].startswith("@")
         self.name = words[1] if self.predicated else words[0]
-        target = re.search(r"(0x[0-9a-f]+)$", text) if self.name.startswith("BRA") else None
+        # CALL.REL.NOINC is a jump that never returns.
+        is_jump = self.name.startswith(("BRA", "CALL.REL.NOINC"))
+        target = re.search(r"(0x[0-9a-f]+)$", text) if is_jump else None
         self.target = int(target.group(1), 16) if target else None
         # `BRA.U UP0, …` and `BRA.DIV ~URZ, …` take their condition as an operand.
         operands = text.split(self.name, 1)[1].strip()
-        self.goes_on = not (self.name.startswith(("BRA", "EXIT")) and not self.predicated and "," not in operands)
-        self.operands = operands
+        ends = is_jump or self.name == "EXIT"
+        self.goes_on = not ends or self.predicated or "," in operands
 
     def is_a(self, pattern):
         return re.match(pattern + r"\b", self.name) is not None or re.match(pattern + r"\d?\b", self.name) is not None
@@ -69,7 +71,7 @@ def main_loop(code):
         if start is not None and start < end:
             body = code[start : end + 1]
             exponentials = sum(i.name == "MUFU.EX2" for i in body)
-            if exponentials >= 16 and any(i.is_a(MATRIX) for i in body):
+            if exponentials >= 8 and any(i.is_a(MATRIX) for i in body):
                 loops.append((end - start, start, end))
     return min(loops)[1:] if loops else None
 
