@@ -8,6 +8,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+counting=check
+if [ "${1:-}" = write ]; then
+  counting=write
+  shift
+fi
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(80 90)
 
@@ -19,6 +24,7 @@ out=$(cargo check --quiet --release --all-targets --features cuda --message-form
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+mkdir "$work/steps"
 failed=0
 
 fail() {
@@ -56,6 +62,12 @@ check() {
     *_sm80_*) require "$name" HMMA LDSM LDGSTS MUFU.EX2 ;;
     *rotate*) require "$name" LDG.E.128 STG.E.128 ;;
   esac
+  case $kernel in
+    *_sm[89]0_*)
+      cp "$work/sass" "$work/steps/$kernel.$target.sass"
+      echo "$registers" >"$work/steps/$kernel.$target.registers"
+      ;;
+  esac
   printf '%-40s %-7s %9s %12s' "$kernel" "$target" "$registers" "$shared"
   for pattern in HMMA HGMMA LDSM LDGSTS UTMALDG MUFU.EX2; do printf ' %8s' "$(count "$pattern")"; done
   echo
@@ -77,4 +89,5 @@ while read -r kernel shared; do
     done
   fi
 done < <(sed -n 's/.*name: "\([^"]*\)", shared_bytes: \([0-9]*\),.*/\1 \2/p' "$out/cuda_images.rs")
+python3 scripts/sass_counts.py "$counting" "$work/steps" scripts/sass_counts.tsv || fail "counts of instructions"
 exit "$failed"

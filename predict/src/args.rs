@@ -15,7 +15,7 @@ use crate::ellipsoid::Case;
 use crate::forces::Reference;
 use crate::input::Location;
 use crate::job::{Outside, Settings};
-use crate::output::{Codec, Existing};
+use crate::output::{Alone, Codec, Existing, Joined, LocalCrew};
 use crate::progress::Turn;
 use crate::vector::Vec3;
 
@@ -266,6 +266,10 @@ pub(crate) struct OutputArguments {
     /// Begin again, and replace earlier results when the new ones are complete
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Work on one folder together with other processes of the same command, on this host or others: the first begins or
+    /// goes on with an interrupted run, the last finishes
+    #[arg(long, conflicts_with_all = ["resume", "overwrite", "sweep"])]
+    pub(crate) join: bool,
     /// Check all input, say what would be written, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -292,6 +296,20 @@ impl Arguments {
             dry_run: self.output.dry_run,
             turn: Turn::default(),
         }
+    }
+}
+
+impl Arguments {
+    /// The processes that work on the results.
+    ///
+    /// # Errors
+    /// As [`Joined::enter`].
+    pub(crate) fn crew(&self) -> Result<LocalCrew> {
+        // A dry run reads what is there and touches nothing.
+        Ok(match self.output.join && !self.output.dry_run {
+            true => Box::new(Joined::enter(&self.output.out)?),
+            false => Box::new(Alone::default()),
+        })
     }
 }
 
@@ -339,6 +357,7 @@ impl OutputArguments {
         match (self.resume, self.overwrite) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Overwrite,
+            _ if self.join => Existing::Join,
             _ => Existing::Refuse,
         }
     }
@@ -596,6 +615,8 @@ mod tests {
             ),
             ("predict --alpha ten".to_string(), "--alpha"),
             ("predict --resume --overwrite".to_string(), "--overwrite"),
+            ("predict --join --resume".to_string(), "--resume"),
+            ("predict --weights w --sweep t.csv --join".to_string(), "--join"),
             ("predict --geometry g.stl".to_string(), "--weights"),
             ("predict --anchors 0".to_string(), "--anchors"),
             ("predict --chunk 0".to_string(), "--chunk"),

@@ -18,7 +18,7 @@
 //! | `sweep.rs` | many jobs of one network |
 //! | `job/` | from inputs to the report, whoever gave the inputs |
 //! | `input/` | what is read |
-//! | `output/` | what is written: known places, kills and resumption |
+//! | `output/` | what is written: known places, kills and resumption, processes that share a run |
 //! | `mesh.rs`, `solid.rs`, `forces.rs`, `metrics.rs`, `vector.rs` | faces; the inside of a body; forces; errors; vectors in space |
 //! | `picture/` | figures |
 //! | `inspect/` | the program that looks into checkpoints |
@@ -77,7 +77,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(table) = &arguments.sweep {
         return sweep::run(arguments, table);
     }
+    let mut crew = arguments.crew()?;
     let own = arguments.model.weights.is_some();
-    let mut job = if own { own::job(arguments, None)? } else { demo::job(arguments)? };
-    job.run(&arguments.settings()).map(|_| ())
+    let mut job = if own { own::job(arguments, None, crew.as_mut())? } else { demo::job(arguments, crew.leads())? };
+    job.run(&arguments.settings(), crew).map(|_| ())
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::args::{Arguments, Condition};
 use crate::job::{Report, Settings};
-use crate::output::{LocalDisk, write_whole};
+use crate::output::{Alone, LocalDisk, write_whole};
 use crate::own;
 use crate::progress::Turn;
 use crate::terminal::{remark, say};
@@ -80,9 +80,10 @@ fn predict(arguments: &Arguments, row: &Row, turn: Turn, network: &mut Option<Pr
     let out = &mut arguments.output.out;
     out.push(&row.name);
     ensure!(!out.is_symlink(), "--out: {} is a link, which could lead anywhere", out.display());
-    let mut job = own::job(&arguments, network.clone())?;
+    let mut crew = Box::new(Alone::default());
+    let mut job = own::job(&arguments, network.clone(), crew.as_mut())?;
     network.get_or_insert_with(|| job.body.predictor().clone());
-    job.run(&Settings { turn, ..arguments.settings() })
+    job.run(&Settings { turn, ..arguments.settings() }, crew)
 }
 
 /// Reads the table: a header, then a row for each body. Fields are separated by commas and may stand in quotes.

@@ -54,7 +54,7 @@ fn help_is_wrapped_and_grouped_and_options_keep_their_names() {
     assert_eq!(headings, ["Options:", "Your model:", "Demo:", "Computation:", "Results:", "Forces:"]);
     let options = "weights weights-key config stats square-banks geometry surface volume points at scale outside patches \
                    velocity anchor-points truth condition geometry-points supernodes slice line streamlines slice-points \
-                   semi-axes alpha beta anchors seeds seed chunk device dtype out resume overwrite dry-run npz keep-arrays \
+                   semi-axes alpha beta anchors seeds seed chunk device dtype out resume overwrite join dry-run npz keep-arrays \
                    compress reference-area reference-speed reference-length density drag-axis lift-axis moment-about sweep \
                    completions help version";
     let listed =
@@ -163,7 +163,7 @@ fn ctrl_c_says_what_is_safe_and_how_to_go_on() {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{text}");
-    let safe = format!("points are safe in {}; the same command with --resume goes on from there", out.display());
+    let safe = format!("points are safe in {}; the same command with --resume", out.display());
     assert!(text.contains("interrupted: ") && text.contains(&safe), "{text}");
     let resumed = program(env!("CARGO_BIN_EXE_predict"), &format!("{line} --resume")).output().unwrap();
     assert!(resumed.status.success() && out.join("surface.vtp").exists());

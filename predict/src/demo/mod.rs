@@ -39,17 +39,17 @@ struct Resolution {
 /// Fine enough for pictures.
 const FINE: Resolution = Resolution { surface: [127, 256], slice: [401, 321] };
 
-/// The prediction that the command line asks for.
-pub(crate) fn job(arguments: &Arguments) -> Result<Job> {
+/// The prediction that the command line asks for; `reads` says whether this process lets the network read the body.
+pub(crate) fn job(arguments: &Arguments, reads: bool) -> Result<Job> {
     let case = arguments.demo.case()?;
     let anchors = anchors(arguments);
     for warning in case.warnings().into_iter().chain(network::warning(anchors)) {
         remark(format_args!("warning: {warning}; expect larger errors"));
     }
-    job_of(case, FINE, arguments)
+    job_of(case, FINE, arguments, reads)
 }
 
-fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<Job> {
+fn job_of(case: Case, resolution: Resolution, arguments: &Arguments, reads: bool) -> Result<Job> {
     let compute = &arguments.compute;
     let predictor = network::predictor(compute.dtype.into(), &compute.device.open()?)?;
     let identity = json!({
@@ -82,7 +82,10 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<J
     Ok(Job {
         identity: identity.as_object().cloned().unwrap_or_default(),
         origin: arguments.origin(),
-        body: Body::new(predictor, input, []),
+        body: match reads {
+            true => Body::new(predictor, input, []),
+            false => Body::of_another_process(predictor, 1),
+        },
         places,
         lines: Vec::new(),
         streamlines: Vec::new(),
@@ -115,7 +118,8 @@ pub(crate) fn encoded(case: &Case, anchors: usize, seed: u64) -> crate::job::Enc
     use candle_mixed_attention::candle_core::{DType, Device};
 
     let predictor = network::predictor(DType::F32, &Device::Cpu).expect("the embedded network");
-    Body::new(predictor, network::input(case, anchors, seed), []).encode().expect("a body that it can read")
+    let body = Body::new(predictor, network::input(case, anchors, seed), []);
+    body.encode(&mut crate::output::Alone::default()).expect("a body that it can read")
 }
 
 #[cfg(test)]

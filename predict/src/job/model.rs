@@ -1,7 +1,12 @@
 //! What predicts.
 
-use anyhow::Result;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Error, Result};
 use candle_mixed_attention::models::ab_upt::{EncodedBody, Predictor, PredictorInput};
+
+use crate::output::{Crew, LocalDisk};
 
 /// Something that knows the fields of domains at any point.
 pub(crate) trait FlowModel {
@@ -32,7 +37,8 @@ pub(crate) fn predict_all(
 /// A network, and what it reads of a body.
 pub(crate) struct Body {
     predictor: Predictor,
-    /// The same body with one or more draws of anchors.
+    draws: usize,
+    /// The same body with each draw of anchors, where this process reads it.
     inputs: Vec<PredictorInput>,
 }
 
@@ -43,7 +49,13 @@ impl Body {
         first: PredictorInput,
         others: impl IntoIterator<Item = PredictorInput>,
     ) -> Self {
-        Self { predictor, inputs: std::iter::once(first).chain(others).collect() }
+        let inputs: Vec<_> = std::iter::once(first).chain(others).collect();
+        Self { predictor, draws: inputs.len(), inputs }
+    }
+
+    /// A body that another process reads, with so many draws of anchors.
+    pub(crate) fn of_another_process(predictor: Predictor, draws: usize) -> Self {
+        Self { predictor, draws, inputs: Vec::new() }
     }
 
     /// The network.
@@ -53,14 +65,38 @@ impl Body {
 
     /// How often anchors were drawn.
     pub(crate) fn draws(&self) -> usize {
-        self.inputs.len()
+        self.draws
     }
 
-    /// Lets the network read the body.
-    pub(crate) fn encode(&self) -> Result<Encoded> {
-        let bodies = self.inputs.iter().map(|input| self.predictor.encode(input)).collect::<Result<_, _>>()?;
+    /// Lets the network read the body, or takes what the process that leads the crew has read.
+    pub(crate) fn encode(&self, crew: &mut dyn Crew<LocalDisk>) -> Result<Encoded> {
+        let name = |draw: usize| format!("body_{draw}.safetensors");
+        let mut bodies = Vec::with_capacity(self.draws);
+        for (draw, input) in self.inputs.iter().enumerate() {
+            let body = self.predictor.encode(input)?;
+            crew.publish(&LocalDisk, &name(draw), &mut || {
+                through_file(|path| Ok(body.save(path)?), |path| fs::read(path))
+            })?;
+            bodies.push(body);
+        }
+        for draw in self.inputs.len()..self.draws {
+            let bytes = crew.receive(&name(draw))?.context("the process that leads left no encoded body")?;
+            let load = |path: &Path| self.predictor.load(path);
+            bodies.push(through_file(|path| Ok(fs::write(path, &bytes)?), load)?);
+        }
         Ok(Encoded { bodies })
     }
+}
+
+/// Reads what was written into a file that is gone afterwards.
+fn through_file<T, E: Into<Error>>(
+    write: impl FnOnce(&Path) -> Result<()>,
+    read: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T> {
+    let folder = tempfile::tempdir().context("cannot create a folder for a moment")?;
+    let path = folder.path().join("body.safetensors");
+    write(&path)?;
+    read(&path).map_err(Into::into)
 }
 
 /// A body that the network has read, once for each draw of anchors.

@@ -19,7 +19,9 @@ use super::solids;
 use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments};
 use crate::forces::Reference;
 use crate::input::{Input, Location};
-use crate::job::{Body, Border, Job, Line, MOST_STREAMLINES, Named, Place, Source, Streamlines, Truth, obstacle};
+use crate::job::{
+    Body, Border, Job, Line, MOST_STREAMLINES, Named, Place, Scans, Source, Streamlines, Truth, obstacle,
+};
 use crate::mesh::Mesh;
 use crate::output::{Codec, FieldSpec, Kept};
 use crate::picture::CutPlane;
@@ -49,7 +51,7 @@ pub(super) struct Setup {
 
 impl Setup {
     /// Opens and checks all files and options.
-    pub(super) fn read(arguments: &Arguments) -> Result<Self> {
+    pub(super) fn read(arguments: &Arguments, scans: &Scans) -> Result<Self> {
         let (model, chunk) = (&arguments.model, arguments.compute.chunk.get());
         let weights = model.weights.as_deref().context("--weights is missing")?;
         let checkpoint = match &model.weights_key {
@@ -81,7 +83,7 @@ impl Setup {
             domains::check_known("--scale", domain, &config)?;
         }
         check_velocity(model.velocity.as_deref(), &config)?;
-        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, &border, chunk);
+        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, &border, chunk, scans);
         let open = |named: &Named| open_at(named, model.at);
         // Points of a body are drawn from its faces, whatever is predicted on it.
         let geometry = open_geometry(model, &config, |named| open_at(named, Some(Location::Points)))?;
@@ -153,7 +155,7 @@ impl Setup {
             };
             let truth = {
                 let own = points.get(name);
-                truth.map(|named| Truth::open(named, own, domain, source.input.len(), chunk)).transpose()?
+                truth.map(|named| Truth::open(named, own, domain, source.input.len(), chunk, scans)).transpose()?
             };
             for field in truth.iter().flat_map(Truth::missing) {
                 remark(format_args!(
@@ -169,15 +171,19 @@ impl Setup {
         Ok(Self { checkpoint, config, description, statistics, conditions, geometry, places, planes, anchor_points })
     }
 
-    /// Loads the network, unless it is given, and draws what it reads.
-    pub(super) fn into_job(mut self, arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
+    /// Loads the network, unless it is given, and draws what it reads, if this process `reads` the body.
+    pub(super) fn into_job(mut self, arguments: &Arguments, network: Option<Predictor>, reads: bool) -> Result<Job> {
         let predictor = network.map_or_else(|| self.load(arguments), Ok)?;
-        let geometry = self.draw_geometry(arguments)?;
-        let mut inputs = Vec::new();
-        for draw in 0..arguments.compute.seeds.get() as u64 {
-            inputs.push(self.draw_anchors(arguments, geometry.clone(), draw)?);
-        }
-        let body = Body::new(predictor, inputs.remove(0), inputs);
+        let draws = arguments.compute.seeds.get();
+        let body = match reads {
+            true => {
+                let geometry = self.draw_geometry(arguments)?;
+                let mut draw = |draw| self.draw_anchors(arguments, geometry.clone(), draw);
+                let (first, others) = (draw(0)?, (1..draws as u64).map(draw).collect::<Result<Vec<_>>>()?);
+                Body::new(predictor, first, others)
+            }
+            false => Body::of_another_process(predictor, draws),
+        };
         let identity = self.identity(arguments)?;
         let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
         let streamlines = self.streamlines(&arguments.model)?;

@@ -13,6 +13,10 @@ impl Disk for &CountingDisk {
         LocalDisk.create(path, length)
     }
 
+    fn create_new(&self, path: &Path) -> io::Result<bool> {
+        LocalDisk.create_new(path)
+    }
+
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
         LocalDisk.write_at(path, offset, bytes)
     }
@@ -47,7 +51,7 @@ fn small_chunks_are_made_safe_together() {
     let disk = CountingDisk::default();
     let (points, mut predicted) = (3_000, 0);
     let request = Request { folder: folder.path().to_path_buf(), ..many(points) };
-    let mut run = Run::open(&disk, request).unwrap();
+    let mut run = Run::open(&disk, request, alone()).unwrap();
     let (before, start) = (disk.syncs.get(), std::time::Instant::now());
     run.write_part("volume", &mut synthetic, &mut |points| predicted += points).unwrap();
     let (syncs, seconds) = (disk.syncs.get() - before, start.elapsed().as_secs());
@@ -64,10 +68,10 @@ fn what_was_written_before_a_failure_is_made_safe() {
         90.. => anyhow::bail!("out of memory"),
         _ => synthetic(range),
     };
-    let mut run = Run::open(LocalDisk, request()).unwrap();
+    let mut run = Run::open(LocalDisk, request(), alone()).unwrap();
     run.write_part("volume", &mut broken, &mut |_| ()).unwrap_err();
     drop(run);
-    let resumed = Run::open(LocalDisk, Request { existing: Existing::Resume, ..request() }).unwrap();
+    let resumed = Run::open(LocalDisk, Request { existing: Existing::Resume, ..request() }, alone()).unwrap();
     assert_eq!(resumed.done(), 90);
 }
 
