@@ -30,7 +30,7 @@ fn work<D: Disk>(disk: D, folder: &Path, process: u32, predicted: &AtomicU64) ->
                 predicted.fetch_add(points, Ordering::Relaxed);
             })?;
         }
-        match run.leave()? {
+        match run.leave(&mut |_| ())? {
             Leaving::Missing(_) => {}
             Leaving::Others => return Ok(false),
             Leaving::Last => break,
@@ -107,7 +107,7 @@ fn whoever_dies_beside_others_is_replaced_by_the_last_of_them() {
             for name in ["surface", "volume"] {
                 leader.write_part(name, &mut synthetic, &mut |points| predicted += points).unwrap();
             }
-            left = leader.leave().unwrap();
+            left = leader.leave(&mut |_| ()).unwrap();
         }
         leader.finish().unwrap();
         leader.conclude().unwrap();
