@@ -7,7 +7,9 @@ use crate::launcher;
 use crate::output::{Alone, Joined, LocalCrew};
 #[cfg(feature = "mpi")]
 use crate::ranks::World;
-use crate::terminal::{complain, hush};
+use crate::terminal::complain;
+#[cfg(feature = "mpi")]
+use crate::terminal::hush;
 
 /// What this process is one of.
 #[derive(Default)]

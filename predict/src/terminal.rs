@@ -15,6 +15,7 @@ pub(crate) fn completions(shell: clap_complete::Shell, command: &mut clap::Comma
 static HUSHED: AtomicBool = AtomicBool::new(false);
 
 /// Leaves all words but errors to another process.
+#[cfg(feature = "mpi")]
 pub(crate) fn hush() {
     HUSHED.store(true, Ordering::Relaxed);
 }

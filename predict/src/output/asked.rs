@@ -25,6 +25,7 @@ impl Asked {
     }
 
     /// The number of parts.
+    #[cfg(feature = "mpi")]
     pub(crate) fn parts(&self) -> usize {
         self.state.parts.len()
     }

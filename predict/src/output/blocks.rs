@@ -131,7 +131,7 @@ mod tests {
         let blocks = Blocks { points: 17, chunk: 2, length: 6 };
         let mut open = OpenBlocks::new(1, blocks);
         open.open(0, vec![0..1, 3..6]);
-        open.open(2, vec![12..17]);
+        open.open(2, blocks.chunks(12..17).collect());
         let chunks: Vec<_> = std::iter::from_fn(|| open.next()).collect();
         assert_eq!(chunks, [0..1, 3..4, 4..6, 12..14, 14..16, 16..17]);
         for at in [5, 0, 3, 2, 4] {

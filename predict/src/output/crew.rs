@@ -19,7 +19,7 @@ pub(crate) trait Crew<D> {
     fn look(&self, folder: &Path) -> Result<()>;
 
     /// Makes sure that all are asked for the same, before anything is written.
-    fn agree(&mut self, _asked: &Asked) -> Result<()> {
+    fn agree(&mut self, _disk: &D, _asked: &Asked) -> Result<()> {
         Ok(())
     }
 

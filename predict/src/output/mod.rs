@@ -45,7 +45,9 @@ mod vtk;
 /// The crew of a run on the file system.
 pub(crate) type LocalCrew = Box<dyn Crew<LocalDisk>>;
 
+#[cfg(feature = "mpi")]
 pub(crate) use asked::Asked;
+#[cfg(feature = "mpi")]
 pub(crate) use blocks::Settled;
 pub(crate) use chunk::{Chunk, FieldSpec, Predict};
 pub(crate) use codec::Codec;

@@ -54,7 +54,7 @@ const LIMITS: Limits = Limits { bytes: 64 << 20, time: Duration::from_secs(1) };
 impl<D: Disk> Run<D> {
     /// Begins a run, or goes on with one.
     pub(crate) fn open(disk: D, request: Request, mut crew: Box<dyn Crew<D>>) -> Result<Self> {
-        crew.agree(&Asked::of(&request))?;
+        crew.agree(&disk, &Asked::of(&request))?;
         let folder = &request.folder;
         existing_folder(folder)?;
         std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;

@@ -176,7 +176,7 @@ impl Crew<LocalDisk> for Ranks {
         Crew::<LocalDisk>::look(&self.alone, folder)
     }
 
-    fn agree(&mut self, asked: &Asked) -> Result<()> {
+    fn agree(&mut self, _: &LocalDisk, asked: &Asked) -> Result<()> {
         let mut bytes = if self.is_leader() { asked.to_bytes()? } else { Vec::new() };
         self.broadcast(&mut bytes)?;
         asked.check_same(&bytes).context("differs from rank 0")?;

@@ -146,7 +146,7 @@ fn one_that_is_asked_for_something_else_is_sent_away() {
     assert!(
         refusal(Request { parts: parts()[..1].to_vec(), ..usual() }).starts_with("--join: the run was begun with 2")
     );
-    assert_eq!(refusal(Request { chunk: 4, ..usual() }), "--join: --chunk is 3 for the process that leads and 4 here");
+    assert_eq!(refusal(Request { chunk: 4, ..usual() }), "--join: --chunk is 4 here and 3 there");
     let alone = format!("{:#}", open(LocalDisk, folder.path(), Existing::Resume).err().unwrap());
     assert!(alone.contains("another run is writing there"), "{alone}");
     drop(leader);
