@@ -30,6 +30,25 @@ fn a_reader_that_goes_away_changes_nothing() {
     }
 }
 
+/// With the feature it says so, too, in other words.
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn processes_of_a_launcher_that_do_not_find_each_other_are_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let line = format!("--dry-run --out {}/demo", out.path().display());
+    let run = |line: &str, size: &str| {
+        let mut command = program(env!("CARGO_BIN_EXE_predict"), line);
+        command.env("OMPI_COMM_WORLD_SIZE", size).stderr(Stdio::piped()).output().unwrap()
+    };
+    let refused = run(&line, "4");
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && error.contains("the launcher started 4 processes, and this program"),
+        "{error}"
+    );
+    assert!(run(&line, "1").status.success() && run(&format!("{line} --join"), "4").status.success());
+}
+
 #[test]
 fn versions_and_completions_are_told() {
     for (path, name) in [(env!("CARGO_BIN_EXE_predict"), "predict"), (env!("CARGO_BIN_EXE_inspect"), "inspect")] {

@@ -5,7 +5,7 @@ mod network;
 mod pictures;
 
 use anyhow::{Context, Result};
-use candle_mixed_attention::candle_core::DType;
+use candle_mixed_attention::candle_core::{DType, Device};
 use candle_mixed_attention::models::ab_upt::Predictor;
 use serde_json::json;
 
@@ -51,13 +51,15 @@ pub(crate) fn job(arguments: &Arguments, reads: bool) -> Result<Job> {
 
 fn job_of(case: Case, resolution: Resolution, arguments: &Arguments, reads: bool) -> Result<Job> {
     let compute = &arguments.compute;
-    let predictor = network::predictor(compute.dtype.into(), &compute.device.open()?)?;
+    let load = |device: &Device| network::predictor(compute.dtype.into(), device);
+    let predictors = compute.device.open()?.iter().map(load).collect::<Result<Vec<_>>>()?;
+    let predictor = predictors.first().context("no device is left")?;
     let identity = json!({
         "model": "ellipsoid",
         "version": env!("CARGO_PKG_VERSION"),
         "anchors": anchors(arguments),
         "seed": compute.seed,
-        "device": compute.device.to_string(),
+        "device": compute.device.kind(),
         "dtype": DType::from(compute.dtype).as_str(),
         "semi_axes": case.semi_axes,
         "alpha": case.alpha,
@@ -65,7 +67,7 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments, reads: bool
     });
     let ([rings, sectors], [columns, rows]) = (resolution.surface, resolution.slice);
     let slice = Slice::new(case.semi_axes, columns, rows, SLICE_HALF_HEIGHT);
-    let place = |name, domain, mesh| place(name, domain, mesh, &case, &predictor);
+    let place = |name, domain, mesh| place(name, domain, mesh, &case, predictor);
     let places = vec![
         place("surface", SURFACE, surface_mesh(case.semi_axes, rings, sectors))?,
         place("slice", VOLUME, slice.mesh.clone())?,
@@ -83,8 +85,8 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments, reads: bool
         identity: identity.as_object().cloned().unwrap_or_default(),
         origin: arguments.origin(),
         body: match reads {
-            true => Body::new(predictor, input, []),
-            false => Body::of_another_process(predictor, 1),
+            true => Body::new(predictors, input, []),
+            false => Body::of_another_process(predictors, 1),
         },
         places,
         lines: Vec::new(),
@@ -115,10 +117,8 @@ fn place(name: &str, domain: &'static str, mesh: Mesh, case: &Case, predictor: &
 /// The network with a body that it has read.
 #[cfg(test)]
 pub(crate) fn encoded(case: &Case, anchors: usize, seed: u64) -> crate::job::Encoded {
-    use candle_mixed_attention::candle_core::{DType, Device};
-
     let predictor = network::predictor(DType::F32, &Device::Cpu).expect("the embedded network");
-    let body = Body::new(predictor, network::input(case, anchors, seed), []);
+    let body = Body::new(vec![predictor], network::input(case, anchors, seed), []);
     body.encode(&mut crate::output::Alone::default()).expect("a body that it can read")
 }
 

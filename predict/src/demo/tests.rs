@@ -169,7 +169,7 @@ fn a_dry_run_finds_what_a_run_would() {
     let dry_run = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);
         let line = ["predict", "--dry-run", "--out", out.to_str().unwrap()];
-        crate::run(&crate::Arguments::try_parse_from(line.iter().chain(more)).unwrap())
+        crate::run(&crate::Arguments::try_parse_from(line.iter().chain(more)).unwrap(), &Default::default())
     };
     dry_run("new", &[]).unwrap();
     assert!(!folder.path().join("new").exists());

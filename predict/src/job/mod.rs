@@ -15,6 +15,7 @@ mod report;
 mod scans;
 mod source;
 mod streamlines;
+mod team;
 mod truth;
 
 use std::path::Path;
@@ -28,10 +29,12 @@ pub(crate) use model::Encoded;
 pub(crate) use model::{Body, FlowModel, predict_all};
 pub(crate) use outside::{Border, Outside};
 pub(crate) use place::Place;
+use place::PlaceModel;
 pub(crate) use report::Report;
 pub(crate) use scans::Scans;
 pub(crate) use source::{Named, Source};
 pub(crate) use streamlines::{MOST_STREAMLINES, Streamlines, obstacle};
+use team::Team;
 pub(crate) use truth::{Exact, Truth};
 
 use crate::forces::Reference;
@@ -101,8 +104,10 @@ impl Job {
             let space = Run::rehearse(&LocalDisk, self.request(settings), crew.as_ref())?;
             if settings.dry_run {
                 plan::print(&self.parts(settings), space);
-                return Ok(None);
             }
+        }
+        if settings.dry_run {
+            return Ok(None);
         }
         if !crew.has_work() {
             say(format_args!("results are in {}", settings.folder.display()));
@@ -132,13 +137,19 @@ impl Job {
         let points = self.places.iter().map(|place| place.source.input.len()).sum();
         let mut run = Run::open(LocalDisk, self.request(settings), crew)?;
         let progress = Progress::new(&settings.turn, points, run.done());
+        let models = model.on_each_device();
+        let team = (models.len() > 1).then(|| Team::new(models));
         let finishes = loop {
             for place in &mut self.places {
                 progress.begin(&place.name);
                 let name = place.name.clone();
-                run.write_part(&name, &mut |range| place.predict(model, range), &mut |points| progress.add(points))?;
+                let mut predictor = match &team {
+                    Some(team) => PlaceModel::many(place, team),
+                    None => PlaceModel::one(place, model),
+                };
+                run.write_part(&name, &mut predictor, &mut |points| progress.add(points))?;
             }
-            match run.leave()? {
+            match run.leave(&mut |points| progress.add(points))? {
                 Leaving::Missing(points) => {
                     remark(format_args!("note: {points} points were left by a process that has gone"));
                 }
@@ -146,6 +157,7 @@ impl Job {
                 Leaving::Others => break false,
             }
         };
+        drop(team);
         let (points, seconds) = progress.finish();
         remark(summary(points, seconds));
         if !finishes {

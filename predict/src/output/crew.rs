@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::asked::Asked;
 use super::blocks::Settled;
 use super::disk::metadata;
 use super::lock::{FolderLock, LOCK_FILE};
@@ -16,6 +17,11 @@ use super::lock::{FolderLock, LOCK_FILE};
 pub(crate) trait Crew<D> {
     /// Checks that nobody else is at work in a folder that need not exist, without staying there.
     fn look(&self, folder: &Path) -> Result<()>;
+
+    /// Makes sure that all are asked for the same, before anything is written.
+    fn agree(&mut self, _disk: &D, _asked: &Asked) -> Result<()> {
+        Ok(())
+    }
 
     /// Keeps everybody else away from a folder that exists.
     fn enter(&mut self, folder: &Path) -> Result<()>;

@@ -24,7 +24,7 @@ pub(crate) enum Existing {
     Overwrite,
     /// Begin a run, or go on with one, together with other processes.
     Join,
-    /// Work on a run that another process has begun or goes on with.
+    /// Work on a run that another process has begun or goes on with, which was asked for the same.
     Follow,
 }
 
@@ -89,9 +89,6 @@ impl Draft {
                 draft.check_files()?;
             }
             (Some(earlier), Existing::Follow) => {
-                earlier.check_same_run(&draft.state).context("--join")?;
-                let first = earlier.chunk;
-                ensure!(first == chunk, "--join: --chunk is {first} for the process that leads and {chunk} here");
                 (draft.state, draft.resumed) = (earlier, true);
                 draft.check_files()?;
             }

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, ensure};
 
+use super::asked::Asked;
 use super::blocks::Settled;
 use super::claims::{Claims, JOIN_FOLDER};
 use super::crew::Crew;
@@ -31,6 +32,9 @@ use crate::terminal::remark;
 
 /// The file that says that all that a leader publishes is there.
 const READY: &str = "ready";
+
+/// The file that says what the leader was asked for.
+const ASKED: &str = "asked.json";
 
 /// One of the processes that work on a folder.
 #[derive(Debug)]
@@ -115,6 +119,13 @@ fn wait_for_role(lock: &FolderLock, folder: &Path, process: u32) -> Result<(bool
 impl<D: Disk> Crew<D> for Joined {
     fn look(&self, _: &Path) -> Result<()> {
         Ok(())
+    }
+
+    fn agree(&mut self, disk: &D, asked: &Asked) -> Result<()> {
+        match Crew::<D>::receive(self, ASKED)? {
+            Some(first) => asked.check_same(&first).context("--join"),
+            None => self.publish(disk, ASKED, &mut || asked.to_bytes()),
+        }
     }
 
     fn enter(&mut self, folder: &Path) -> Result<()> {

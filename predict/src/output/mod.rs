@@ -18,6 +18,7 @@
 //! 64 MB, together. Processes that [join](Joined) each other say the same in a file for each block, until the last of
 //! them adds that up. Links in the folder are not followed.
 
+mod asked;
 mod blocks;
 mod chunk;
 mod claims;
@@ -44,6 +45,10 @@ mod vtk;
 /// The crew of a run on the file system.
 pub(crate) type LocalCrew = Box<dyn Crew<LocalDisk>>;
 
+#[cfg(feature = "mpi")]
+pub(crate) use asked::Asked;
+#[cfg(feature = "mpi")]
+pub(crate) use blocks::Settled;
 pub(crate) use chunk::{Chunk, FieldSpec, Predict};
 pub(crate) use codec::Codec;
 pub(crate) use crew::{Alone, Crew};

@@ -1,5 +1,6 @@
 //! One run: its files from the first byte to their final names.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,8 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value;
 
-use super::Predict;
-use super::blocks::{Blocks, Settled};
+use super::asked::Asked;
+use super::blocks::{Blocks, OpenBlocks, Settled};
+use super::chunk::{Chunk, Predict};
 use super::claims::Claims;
 use super::crew::Crew;
 use super::disk::{Disk, check_writable, metadata, partial};
@@ -52,6 +54,7 @@ const LIMITS: Limits = Limits { bytes: 64 << 20, time: Duration::from_secs(1) };
 impl<D: Disk> Run<D> {
     /// Begins a run, or goes on with one.
     pub(crate) fn open(disk: D, request: Request, mut crew: Box<dyn Crew<D>>) -> Result<Self> {
+        crew.agree(&disk, &Asked::of(&request))?;
         let folder = &request.folder;
         existing_folder(folder)?;
         std::fs::create_dir_all(folder).with_context(|| format!("--out: cannot create folder {}", folder.display()))?;
@@ -87,7 +90,7 @@ impl<D: Disk> Run<D> {
     }
 
     /// Predicts what is missing of a part and what nobody else takes, and calls `progress` with the number of new points
-    /// after each chunk.
+    /// after each chunk; of a crew that tells this process, with those of the others, too.
     ///
     /// An error of the predictor ends the call; blocks that were written before it stay, and `--resume` goes on from there.
     pub(crate) fn write_part(
@@ -103,36 +106,63 @@ impl<D: Disk> Run<D> {
         let is_missing = |block: &u64| !self.draft.state.parts[at].done.gaps(blocks.range(*block)).is_empty();
         let mut wanted = (0..blocks.count()).filter(is_missing).collect();
         self.crew.arrange(&mut wanted);
-        // Blocks that are written and not safe yet.
-        let (mut written, mut bytes, mut since) = (Vec::new(), 0, Instant::now());
-        while let Some(block) = self.crew.take(&self.disk, at, &mut wanted)? {
-            let missing = self.draft.state.parts[at].done.gaps(blocks.range(block));
-            for range in missing.into_iter().flat_map(|gap| blocks.chunks(gap)) {
-                let points = range.end - range.start;
-                match self.write_chunk(at, range, predictor) {
-                    Ok(more) => bytes += more,
-                    Err(error) => {
-                        // The blocks before it are good.
-                        self.make_safe(at, written)?;
-                        return Err(error);
+        let (mut open, mut under_way) = (OpenBlocks::new(at, blocks), 0);
+        let (mut unsafe_bytes, mut since) = (0, Instant::now());
+        loop {
+            let next =
+                if under_way < predictor.width() { self.next_chunk(&mut open, blocks, at, &mut wanted)? } else { None };
+            let (range, predicted) = match next {
+                Some(range) => match predictor.begin(range.clone()).transpose() {
+                    Some(predicted) => (range, predicted),
+                    None => {
+                        under_way += 1;
+                        continue;
                     }
+                },
+                None if under_way == 0 => break,
+                None => {
+                    under_way -= 1;
+                    predictor.end()?
                 }
-                progress(points);
+            };
+            match self.write_chunk(at, &range, predicted) {
+                Ok(bytes) => unsafe_bytes += bytes,
+                Err(error) => {
+                    // The blocks before it are good.
+                    self.make_safe(at, open.take_written())?;
+                    return Err(error);
+                }
             }
-            written.push(Settled { part: at, block, range: blocks.range(block) });
-            let Limits { bytes: most, time } = self.unsafe_at_most;
-            if bytes >= most || since.elapsed() >= time {
-                self.make_safe(at, std::mem::take(&mut written))?;
-                (bytes, since) = (0, Instant::now());
+            open.count(&range);
+            progress(range.end - range.start);
+            let Limits { bytes, time } = self.unsafe_at_most;
+            if unsafe_bytes >= bytes || since.elapsed() >= time {
+                self.make_safe_and_tell(at, open.take_written(), progress)?;
+                (unsafe_bytes, since) = (0, Instant::now());
             }
         }
-        self.make_safe(at, written)
+        self.make_safe_and_tell(at, open.take_written(), progress)
     }
 
-    /// Predicts a chunk and writes it to its places; the number of its bytes.
-    fn write_chunk(&self, at: usize, range: Range<u64>, predictor: &mut dyn Predict) -> Result<u64> {
+    /// The next chunk of the blocks that were taken, or of another one.
+    fn next_chunk(
+        &mut self,
+        open: &mut OpenBlocks,
+        blocks: Blocks,
+        at: usize,
+        wanted: &mut VecDeque<u64>,
+    ) -> Result<Option<Range<u64>>> {
+        if let Some(range) = open.next() {
+            return Ok(Some(range));
+        }
+        let Some(block) = self.crew.take(&self.disk, at, wanted)? else { return Ok(None) };
+        open.open(block, self.draft.state.parts[at].done.gaps(blocks.range(block)));
+        Ok(open.next())
+    }
+
+    /// Writes a chunk to its places; the number of its bytes.
+    fn write_chunk(&self, at: usize, range: &Range<u64>, predicted: Result<Chunk>) -> Result<u64> {
         let part = &self.draft.parts[at];
-        let predicted = predictor.predict(range.clone());
         let checked = predicted.and_then(|chunk| chunk.check(range.end - range.start, &part.fields).map(|()| chunk));
         let chunk = checked.with_context(|| format!("{}: points {} to {}", part.name, range.start, range.end))?;
         let mut bytes = 0;
@@ -146,17 +176,30 @@ impl<D: Disk> Run<D> {
         Ok(bytes)
     }
 
-    /// Counts blocks of a part that are written, once they would survive a power cut.
-    fn make_safe(&mut self, at: usize, written: Vec<Settled>) -> Result<()> {
+    /// As [`make_safe`](Self::make_safe), and calls `progress` with what others have done.
+    fn make_safe_and_tell(&mut self, at: usize, written: Vec<Settled>, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        match self.make_safe(at, written)? {
+            0 => {}
+            others => progress(others),
+        }
+        Ok(())
+    }
+
+    /// Counts blocks of a part that are written, once they would survive a power cut. Returns how many points of others were
+    /// counted with them.
+    fn make_safe(&mut self, at: usize, written: Vec<Settled>) -> Result<u64> {
         if written.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         for file in &self.draft.parts[at].files {
             let path = partial(&self.draft.folder.join(&file.name));
             self.disk.sync(&path).with_context(|| cannot_write(&path))?;
         }
+        let own = points_of(&written);
         let settled = self.crew.settle(&self.disk, written)?;
-        self.record(settled)
+        let all = points_of(&settled);
+        self.record(settled)?;
+        Ok(all.saturating_sub(own))
     }
 
     fn record(&mut self, settled: Vec<Settled>) -> Result<()> {
@@ -175,12 +218,13 @@ impl<D: Disk> Run<D> {
         claims.forget(&self.disk)
     }
 
-    /// To be called when no block is left: says who finishes.
+    /// To be called when no block is left: says who finishes, and calls `progress` with what others tell only now.
     ///
     /// # Errors
     /// What others have done cannot be read.
-    pub(crate) fn leave(&mut self) -> Result<Leaving> {
+    pub(crate) fn leave(&mut self, progress: &mut dyn FnMut(u64)) -> Result<Leaving> {
         let Some(settled) = self.crew.leave()? else { return Ok(Leaving::Others) };
+        progress(points_of(&settled));
         // Another process may have been the last one before, and have counted claims.
         let folder = &self.draft.folder;
         let mut known = State::read(folder)?.with_context(|| format!("--out {}: the run is gone", folder.display()))?;
@@ -332,6 +376,10 @@ impl<D: Disk> Run<D> {
 /// Whether a name is that of a file of the folder, whatever the earlier state says.
 fn is_plain(name: &str) -> bool {
     Path::new(name).file_name().is_some_and(|file| file == name)
+}
+
+fn points_of(settled: &[Settled]) -> u64 {
+    settled.iter().map(|Settled { range, .. }| range.end - range.start).sum()
 }
 
 /// Points of the run in a folder that are safe, of how many, whoever predicted them; nothing where there is no run.

@@ -31,14 +31,18 @@ pub(crate) fn read_description(path: &std::path::Path) -> Result<()> {
 /// The name of what the process that leads a crew found in the inputs.
 const SCANS: &str = "scans.json";
 
-/// The prediction that the command line asks for; by a network that was loaded before, if it is given. Of a crew, one process
-/// reads all inputs.
-pub(crate) fn job(arguments: &Arguments, network: Option<Predictor>, crew: &mut dyn Crew<LocalDisk>) -> Result<Job> {
+/// The prediction that the command line asks for; by a network that was loaded before on each device, if it is given. Of a
+/// crew, one process reads all inputs.
+pub(crate) fn job(
+    arguments: &Arguments,
+    networks: Option<Vec<Predictor>>,
+    crew: &mut dyn Crew<LocalDisk>,
+) -> Result<Job> {
     let scans = match crew.receive(SCANS)? {
         Some(bytes) => Scans::of_another_process(&bytes)?,
         None => Scans::default(),
     };
     let setup = setup::Setup::read(arguments, &scans)?;
     crew.publish(&LocalDisk, SCANS, &mut || scans.to_bytes())?;
-    setup.into_job(arguments, network, crew.leads())
+    setup.into_job(arguments, networks, crew.leads())
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
-use candle_mixed_attention::candle_core::DType;
+use candle_mixed_attention::candle_core::{DType, Device};
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, DomainConfig, Predictor, PredictorInput};
 use candle_mixed_attention::models::{Normalisation, PositionStatistics};
 use serde_json::{Map, Value, json};
@@ -172,17 +172,22 @@ impl Setup {
     }
 
     /// Loads the network, unless it is given, and draws what it reads, if this process `reads` the body.
-    pub(super) fn into_job(mut self, arguments: &Arguments, network: Option<Predictor>, reads: bool) -> Result<Job> {
-        let predictor = network.map_or_else(|| self.load(arguments), Ok)?;
+    pub(super) fn into_job(
+        mut self,
+        arguments: &Arguments,
+        networks: Option<Vec<Predictor>>,
+        reads: bool,
+    ) -> Result<Job> {
+        let predictors = networks.map_or_else(|| self.load(arguments), Ok)?;
         let draws = arguments.compute.seeds.get();
         let body = match reads {
             true => {
                 let geometry = self.draw_geometry(arguments)?;
                 let mut draw = |draw| self.draw_anchors(arguments, geometry.clone(), draw);
                 let (first, others) = (draw(0)?, (1..draws as u64).map(draw).collect::<Result<Vec<_>>>()?);
-                Body::new(predictor, first, others)
+                Body::new(predictors, first, others)
             }
-            false => Body::of_another_process(predictor, draws),
+            false => Body::of_another_process(predictors, draws),
         };
         let identity = self.identity(arguments)?;
         let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
@@ -229,7 +234,7 @@ impl Setup {
             "anchors": compute.anchors,
             "seed": compute.seed,
             "seeds": compute.seeds,
-            "device": compute.device.to_string(),
+            "device": compute.device.kind(),
             "dtype": DType::from(compute.dtype).as_str(),
             "outside": format!("{:?}", model.outside).to_lowercase(),
             "compress": arguments.output.compress.map(Codec::name),
@@ -237,10 +242,14 @@ impl Setup {
         Ok(identity.as_object().cloned().unwrap_or_default())
     }
 
-    fn load(&self, arguments: &Arguments) -> Result<Predictor> {
-        let (device, dtype) = (arguments.compute.device.open()?, DType::from(arguments.compute.dtype));
-        let network = self.checkpoint.load(&self.config, dtype, &device).context("--weights")?;
-        Ok(Predictor::new(network, &self.statistics)?)
+    /// The network on each device.
+    fn load(&self, arguments: &Arguments) -> Result<Vec<Predictor>> {
+        let (devices, dtype) = (arguments.compute.device.open()?, DType::from(arguments.compute.dtype));
+        let load = |device: &Device| {
+            let network = self.checkpoint.load(&self.config, dtype, device).context("--weights")?;
+            Ok(Predictor::new(network, &self.statistics)?)
+        };
+        devices.iter().map(load).collect()
     }
 
     fn geometry_points(&self, model: &ModelArguments) -> usize {

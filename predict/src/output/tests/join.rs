@@ -30,7 +30,7 @@ fn work<D: Disk>(disk: D, folder: &Path, process: u32, predicted: &AtomicU64) ->
                 predicted.fetch_add(points, Ordering::Relaxed);
             })?;
         }
-        match run.leave()? {
+        match run.leave(&mut |_| ())? {
             Leaving::Missing(_) => {}
             Leaving::Others => return Ok(false),
             Leaving::Last => break,
@@ -107,7 +107,7 @@ fn whoever_dies_beside_others_is_replaced_by_the_last_of_them() {
             for name in ["surface", "volume"] {
                 leader.write_part(name, &mut synthetic, &mut |points| predicted += points).unwrap();
             }
-            left = leader.leave().unwrap();
+            left = leader.leave(&mut |_| ()).unwrap();
         }
         leader.finish().unwrap();
         leader.conclude().unwrap();
@@ -146,7 +146,7 @@ fn one_that_is_asked_for_something_else_is_sent_away() {
     assert!(
         refusal(Request { parts: parts()[..1].to_vec(), ..usual() }).starts_with("--join: the run was begun with 2")
     );
-    assert_eq!(refusal(Request { chunk: 4, ..usual() }), "--join: --chunk is 3 for the process that leads and 4 here");
+    assert_eq!(refusal(Request { chunk: 4, ..usual() }), "--join: --chunk is 4 here and 3 there");
     let alone = format!("{:#}", open(LocalDisk, folder.path(), Existing::Resume).err().unwrap());
     assert!(alone.contains("another run is writing there"), "{alone}");
     drop(leader);

@@ -19,7 +19,7 @@ use serde_json::{Map, json};
 
 use super::disk::{Disk, LocalDisk};
 use super::lock::LOCK_FILE;
-use super::{Alone, Chunk, Existing, FieldSpec, Part, Request, Run, Space};
+use super::{Alone, Chunk, Existing, FieldSpec, Part, Predict, Request, Run, Space};
 use crate::mesh::Mesh;
 
 const SURFACE_POINTS: u64 = 4;

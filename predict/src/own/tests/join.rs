@@ -41,6 +41,21 @@ fn three_processes_write_the_bytes_of_one() {
 }
 
 #[test]
+fn several_devices_write_the_bytes_of_one() {
+    let workplace = Workplace::new();
+    run(&line(&workplace, "whole", &["--seeds", "2"])).unwrap();
+    run(&line(&workplace, "out", &["--seeds", "2", "--device", "cpu:3"])).unwrap();
+    assert!(workplace.files("out") == workplace.files("whole"));
+    // Points that the network cannot predict are named as by one.
+    write_npy(&workplace.path("outside.npy"), &[[0.0_f32, 0.0, 0.0], [9.0, 0.0, 0.0]]);
+    let error = |device: &str| {
+        let more = ["--volume", "{}/outside.npy", "--device", device, "--overwrite"];
+        format!("{:#}", run(&line(&workplace, "out", &more)).unwrap_err())
+    };
+    assert_eq!(error("cpu:2"), error("cpu"));
+}
+
+#[test]
 fn a_run_of_one_process_is_joined_and_one_of_many_resumed_by_one() {
     let workplace = Workplace::new();
     run(&line(&workplace, "whole", &[])).unwrap();
@@ -88,7 +103,7 @@ fn killed_processes_are_replaced_by_any_number_of_others() {
             assert!(unfinished || bytes == whole[&name], "kill {kill}: {name} is half a file");
         }
         match kill % 3 {
-            0 => run(&line(&workplace, "out", &["--resume"])).unwrap(),
+            0 => run(&line(&workplace, "out", &["--resume", "--device", "cpu:2"])).unwrap(),
             others => all_succeed(together(&workplace, others as usize)),
         }
         assert!(workplace.files("out") == whole, "kill {kill}: the run that went on differs");

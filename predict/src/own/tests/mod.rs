@@ -128,7 +128,7 @@ impl Workplace {
 }
 
 fn run(line: &[String]) -> Result<()> {
-    crate::run(&Arguments::try_parse_from(line)?)
+    crate::run(&Arguments::try_parse_from(line)?, &Default::default())
 }
 
 /// The job of a command line, read by this process alone.
