@@ -13,6 +13,8 @@ fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 # A folder of its own: everything is compiled again.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/sanitizers
+# Sizes that no machine holds are refused by the allocator, as without a sanitizer, and end nothing.
+export ASAN_OPTIONS=allocator_may_return_null=1 TSAN_OPTIONS=allocator_may_return_null=1
 
 address() {
   for level in scalar avx2 avx512; do

@@ -17,8 +17,8 @@ pub struct Band {
 /// No difference of tokens is as large, and sums of two of these do not overflow.
 const FAR: i64 = 1 << 61;
 
-/// Tokens that a band can tell apart.
-pub(super) const MOST_TOKENS: usize = FAR as usize;
+/// Tokens that a band can tell apart: on a machine of 32 bits, all that there can be.
+pub(super) const MOST_TOKENS: usize = if usize::BITS > 61 { FAR as usize } else { usize::MAX };
 
 impl Band {
     /// Every pair.
@@ -91,7 +91,9 @@ fn ramp(end: i128, most: i128) -> i128 {
 
 /// Those of a range that are in `[first, end)`; empty, but inside of the range, if there are none.
 fn within(range: Range<usize>, first: i64, end: i64) -> Range<usize> {
-    let clamp = |bound: i64| usize::try_from(bound).unwrap_or(0).clamp(range.start, range.end);
+    // What no index of this machine can be lies behind the range.
+    let index = |bound: i64| usize::try_from(bound.max(0)).unwrap_or(usize::MAX);
+    let clamp = |bound: i64| index(bound).clamp(range.start, range.end);
     let start = clamp(first);
     start..clamp(end).max(start)
 }

@@ -13,6 +13,8 @@ use super::scratch::{self, Buffer, Purpose};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 use super::simd::Scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::simd::Simd128;
 use super::simd::SimdLevel;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512, Avx512Bf16};
@@ -101,6 +103,10 @@ fn dispatch<T: Element>(
                 // SAFETY: `simd` proves the features of the function.
                 return unsafe { neon(simd, operands, next, target, buffer) };
             }
+        }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        SimdLevel::Simd128 => {
+            return loop_over_items(Blocked::<_, 6, 2>(Floats(Simd128)), operands, next, target, buffer);
         }
         _ => {}
     }

@@ -6,7 +6,7 @@ use super::arguments::RowView;
 use super::tiling::{Element, Sm90Tiling};
 
 /// Strides of a tensor map are below this many bytes.
-const MAX_STRIDE_BYTES: usize = 1 << 40;
+const MAX_STRIDE_BYTES: u64 = 1 << 40;
 
 /// Whether a tensor map can describe rows `[batch, heads, tokens, head_dim]` of this layout, which
 /// [`is_readable`](crate::kernels::rows::is_readable) has accepted.
@@ -18,7 +18,8 @@ pub fn is_describable(layout: &Layout, element_bytes: usize) -> bool {
         return false;
     };
     let in_range = |dim: usize| i32::try_from(dim).is_ok();
-    let stride = |dim: usize, stride: usize| dim <= 1 || stride * element_bytes < MAX_STRIDE_BYTES;
+    let stride =
+        |dim: usize, stride: usize| dim <= 1 || (stride as u64).saturating_mul(element_bytes as u64) < MAX_STRIDE_BYTES;
     [batch, heads, tokens].into_iter().all(in_range)
         && stride(batch, batch_stride)
         && stride(heads, head_stride)

@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 pub enum SimdLevel {
     /// Plain Rust (`scalar`).
     Scalar,
+    /// WebAssembly, where the crate is compiled with the target feature `simd128` (`simd128`).
+    Simd128,
     /// 64-bit Arm (`neon`).
     Neon,
     /// x86 with AVX2, FMA and F16C (`avx2`).
@@ -48,6 +50,8 @@ impl SimdLevel {
             }
             #[cfg(target_arch = "aarch64")]
             levels.extend(super::Neon::detect().map(|_| SimdLevel::Neon));
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            levels.push(SimdLevel::Simd128);
             levels
         })
     }
@@ -73,8 +77,9 @@ impl SimdLevel {
         if Self::available().contains(&self) { Ok(self) } else { Err(UnknownSimdLevel::new(&self.to_string())) }
     }
 
-    const NAMES: [(SimdLevel, &'static str); 5] = [
+    const NAMES: [(SimdLevel, &'static str); 6] = [
         (SimdLevel::Scalar, "scalar"),
+        (SimdLevel::Simd128, "simd128"),
         (SimdLevel::Neon, "neon"),
         (SimdLevel::Avx2, "avx2"),
         (SimdLevel::Avx512, "avx512"),

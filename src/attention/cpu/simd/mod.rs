@@ -1,7 +1,7 @@
 //! Thin instruction-set layers: the vector operations that the algorithm in [`strip`](super::strip) is written with.
 //!
 //! A value of a type that implements [`Simd`] proves that the CPU has its instructions: the only constructors are the
-//! `detect` functions. All methods are `#[inline(always)]`, so that they become part of the `#[target_feature]` function
+//! `detect` functions, but for the levels that any CPU has which the crate was compiled for. All methods are `#[inline(always)]`, so that they become part of the `#[target_feature]` function
 //! that runs the algorithm.
 
 #[cfg(target_arch = "x86_64")]
@@ -15,6 +15,8 @@ mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
@@ -27,6 +29,8 @@ pub use level::{SimdLevel, UnknownSimdLevel};
 #[cfg(target_arch = "aarch64")]
 pub(super) use neon::Neon;
 pub(super) use scalar::Scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(super) use simd128::Simd128;
 
 /// Vector operations on f32.
 pub(super) trait Simd: Copy + Send + Sync {
@@ -101,6 +105,8 @@ macro_rules! on_every_level {
         }
         #[cfg(target_arch = "aarch64")]
         Neon::detect().map($check);
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        $check(Simd128);
     }};
 }
 #[cfg(test)]
