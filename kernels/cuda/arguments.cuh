@@ -63,7 +63,7 @@ struct StepItem {
     uint32_t first_step;    // its steps are [first_step, last_step) of AttentionArguments::steps
     uint32_t last_step;
     uint32_t partial_slot;  // slot of its partial result, or WHOLE
-    uint32_t padding;
+    uint32_t whole_steps;   // of its steps, how many at the beginning have no hidden key
 };
 static_assert(sizeof(StepItem) == 40, "StepItem");
 static_assert(offsetof(StepItem, partial_slot) == 32, "StepItem");

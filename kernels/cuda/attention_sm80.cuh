@@ -119,7 +119,7 @@ struct Sm80Accumulators {
             }
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                maximum[i][half] = -INFINITY;
+                maximum[i][half] = NO_SCORE;
                 sum[i][half] = 0.0f;
             }
         }

@@ -60,11 +60,11 @@ struct alignas(128) Sm90Arguments {
 static_assert(sizeof(Sm90Arguments) == 896, "Sm90Arguments");
 static_assert(offsetof(Sm90Arguments, attention) == 512, "Sm90Arguments");
 
-// Named barriers; 0 is __syncthreads. The last two kinds: one per consumer.
-constexpr uint32_t SM90_PRODUCER_BARRIER = 1;
-constexpr uint32_t SM90_CONSUMERS_BARRIER = 2;
-constexpr uint32_t SM90_CONSUMER_BARRIERS = 3;
-constexpr uint32_t SM90_TURN_BARRIERS = 8;
+// Named barriers; 0 is __syncthreads. The first and the last kind: one per consumer.
+constexpr uint32_t SM90_TURN_BARRIERS = 1;
+constexpr uint32_t SM90_PRODUCER_BARRIER = 6;
+constexpr uint32_t SM90_CONSUMERS_BARRIER = 7;
+constexpr uint32_t SM90_CONSUMER_BARRIERS = 8;
 
 // One tuned row; see src/kernels/cuda/tiling.rs.
 template <class Element_, int HEAD_DIM_, int CONSUMERS_, int STAGES_, int PRODUCER_REGISTERS_, int CONSUMER_REGISTERS_,
@@ -130,6 +130,12 @@ struct Sm90Shared {
         return address + T::BARRIERS_OFFSET + (which * T::STAGES + stage) * 8;
     }
 };
+
+// A number that all lanes of a warp have, in a form that shows it: the compiler then keeps what follows from it, such as
+// descriptors of matrix operands, in registers of the warp, where matrix instructions read it without a move.
+__device__ __forceinline__ uint32_t sm90_uniform(uint32_t same_in_all_lanes) {
+    return __shfl_sync(0xffffffffu, same_in_all_lanes, 0);
+}
 
 // A place in the ring: a stage, and the parity of the phase in which it is filled.
 template <int STAGES>
@@ -279,28 +285,32 @@ __device__ __forceinline__ void sm90_load_queries(const AttentionArguments& atte
     }
 }
 
-// Starts S = Q Kᵀ.
+// The operand so many times 16 bytes further. The address is in the low word: nothing is carried into the other.
+__device__ __forceinline__ uint64_t sm90_further(uint64_t descriptor, uint32_t chunks) {
+    return (descriptor & 0xffffffff00000000ull) | (uint32_t(descriptor) + chunks);
+}
+
+// Starts S = Q Kᵀ, from descriptors of the first 16 channels.
 template <class T>
-__device__ __forceinline__ void sm90_start_scores(float (&scores)[T::KEYS / 2], uint32_t queries, uint32_t keys) {
+__device__ __forceinline__ void sm90_start_scores(float (&scores)[T::KEYS / 2], uint64_t queries, uint64_t keys) {
     ptx::wgmma_fence();
 #pragma unroll
     for (int step = 0; step < T::HEAD_DIM / 16; ++step) {
-        const uint32_t channels = step % 4 * 32;
-        const uint64_t a = ptx::wgmma_descriptor(queries + step / 4 * T::QUERY_SLAB + channels, 16, 1024);
-        const uint64_t b = ptx::wgmma_descriptor(keys + step / 4 * T::TILE_SLAB + channels, 16, 1024);
+        const uint64_t a = sm90_further(queries, step / 4 * (T::QUERY_SLAB / 16) + step % 4 * 2);
+        const uint64_t b = sm90_further(keys, step / 4 * (T::TILE_SLAB / 16) + step % 4 * 2);
         ptx::wgmma_ss<typename T::Element::Scalar, T::KEYS, ptx::Major::K>(scores, a, b, step > 0);
     }
     ptx::wgmma_commit();
 }
 
-// Starts O += P V.
+// Starts O += P V, from the descriptor of the first 16 values.
 template <class T>
 __device__ __forceinline__ void sm90_start_output(float (&output)[T::HEAD_DIM / 2],
-                                                  const uint32_t (&probabilities)[T::KEYS / 16][4], uint32_t values) {
+                                                  const uint32_t (&probabilities)[T::KEYS / 16][4], uint64_t values) {
     ptx::wgmma_fence();
 #pragma unroll
     for (int step = 0; step < T::KEYS / 16; ++step) {
-        const uint64_t b = ptx::wgmma_descriptor(values + step * 2048, T::TILE_SLAB, 1024);
+        const uint64_t b = sm90_further(values, step * 128);
         ptx::wgmma_rs<typename T::Element::Scalar, T::HEAD_DIM, ptx::Major::MN>(output, probabilities[step], b, true);
     }
     ptx::wgmma_commit();
@@ -365,7 +375,7 @@ __device__ __forceinline__ void sm90_softmax(float (&scores)[T::KEYS / 2], Sm90R
         rows.maximum[half] = maximum;
         const Rebase rebase(before, maximum, scale_log2);
         rows.correction[half] = rebase.correction;
-        float sum = 0.0f;
+        float sum;
 #pragma unroll
         for (int i = 2 * half; i < T::KEYS / 2; i += 4) {
 #pragma unroll
@@ -373,7 +383,7 @@ __device__ __forceinline__ void sm90_softmax(float (&scores)[T::KEYS / 2], Sm90R
                 const float x = fmaf(scores[e], scale_log2, -rebase.base);
                 // Elements of a row come in pairs, every fourth index: this counts them.
                 scores[e] = (e / 4 * 2 + e % 2) % 8 < T::POLYNOMIAL ? exp2_polynomial(x) : ptx::exp2_approx(x);
-                sum += scores[e];
+                sum = e == 2 * half ? scores[e] : sum + scores[e];
             }
         }
         rows.sum[half] = fmaf(rows.sum[half], rows.correction[half], sum);
@@ -417,7 +427,9 @@ __device__ __forceinline__ void sm90_await_turn(uint32_t consumer) {
 // Hands the turn to the next consumer.
 template <class T>
 __device__ __forceinline__ void sm90_pass_turn(uint32_t consumer) {
-    if constexpr (T::TAKE_TURNS) ptx::bar_arrive(SM90_TURN_BARRIERS + (consumer + 1) % T::CONSUMERS, 256);
+    // Of two, the other one.
+    const uint32_t next = T::CONSUMERS == 2 ? 1 - consumer : (consumer + 1) % T::CONSUMERS;
+    if constexpr (T::TAKE_TURNS) ptx::bar_arrive(SM90_TURN_BARRIERS + next, 256);
 }
 
 // All steps of one item, at least one. `place` is where its first step is in the ring.
@@ -426,43 +438,58 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
                                             const Sm90Shared<T>& shared, Sm90Rows<T>& rows, uint32_t consumer,
                                             RingPlace<T::STAGES>& place) {
     using S = Sm90Shared<T>;
-    const uint32_t steps = item.last_step - item.first_step;
+    const uint32_t steps = sm90_uniform(item.last_step - item.first_step);
+    const uint32_t whole = sm90_uniform(item.whole_steps);
     const float scale_log2 = attention.scale_log2;
-    const uint32_t queries = shared.address + shared.queries(consumer);
+    const uint32_t origin = shared.address / 16;
+    const auto operand = [&](uint32_t leading_bytes, uint32_t first, uint32_t number, uint32_t bytes) {
+        return sm90_further(ptx::wgmma_descriptor(0, leading_bytes, 1024), origin + number * (bytes / 16) + first / 16);
+    };
     float scores[T::KEYS / 2];
     uint32_t probabilities[T::KEYS / 16][4];
     RingPlace<T::STAGES> behind = place;
 
+    const auto window_of = [&](uint32_t i) {
+        return StepWindow::of<64, T::KEYS>(attention.steps[item.first_step + i], item.query_start + consumer * 64);
+    };
     const auto start_scores = [&] {
         sm90_await_turn<T>(consumer);
         ptx::wgmma_fence_registers(scores);
-        sm90_start_scores<T>(scores, queries, shared.address + shared.keys(place.stage));
+        sm90_start_scores<T>(scores, operand(16, 0, consumer, T::SLABS * T::QUERY_SLAB),
+                             operand(16, T::KEYS_OFFSET, place.stage, T::TILE_BYTES));
     };
     const auto start_output = [&] {
         ptx::mbarrier_wait(shared.barrier(S::VALUES_FULL, behind.stage), behind.parity);
         ptx::wgmma_fence_registers(rows.output);
-        sm90_start_output<T>(rows.output, probabilities, shared.address + shared.values(behind.stage));
+        sm90_start_output<T>(rows.output, probabilities,
+                             operand(T::TILE_SLAB, T::VALUES_OFFSET, behind.stage, T::TILE_BYTES));
     };
     const auto finish_output = [&] {
         ptx::wgmma_fence_registers(rows.output);
         sm90_release(shared.barrier(S::VALUES_EMPTY, behind.stage));
     };
-    // One step from the wait for its keys to its packed probabilities; OVERLAP: with the product of the step before.
-    const auto run = [&](auto overlap, auto masked, uint32_t index, uint64_t low, uint64_t high,
-                         const StepWindow& window) {
+    // One step from the wait for its keys to its packed probabilities. OVERLAP: with the product of the step before; MASKED:
+    // some keys are hidden, or in a window or biased.
+    const auto run = [&](auto overlap, auto masked, uint32_t i) {
         constexpr bool OVERLAP = decltype(overlap)::value, MASKED = decltype(masked)::value;
+        place.stage = sm90_uniform(place.stage);
+        place.parity = sm90_uniform(place.parity);
+        ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
         start_scores();
         if constexpr (OVERLAP) start_output();
         sm90_pass_turn<T>(consumer);
         ptx::wgmma_wait<OVERLAP ? 1 : 0>();
         ptx::wgmma_fence_registers(scores);
-        sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
-        if constexpr (MASKED && T::GENERAL) {
-            const float* bias = step_bias(attention, attention.steps[index], item.batch, item.head);
-            if (bias != nullptr) sm90_add_bias<T>(scores, bias, low, high, attention.inverse_scale);
+        if constexpr (MASKED) {
+            const uint64_t low = shared.visible(place.stage)[0], high = shared.visible(place.stage)[1];
+            if constexpr (T::GENERAL) {
+                const float* bias = step_bias(attention, attention.steps[item.first_step + i], item.batch, item.head);
+                if (bias != nullptr) sm90_add_bias<T>(scores, bias, low, high, attention.inverse_scale);
+            }
+            sm90_hide<T>(scores, low, high);
+            if constexpr (T::GENERAL) sm90_hide_outside<T>(scores, window_of(i));
         }
-        if constexpr (MASKED) sm90_hide<T>(scores, low, high);
-        if constexpr (MASKED && T::GENERAL) sm90_hide_outside<T>(scores, window);
+        sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
         sm90_softmax<T>(scores, rows, scale_log2);
         if constexpr (OVERLAP) {
             ptx::wgmma_wait<0>();
@@ -470,31 +497,33 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
             sm90_rescale<T>(rows);
         }
         sm90_pack<T>(probabilities, scores);
-    };
-    // Two copies of the step, because a branch between the two waits would keep the compiler from putting exponentials
-    // there. The bits of a stage are read before it is given back.
-    const auto step = [&](auto overlap, uint32_t i) {
-        StepWindow window = {};
-        bool is_whole = true;
-        if constexpr (T::GENERAL) {
-            const KeyStep& described = attention.steps[item.first_step + i];
-            window = StepWindow::of<64, T::KEYS>(described, item.query_start + consumer * 64);
-            is_whole = window.covers<64, T::KEYS>() &&
-                       step_bias(attention, described, item.batch, item.head) == nullptr;
-        }
-        ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
-        const uint64_t low = shared.visible(place.stage)[0], high = shared.visible(place.stage)[1];
-        if ((low & high) == ~uint64_t(0) && is_whole) {
-            run(overlap, std::false_type(), item.first_step + i, low, high, window);
-        } else {
-            run(overlap, std::true_type(), item.first_step + i, low, high, window);
-        }
         behind = place;
         place.advance();
     };
+    // Two copies of a step, because a branch between the two waits would keep the compiler from putting exponentials there.
+    const auto run_general = [&](auto overlap, uint32_t i) {
+        const bool is_whole = i < whole && window_of(i).template covers<64, T::KEYS>() &&
+                              step_bias(attention, attention.steps[item.first_step + i], item.batch, item.head) == nullptr;
+        if (__all_sync(0xffffffffu, is_whole)) {
+            run(overlap, std::false_type(), i);
+        } else {
+            run(overlap, std::true_type(), i);
+        }
+    };
 
-    step(std::false_type(), 0);
-    for (uint32_t i = 1; i < steps; ++i) step(std::true_type(), i);
+    if constexpr (T::GENERAL) {
+        run_general(std::false_type(), 0);
+        for (uint32_t i = 1; i < steps; ++i) run_general(std::true_type(), i);
+    } else {
+        if (whole > 0) {
+            run(std::false_type(), std::false_type(), 0);
+        } else {
+            run(std::false_type(), std::true_type(), 0);
+        }
+        uint32_t i = 1;
+        for (; i < whole; ++i) run(std::true_type(), std::false_type(), i);
+        for (; i < steps; ++i) run(std::true_type(), std::true_type(), i);
+    }
     start_output();
     ptx::wgmma_wait<0>();
     finish_output();
@@ -565,7 +594,7 @@ __device__ __forceinline__ void sm90_store_partial(const AttentionArguments& att
 
 template <class T>
 __device__ __forceinline__ void sm90_consume(const AttentionArguments& attention, const Sm90Shared<T>& shared) {
-    const uint32_t consumer = threadIdx.x / 128 - 1;
+    const uint32_t consumer = sm90_uniform(threadIdx.x / 128) - 1;
     const uint32_t barrier = SM90_CONSUMER_BARRIERS + consumer;
     unsigned char* queries = shared.base + shared.queries(consumer);
     RingPlace<T::STAGES> place;
@@ -581,10 +610,10 @@ __device__ __forceinline__ void sm90_consume(const AttentionArguments& attention
         for (int i = 0; i < T::HEAD_DIM / 2; ++i) rows.output[i] = 0.0f;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            rows.maximum[half] = -INFINITY;
+            rows.maximum[half] = NO_SCORE;
             rows.sum[half] = 0.0f;
         }
-        if (item.first_step < item.last_step) {
+        if (sm90_uniform(item.last_step - item.first_step) != 0) {
             sm90_attend<T>(attention, item, shared, rows, consumer, place);
         }
         // Each lane has summed its own columns of a row.

@@ -54,7 +54,7 @@ struct StepItem {
     uint first_step;    // its steps are [first_step, last_step)
     uint last_step;
     uint partial_slot;  // slot of its partial result, or WHOLE
-    uint padding;
+    uint whole_steps;   // of its steps, how many at the beginning have no hidden key
 };
 static_assert(sizeof(StepItem) == 40, "StepItem");
 

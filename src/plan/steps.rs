@@ -1,7 +1,8 @@
 //! The work list as a GPU reads it: padding and range tails resolved to a bit per key, empty tiles gone.
 //!
 //! A kernel walks over [`KeyStep`]s and looks at nothing else: no masks, no groups, no ranges. What it needs to know
-//! about a tile comes in one read, and it never meets a tile without a visible key.
+//! about a tile comes in one read, and it never meets a tile without a visible key. Where no window depends on the order of
+//! keys, tiles with hidden keys come last: a kernel then runs most steps without a look at what is hidden.
 
 use std::cmp::Reverse;
 
@@ -50,8 +51,8 @@ pub struct StepItem {
     pub last_step: u32,
     /// Slot of its partial result, or [`WorkItem::WHOLE`].
     pub partial_slot: u32,
-    /// Fills the struct up to its alignment.
-    pub padding: u32,
+    /// Of its steps, how many at the beginning have every key of a tile and none hidden.
+    pub whole_steps: u32,
 }
 
 /// The query tile that a partial slot belongs to.
@@ -119,15 +120,40 @@ impl StepSchedule {
         let mut steps = Vec::new();
         // Per row and tile: the number of steps before it.
         let mut before = Vec::with_capacity(rows * (tiles.len() + 1));
+        let is_whole = |step: &KeyStep| visible_keys(step) == schedule.tile().keys;
         for row in 0..rows {
-            for tile in tiles {
-                before.push(steps.len() as u32);
-                steps.extend(step(row, tile, context));
+            for list in schedule.key_lists() {
+                let first = steps.len();
+                for tile in &tiles[list.clone()] {
+                    before.push(steps.len() as u32);
+                    steps.extend(step(row, tile, context));
+                }
+                // Items name their steps by position, and those of one list share all of it: it may be ordered anew.
+                if tiles[list.clone()].iter().all(|tile| tile.band.is_all()) {
+                    steps[first..].sort_by_key(|step| !is_whole(step));
+                }
             }
             before.push(steps.len() as u32);
         }
-        let mut items: Vec<StepItem> =
-            schedule.items().iter().map(|item| step_item(item, rows, tiles, &before, context.group)).collect();
+        let whole_until = ends_of_runs(&steps, is_whole);
+        let step_item = |item: &WorkItem| {
+            let row = if rows == 1 { 0 } else { item.batch as usize };
+            let of_row = &before[row * (tiles.len() + 1)..];
+            let (first, last) = (of_row[item.first_key_tile as usize], of_row[item.last_key_tile as usize]);
+            let whole_until = whole_until.get(first as usize).map_or(first, |&end| end.min(last));
+            StepItem {
+                query_start: item.query_start,
+                query_len: item.query_len,
+                batch: item.batch,
+                head: item.head,
+                kv_head: item.head / context.group as u32,
+                first_step: first,
+                last_step: last,
+                partial_slot: item.partial_slot,
+                whole_steps: whole_until - first,
+            }
+        };
+        let mut items: Vec<StepItem> = schedule.items().iter().map(step_item).collect();
         // Stable: equally long items stay in the order of the schedule.
         items.sort_by_key(|item| Reverse(u64::from(item.query_len) * u64::from(item.last_step - item.first_step)));
 
@@ -176,8 +202,7 @@ impl StepSchedule {
 
     /// Whether some step has fewer visible keys than the tile of `keys` keys that it stands for.
     pub fn has_partial_steps(&self, keys: usize) -> bool {
-        let visible = |step: &KeyStep| step.visible.iter().map(|word| word.count_ones() as usize).sum::<usize>();
-        self.steps.iter().any(|step| visible(step) < keys)
+        self.steps.iter().any(|step| visible_keys(step) < keys)
     }
 
     /// Whether in some step a query sees only some of the visible keys.
@@ -186,21 +211,22 @@ impl StepSchedule {
     }
 }
 
-fn step_item(item: &WorkItem, rows: usize, tiles: &[KeyTile], before: &[u32], group: usize) -> StepItem {
-    let row = if rows == 1 { 0 } else { item.batch as usize };
-    let of_row = &before[row * (tiles.len() + 1)..];
-    let tiles = item.key_tiles();
-    StepItem {
-        query_start: item.query_start,
-        query_len: item.query_len,
-        batch: item.batch,
-        head: item.head,
-        kv_head: item.head / group as u32,
-        first_step: of_row[tiles.start],
-        last_step: of_row[tiles.end],
-        partial_slot: item.partial_slot,
-        padding: 0,
+/// For each step, the end of the run of such steps that begins with it; its own position if it is none.
+fn ends_of_runs(steps: &[KeyStep], belongs: impl Fn(&KeyStep) -> bool) -> Vec<u32> {
+    let mut ends = vec![0; steps.len()];
+    let mut end = steps.len();
+    for (position, step) in steps.iter().enumerate().rev() {
+        if !belongs(step) {
+            end = position;
+        }
+        ends[position] = end as u32;
     }
+    ends
+}
+
+/// How many keys of a step are visible.
+fn visible_keys(step: &KeyStep) -> usize {
+    step.visible.iter().map(|word| word.count_ones() as usize).sum()
 }
 
 /// The step of one tile, unless no key of it is visible.
@@ -234,8 +260,7 @@ fn step(row: usize, tile: &KeyTile, context: StepContext<'_>) -> Option<KeyStep>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::TileShape;
-    use crate::plan::{AttentionPattern, AttentionPlan, TokenSpec};
+    use crate::plan::{AttentionPattern, AttentionPlan, PlanRanges, ResolvedPlan, TileShape, TokenSpec};
 
     const TILE: TileShape = TileShape { queries: 32, keys: 16 };
 
@@ -270,7 +295,9 @@ mod tests {
         for item in steps.items() {
             let keys = (0..40).chain(50..80).filter(|&token| real(item.batch as usize, token));
             let expected: Vec<(u64, u64)> = keys.map(|token| (token as u64, token as u64)).collect();
-            assert_eq!(seen(&steps, item), expected);
+            let mut seen = seen(&steps, item);
+            seen.sort_unstable();
+            assert_eq!(seen, expected);
         }
     }
 
@@ -284,8 +311,68 @@ mod tests {
         let steps = StepSchedule::new(&schedule, 1, StepContext { key_rows: Some(&rows), ..StepContext::default() });
         let expected: Vec<(u64, u64)> = (0..40).map(|i| (i, i)).chain((0..30).map(|i| (40 + i, 50 + i))).collect();
         for item in steps.items() {
-            assert_eq!(seen(&steps, item), expected);
+            let mut seen = seen(&steps, item);
+            seen.sort_unstable();
+            assert_eq!(seen, expected);
         }
+    }
+
+    #[test]
+    fn whole_steps_come_first_and_are_counted() {
+        // 2 whole tiles and 8 keys, 1 whole tile and 14 keys.
+        let plan = plan();
+        let resolved = plan.resolve(None).unwrap();
+        let schedule = TileSchedule::new(resolved.ranges(), 1, 2, TILE, 1);
+        let lens = |steps: &StepSchedule| steps.steps().iter().map(|step| step.len).collect::<Vec<_>>();
+        let steps = StepSchedule::new(&schedule, 1, StepContext::default());
+        assert_eq!(lens(&steps), [16, 16, 16, 8, 14]);
+        assert!(steps.items().iter().all(|item| (item.first_step, item.last_step, item.whole_steps) == (0, 5, 3)));
+        // A hidden key in the first tile, for one of two rows.
+        let padding = PaddingBits::new(2, 80, |row, token| row == 1 || token != 3);
+        let context = StepContext { input_padding: Some(&padding), ..StepContext::default() };
+        let steps = StepSchedule::new(&schedule_of_rows(&resolved, 2), 2, context);
+        assert_eq!(lens(&steps), [16, 16, 16, 8, 14, 16, 16, 16, 8, 14]);
+        for item in steps.items() {
+            assert_eq!(item.whole_steps, 2 + item.batch);
+        }
+        // Parts of split keys: a cut may come before the last whole step.
+        let schedule = TileSchedule::new(&split(), 1, 1, TILE, 2);
+        let steps = StepSchedule::new(&schedule, 1, StepContext::default());
+        assert_eq!(lens(&steps), [vec![16; 8], vec![4]].concat());
+        let with_keys = steps.items().iter().filter(|item| item.first_step < item.last_step);
+        let mut parts: Vec<_> = with_keys.map(|item| (item.first_step, item.whole_steps)).collect();
+        parts.sort_unstable();
+        assert_eq!(parts, [(0, 4), (4, 4)]);
+    }
+
+    fn schedule_of_rows(resolved: &ResolvedPlan, batch: usize) -> TileSchedule {
+        TileSchedule::new(resolved.ranges(), batch, 1, TILE, 1)
+    }
+
+    /// 32 queries that see a tail of 4 keys and 8 whole tiles.
+    fn split() -> PlanRanges {
+        let tokens = [("queries", 32), ("few", 4), ("gap", 1), ("keys", 128), ("nothing", 0)];
+        let patterns = [
+            AttentionPattern::queries(["queries"]).attend_to(["few", "keys"]),
+            AttentionPattern::queries(["few", "gap", "keys", "nothing"]).attend_to(["nothing"]),
+        ];
+        let tokens = tokens.map(|(name, size)| TokenSpec::new(name, size));
+        AttentionPlan::new(tokens, patterns).unwrap().resolve(None).unwrap().ranges().clone()
+    }
+
+    #[test]
+    fn windows_keep_the_order_of_their_keys() {
+        let tokens = [TokenSpec::new("a", 40), TokenSpec::new("b", 30)];
+        let causal = AttentionPattern::queries(["a", "b"]).attend_to(["a", "b"]).causal();
+        let plan = AttentionPlan::new(tokens, [causal]).unwrap();
+        let resolved = plan.resolve(None).unwrap();
+        let schedule = TileSchedule::new(resolved.ranges(), 1, 1, TILE, 1);
+        let hidden = PaddingBits::new(1, 70, |_, token| token != 3);
+        let context = StepContext { input_padding: Some(&hidden), ..StepContext::default() };
+        let steps = StepSchedule::new(&schedule, 1, context);
+        let rows: Vec<u64> = steps.steps().iter().map(|step| step.key_row).collect();
+        assert_eq!(rows, [0, 16, 32, 48, 64]);
+        assert!(steps.items().iter().all(|item| item.whole_steps == 0));
     }
 
     #[test]

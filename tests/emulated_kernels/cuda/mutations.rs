@@ -48,7 +48,7 @@ const SM90: (Tiling, Element) = (Tiling::Sm90(&SM90_TILINGS[0]), Element::F16);
 const ATTENTION_SM80: &str = "attention_sm80.cuh";
 const ATTENTION_SM90: &str = "attention_sm90.cuh";
 
-const MUTATIONS: [Mutation; 32] = [
+const MUTATIONS: [Mutation; 33] = [
     Mutation {
         name: "keys_of_the_heads_of_queries",
         kernel: SM80,
@@ -80,7 +80,7 @@ const MUTATIONS: [Mutation; 32] = [
         name: "hopper_takes_biases_for_whole_steps",
         kernel: SM90,
         file: ATTENTION_SM90,
-        from: " &&\n                       step_bias(attention, described, item.batch, item.head) == nullptr;",
+        from: " &&\n                              step_bias(attention, attention.steps[item.first_step + i], item.batch, item.head) == nullptr;",
         to: ";",
         case: "bias_of_the_cache",
         shows_as: WRONG_NUMBERS,
@@ -95,11 +95,20 @@ const MUTATIONS: [Mutation; 32] = [
         shows_as: WRONG_NUMBERS,
     },
     Mutation {
+        name: "hopper_takes_one_step_too_many_for_whole",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "for (; i < whole; ++i)",
+        to: "for (; i <= whole && i < steps; ++i)",
+        case: "padding",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
         name: "hopper_windows_of_the_next_consumer",
         kernel: SM90,
         file: ATTENTION_SM90,
-        from: "item.query_start + consumer * 64);\n            is_whole",
-        to: "item.query_start + (consumer + 1) * 64);\n            is_whole",
+        from: "item.query_start + consumer * 64);\n    };",
+        to: "item.query_start + (consumer + 1) * 64);\n    };",
         case: "causal",
         shows_as: WRONG_NUMBERS,
     },
@@ -315,7 +324,7 @@ const MUTATIONS: [Mutation; 32] = [
         name: "unchanged_maximum_leaves_a_rounding_error",
         kernel: SM80_F32,
         file: "rebase.cuh",
-        from: "(before - finite) * scale_log2",
+        from: "(before - maximum) * scale_log2",
         to: "fmaf(before, scale_log2, -base)",
         case: "many_keys",
         shows_as: WRONG_NUMBERS,
