@@ -5,13 +5,17 @@
 //! keys, tiles with hidden keys come last: a kernel then runs most steps without a look at what is hidden.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Band, KeyRows, KeySource, KeyTile, PaddingBits, Reduction, TileSchedule, WorkItem};
+use super::{Band, KeyRows, KeySource, KeyTile, PaddingBits, PersistentBlocks, Reduction, TileSchedule, WorkItem};
 
 /// Most keys of a tile that a step can describe.
 pub const MAX_KEYS_PER_STEP: usize = 128;
+
+/// Most keys of a narrow step, which kernels compute with products of that width.
+pub const NARROW_KEYS: usize = 16;
 
 /// A key tile with at least one visible key, as one batch row sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -53,6 +57,15 @@ pub struct StepItem {
     pub partial_slot: u32,
     /// Of its steps, how many at the beginning have every key of a tile and none hidden.
     pub whole_steps: u32,
+    /// Of its steps, how many at the end have no visible key but among the first [`NARROW_KEYS`].
+    pub narrow_steps: u32,
+    /// The item that a persistent block takes after this one, or [`StepItem::LAST`].
+    pub next: u32,
+}
+
+impl StepItem {
+    /// What the last item of a block says is next. Where blocks are not persistent, all items are last.
+    pub const LAST: u32 = u32::MAX;
 }
 
 /// The query tile that a partial slot belongs to.
@@ -102,6 +115,7 @@ pub struct StepSchedule {
     steps: Vec<KeyStep>,
     reduction_of_slot: Vec<SlotReduction>,
     reductions: usize,
+    blocks: usize,
 }
 
 impl StepSchedule {
@@ -121,6 +135,7 @@ impl StepSchedule {
         // Per row and tile: the number of steps before it.
         let mut before = Vec::with_capacity(rows * (tiles.len() + 1));
         let is_whole = |step: &KeyStep| visible_keys(step) == schedule.tile().keys;
+        let is_narrow = |step: &KeyStep| !is_whole(step) && has_few_keys(step);
         for row in 0..rows {
             for list in schedule.key_lists() {
                 let first = steps.len();
@@ -130,17 +145,17 @@ impl StepSchedule {
                 }
                 // Items name their steps by position, and those of one list share all of it: it may be ordered anew.
                 if tiles[list.clone()].iter().all(|tile| tile.band.is_all()) {
-                    steps[first..].sort_by_key(|step| !is_whole(step));
+                    steps[first..].sort_by_key(|step| (!is_whole(step), is_narrow(step)));
                 }
             }
             before.push(steps.len() as u32);
         }
         let whole_until = ends_of_runs(&steps, is_whole);
+        let narrow_from = starts_of_runs(&steps, is_narrow);
         let step_item = |item: &WorkItem| {
             let row = if rows == 1 { 0 } else { item.batch as usize };
             let of_row = &before[row * (tiles.len() + 1)..];
             let (first, last) = (of_row[item.first_key_tile as usize], of_row[item.last_key_tile as usize]);
-            let whole_until = whole_until.get(first as usize).map_or(first, |&end| end.min(last));
             StepItem {
                 query_start: item.query_start,
                 query_len: item.query_len,
@@ -150,7 +165,9 @@ impl StepSchedule {
                 first_step: first,
                 last_step: last,
                 partial_slot: item.partial_slot,
-                whole_steps: whole_until - first,
+                whole_steps: whole_until[first as usize].min(last) - first,
+                narrow_steps: last - narrow_from[last as usize].max(first),
+                next: StepItem::LAST,
             }
         };
         let mut items: Vec<StepItem> = schedule.items().iter().map(step_item).collect();
@@ -170,12 +187,90 @@ impl StepSchedule {
             std::iter::repeat_n(of_slot, reduction.slots as usize)
         };
         let reduction_of_slot = schedule.reductions().iter().enumerate().flat_map(slot_reductions).collect();
-        Self { items, steps, reduction_of_slot, reductions: schedule.reductions().len() }
+        let blocks = items.len();
+        Self { items, steps, reduction_of_slot, reductions: schedule.reductions().len(), blocks }
     }
 
-    /// The work items, longest first.
+    /// The same for persistent blocks: block `i` begins with item `i`, and each item names its successor. Keys are split on
+    /// the way if they may.
+    ///
+    /// # Panics
+    /// Keys that are split already.
+    pub fn dealt_out(self, blocks: &PersistentBlocks, may_split: bool) -> Self {
+        assert_eq!(self.reductions, 0, "keys are split here and not before");
+        let dealt = blocks.deal(&self.items, may_split);
+        let mut parts = vec![0u32; self.items.len()];
+        dealt.iter().flatten().for_each(|piece| parts[piece.item] += 1);
+        // Per item that is cut: its first slot and its place among those that are.
+        let (mut slots, mut reduction_of_slot, mut reductions) = (0, Vec::new(), 0);
+        let mut next_slot = vec![WorkItem::WHOLE; self.items.len()];
+        for (item, (&parts, next_slot)) in self.items.iter().zip(parts.iter().zip(&mut next_slot)) {
+            if parts > 1 {
+                *next_slot = slots;
+                let reduction = SlotReduction {
+                    query_start: item.query_start,
+                    query_len: item.query_len,
+                    batch: item.batch,
+                    head: item.head,
+                    first_slot: slots,
+                    slots: parts,
+                    counter: reductions,
+                };
+                reduction_of_slot.extend(std::iter::repeat_n(reduction, parts as usize));
+                slots += parts;
+                reductions += 1;
+            }
+        }
+        // The parts of an item have slots in the order of their keys.
+        let mut pieces: Vec<(usize, u32)> =
+            dealt.iter().flatten().map(|piece| (piece.item, piece.first_step)).collect();
+        pieces.sort_unstable();
+        let slot_of: HashMap<(usize, u32), u32> = pieces
+            .into_iter()
+            .filter(|&(item, _)| parts[item] > 1)
+            .map(|piece| {
+                let slot = next_slot[piece.0];
+                next_slot[piece.0] += 1;
+                (piece, slot)
+            })
+            .collect();
+
+        let mut items: Vec<StepItem> = Vec::with_capacity(parts.iter().map(|&parts| parts as usize).sum());
+        let longest = dealt.iter().map(Vec::len).max().unwrap_or(0);
+        // Where the item that a block has taken last stands.
+        let mut last = vec![None; dealt.len()];
+        for round in 0..longest {
+            for (pieces, last) in dealt.iter().zip(&mut last) {
+                let Some(piece) = pieces.get(round) else { continue };
+                let item = self.items[piece.item];
+                let place = items.len();
+                if let Some(before) = last.replace(place) {
+                    let before: &mut StepItem = &mut items[before];
+                    before.next = place as u32;
+                }
+                let whole_until = item.first_step + item.whole_steps;
+                let narrow_from = item.last_step - item.narrow_steps;
+                items.push(StepItem {
+                    first_step: piece.first_step,
+                    last_step: piece.last_step,
+                    partial_slot: slot_of.get(&(piece.item, piece.first_step)).copied().unwrap_or(WorkItem::WHOLE),
+                    whole_steps: whole_until.clamp(piece.first_step, piece.last_step) - piece.first_step,
+                    narrow_steps: piece.last_step - narrow_from.clamp(piece.first_step, piece.last_step),
+                    ..item
+                });
+            }
+        }
+        Self { items, reduction_of_slot, reductions: reductions as usize, blocks: dealt.len(), ..self }
+    }
+
+    /// The work items, longest first, or as they were [dealt out](Self::dealt_out).
     pub fn items(&self) -> &[StepItem] {
         &self.items
+    }
+
+    /// How many blocks a launch has: one per item, unless they were [dealt out](Self::dealt_out).
+    pub fn blocks(&self) -> usize {
+        self.blocks
     }
 
     /// The steps that the items refer to.
@@ -211,17 +306,27 @@ impl StepSchedule {
     }
 }
 
-/// For each step, the end of the run of such steps that begins with it; its own position if it is none.
+/// For each position from the first step to past the last, where the run of such steps that begins there ends.
 fn ends_of_runs(steps: &[KeyStep], belongs: impl Fn(&KeyStep) -> bool) -> Vec<u32> {
-    let mut ends = vec![0; steps.len()];
-    let mut end = steps.len();
+    let mut ends = vec![steps.len() as u32; steps.len() + 1];
     for (position, step) in steps.iter().enumerate().rev() {
-        if !belongs(step) {
-            end = position;
-        }
-        ends[position] = end as u32;
+        ends[position] = if belongs(step) { ends[position + 1] } else { position as u32 };
     }
     ends
+}
+
+/// For each position from the first step to past the last, where the run of such steps that ends there begins.
+fn starts_of_runs(steps: &[KeyStep], belongs: impl Fn(&KeyStep) -> bool) -> Vec<u32> {
+    let mut starts = vec![0; steps.len() + 1];
+    for (position, step) in steps.iter().enumerate() {
+        starts[position + 1] = if belongs(step) { starts[position] } else { position as u32 + 1 };
+    }
+    starts
+}
+
+/// Whether only a few keys at the beginning of a step are visible.
+fn has_few_keys(step: &KeyStep) -> bool {
+    step.visible[0] >> NARROW_KEYS == 0 && step.visible[1..].iter().all(|&word| word == 0)
 }
 
 /// How many keys of a step are visible.
