@@ -80,8 +80,8 @@ struct Sm80Tiling {
     static constexpr int KEY_TILES = KEYS / 8;                      // accumulator tiles across the keys
     static constexpr int CHANNEL_TILES = HEAD_DIM / 8;              // accumulator tiles across the channels
     // Matrix steps of Q Kᵀ side by side: of all resident queries, else as many as the assembler finds registers for.
-    static constexpr bool ALL_STEPS = RESIDENT_QUERIES || (Element::BYTES == 2 && HEAD_DIM <= (GENERAL ? 64 : 128));
-    static constexpr int SCORE_UNROLL = ALL_STEPS ? CHANNEL_STEPS : 2;
+    static constexpr bool ALL_STEPS = RESIDENT_QUERIES || (Element::BYTES == 2 && HEAD_DIM <= (GENERAL ? 32 : 128));
+    static constexpr int SCORE_UNROLL = ALL_STEPS ? CHANNEL_STEPS : HEAD_DIM * Element::BYTES >= 1024 ? 4 : 2;
     static constexpr uint64_t ALL_KEYS = KEYS == 64 ? ~uint64_t(0) : (uint64_t(1) << KEYS) - 1;
 
     static constexpr int QUERY_BYTES = QUERIES * CHUNKS * 16;
@@ -170,6 +170,7 @@ __device__ __forceinline__ void sm80_load_rows(unsigned char* tile, const unsign
             from += ROWS * row_bytes;
         }
     } else {
+        const unsigned char* from = source + first * row_bytes;
 #pragma unroll
         for (int i = 0; i < (COPIES + T::THREADS - 1) / T::THREADS; ++i) {
             const uint32_t copy = i * T::THREADS + threadIdx.x;
@@ -177,7 +178,7 @@ __device__ __forceinline__ void sm80_load_rows(unsigned char* tile, const unsign
             const uint32_t row = copy / T::CHUNKS, chunk = copy % T::CHUNKS;
             const bool read = (visible >> row & 1) != 0 && chunk * T::Element::CHUNK < head_dim;
             ptx::cp_async_16(target + Swizzle<T::CHUNKS>::offset(row, chunk, swizzle(row)),
-                             source + (first + row) * row_bytes + chunk * 16, read ? 16 : 0);
+                             from + row * row_bytes + chunk * 16, read ? 16 : 0);
         }
     }
 }

@@ -62,7 +62,7 @@ impl PersistentBlocks {
     pub(super) fn deal(&self, items: &[StepItem], may_split: bool) -> Vec<Vec<Piece>> {
         let mut whole: Vec<Piece> = (0..items.len()).map(|item| whole_item(items, item)).collect();
         // Stable: equally long ones stay in order.
-        whole.sort_by_key(|piece| Reverse(self.cost(items, piece)));
+        whole.sort_by_cached_key(|piece| Reverse(self.cost(items, piece)));
         if whole.len() > MOST_ITEMS_PER_BLOCK * self.count {
             return self.back_and_forth(&whole);
         }

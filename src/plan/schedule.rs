@@ -10,7 +10,8 @@
 //! part; of equally good numbers, the smallest. 123 items on 132 workers stay whole, because two parts each would take
 //! two rounds of half the length; 70 items are cut in three. No part has fewer than [`MIN_KEY_TILES_PER_SPLIT`] key
 //! tiles: a part costs a pass over its accumulator when the parts are combined, which that many tiles outweigh. Parts of
-//! one item have consecutive slots for their partial results, and a [`Reduction`] names them.
+//! one item have consecutive slots for their partial results, and a [`Reduction`] names them. (Where blocks are persistent,
+//! `balance.rs` splits keys instead, when it knows which of them are visible.)
 
 use std::collections::HashMap;
 use std::ops::Range;

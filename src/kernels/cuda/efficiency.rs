@@ -121,5 +121,6 @@ fn schedules_keep_a_hopper_busy() {
         ("G", dense, 0.95),
     ];
     let reached: Vec<_> = workloads.iter().map(|(name, workload, least)| (name, efficiency(workload), least)).collect();
+    println!("{reached:?}");
     assert!(reached.iter().all(|(_, reached, least)| reached >= least), "{reached:?}");
 }
