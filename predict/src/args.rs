@@ -1,16 +1,16 @@
 //! The command line.
 
-use std::fmt;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, ensure};
 use candle_mixed_attention::SquareBanks;
-use candle_mixed_attention::candle_core::{DType, Device};
+use candle_mixed_attention::candle_core::DType;
 use clap::{Parser, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use crate::device::Devices;
 use crate::ellipsoid::Case;
 use crate::forces::Reference;
 use crate::input::Location;
@@ -247,9 +247,10 @@ pub(crate) struct ComputeArguments {
     /// Points predicted at once
     #[arg(long, value_name = "N", default_value = "65536")]
     pub(crate) chunk: NonZeroU64,
-    /// cpu, cuda, cuda:1 or metal
-    #[arg(long, default_value_t = DeviceName::Cpu)]
-    pub(crate) device: DeviceName,
+    /// cpu, cuda, cuda:1, metal, or several at once as in cuda:0,1,2,3; cpu:2 has two networks. With cuda, processes that were
+    /// started together share the devices of their host
+    #[arg(long, default_value_t = Devices::Cpu(1))]
+    pub(crate) device: Devices,
     /// The dtype of weights and activations
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub(crate) dtype: Precision,
@@ -266,6 +267,10 @@ pub(crate) struct OutputArguments {
     /// Begin again, and replace earlier results when the new ones are complete
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Work on one folder together with other processes of the same command, on this host or others: the first begins or
+    /// goes on with an interrupted run, the last finishes
+    #[arg(long, conflicts_with_all = ["resume", "overwrite", "sweep"])]
+    pub(crate) join: bool,
     /// Check all input, say what would be written, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -339,6 +344,7 @@ impl OutputArguments {
         match (self.resume, self.overwrite) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Overwrite,
+            _ if self.join => Existing::Join,
             _ => Existing::Refuse,
         }
     }
@@ -459,52 +465,6 @@ impl FromStr for DomainLine {
     }
 }
 
-/// A device, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeviceName {
-    Cpu,
-    Cuda(usize),
-    Metal,
-}
-
-impl DeviceName {
-    /// The device itself.
-    pub(crate) fn open(self) -> Result<Device> {
-        let device = match self {
-            Self::Cpu => return Ok(Device::Cpu),
-            Self::Cuda(index) => Device::new_cuda(index),
-            Self::Metal => Device::new_metal(0),
-        };
-        device.with_context(|| format!("--device {self}: not available"))
-    }
-}
-
-impl FromStr for DeviceName {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "cpu" => Ok(Self::Cpu),
-            "metal" => Ok(Self::Metal),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => {
-                let index = text.strip_prefix("cuda:").and_then(|index| index.parse().ok());
-                index.map(Self::Cuda).with_context(|| format!("expected cpu, cuda, cuda:INDEX or metal, got '{text}'"))
-            }
-        }
-    }
-}
-
-impl fmt::Display for DeviceName {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
-            Self::Metal => f.write_str("metal"),
-        }
-    }
-}
-
 /// Which way round untied square weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StoredSquareBanks {
@@ -581,7 +541,7 @@ mod tests {
         assert_eq!((design.name.as_str(), design.values.as_slice()), ("design", &[1.5, -0.2][..]));
         assert_eq!(arguments.model.points, [DomainFile { domain: "wake".into(), file: "a=b.npy".into() }]);
         assert_eq!(arguments.model.slice, [DomainSlice { domain: "wake".into(), axis: 0, value: -0.5 }]);
-        assert_eq!(arguments.compute.device, DeviceName::Cuda(1));
+        assert_eq!(arguments.compute.device, Devices::Cuda(Some(vec![1])));
         assert_eq!(arguments.compute.dtype, Precision::Bf16);
     }
 
@@ -589,13 +549,15 @@ mod tests {
     fn bad_lines_say_what_is_wrong() {
         let model = "predict --dry-run --weights w --config c --geometry g.stl";
         let cases = [
-            ("predict --device tpu".to_string(), "expected cpu, cuda, cuda:INDEX or metal, got 'tpu'"),
+            ("predict --device tpu".to_string(), "expected cpu, cuda, cuda:INDEX"),
             (
                 "predict --dtype f64".to_string(),
                 "invalid value 'f64' for '--dtype <DTYPE>'\n  [possible values: f32, f16, bf16]",
             ),
             ("predict --alpha ten".to_string(), "--alpha"),
             ("predict --resume --overwrite".to_string(), "--overwrite"),
+            ("predict --join --resume".to_string(), "--resume"),
+            ("predict --weights w --sweep t.csv --join".to_string(), "--join"),
             ("predict --geometry g.stl".to_string(), "--weights"),
             ("predict --anchors 0".to_string(), "--anchors"),
             ("predict --chunk 0".to_string(), "--chunk"),

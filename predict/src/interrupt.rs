@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-use crate::output::State;
+use crate::output::progress;
 use crate::terminal::remark;
 
 /// What shells expect of a process that SIGINT ended.
@@ -36,11 +36,11 @@ pub(crate) fn explain(folder: &Path) -> Result<()> {
 
 fn message(folder: &Path) -> String {
     let name = folder.display();
-    match State::read(folder) {
-        Ok(Some(state)) => {
-            let (done, points) = state.progress();
-            format!("{done} of {points} points are safe in {name}; the same command with --resume goes on from there")
-        }
+    match progress(folder) {
+        Ok(Some((done, points))) => format!(
+            "{done} of {points} points are safe in {name}; the same command with --resume, or as it is with --join, goes on \
+             from there"
+        ),
         Ok(None) => format!("nothing was begun in {name}"),
         Err(error) => format!("{error:#}"),
     }
@@ -56,16 +56,22 @@ mod tests {
         let name = folder.path().display().to_string();
         assert_eq!(message(folder.path()), format!("nothing was begun in {name}"));
         let parts = serde_json::json!([
-            {"name": "a", "points": 10, "done": 10, "files": []},
-            {"name": "b", "points": 90, "done": 25, "files": []},
+            {"name": "a", "points": 10, "done": [[0, 10]], "files": []},
+            {"name": "b", "points": 90, "done": [[0, 20], [30, 35]], "files": []},
         ]);
         let state = serde_json::json!({
-            "version": 2, "inputs": {}, "chunk": 5, "parts": parts, "stage": "predicting", "made": [], "replaced": [],
+            "version": 3, "inputs": {}, "chunk": 5, "parts": parts, "stage": "predicting", "made": [], "replaced": [],
         });
         std::fs::write(folder.path().join("run.json"), state.to_string()).unwrap();
-        let expected =
-            format!("35 of 100 points are safe in {name}; the same command with --resume goes on from there");
-        assert_eq!(message(folder.path()), expected);
+        let expected = |done: u64| {
+            let how = "the same command with --resume, or as it is with --join, goes on from there";
+            format!("{done} of 100 points are safe in {name}; {how}")
+        };
+        assert_eq!(message(folder.path()), expected(35));
+        // What another process has done counts, too.
+        std::fs::create_dir(folder.path().join(".join")).unwrap();
+        std::fs::write(folder.path().join(".join/claim.1.4"), "points 20 to 25 are safe\n").unwrap();
+        assert_eq!(message(folder.path()), expected(40));
         std::fs::write(folder.path().join("run.json"), "{").unwrap();
         assert!(message(folder.path()).contains("is damaged; --overwrite begins again"));
     }

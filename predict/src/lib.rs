@@ -12,13 +12,14 @@
 //!
 //! | folder | idea |
 //! |---|---|
-//! | `args.rs` | the command line |
+//! | `args.rs`, `device.rs` | the command line; devices by name |
+//! | `session.rs`, `launcher.rs`, `ranks/` | processes that were started together; what launchers tell; MPI |
 //! | `demo/`, `ellipsoid/` | the job of the demo; its exact flow |
 //! | `own/` | the job of a network and files of the user's own; anchors as in training |
 //! | `sweep.rs` | many jobs of one network |
 //! | `job/` | from inputs to the report, whoever gave the inputs |
 //! | `input/` | what is read |
-//! | `output/` | what is written: known places, kills and resumption |
+//! | `output/` | what is written: known places, kills and resumption, processes that share a run |
 //! | `mesh.rs`, `solid.rs`, `forces.rs`, `metrics.rs`, `vector.rs` | faces; the inside of a body; forces; errors; vectors in space |
 //! | `picture/` | figures |
 //! | `inspect/` | the program that looks into checkpoints |
@@ -30,6 +31,7 @@ mod args;
 #[path = "../../fuzz/src/counting.rs"]
 mod counting;
 mod demo;
+mod device;
 mod ellipsoid;
 mod forces;
 #[cfg(any(test, fuzzing))]
@@ -38,6 +40,7 @@ mod input;
 pub mod inspect;
 mod interrupt;
 mod job;
+mod launcher;
 mod mesh;
 mod metrics;
 mod output;
@@ -45,6 +48,9 @@ mod own;
 mod picture;
 mod plan;
 mod progress;
+#[cfg(feature = "mpi")]
+mod ranks;
+mod session;
 mod solid;
 mod sweep;
 mod terminal;
@@ -52,32 +58,43 @@ mod vector;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{CommandFactory, Parser};
 
 use args::Arguments;
-use terminal::remark;
+use session::Session;
+use terminal::complain;
 
 /// The program: reads the command line, predicts, and reports an error in a line.
 pub fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let session = match Session::start(arguments.output.join) {
+        Ok(session) => session,
+        Err(error) => {
+            complain(format_args!("error: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(&arguments, &session) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            remark(format_args!("error: {error:#}"));
+            session.fail(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
+fn run(arguments: &Arguments, session: &Session) -> Result<()> {
     if let Some(shell) = arguments.completions {
         terminal::completions(shell, &mut Arguments::command(), "predict");
         return Ok(());
     }
     if let Some(table) = &arguments.sweep {
+        ensure!(!session.is_shared(), "--sweep: its rows are predicted one after another by a single process");
         return sweep::run(arguments, table);
     }
+    let mut crew = session.crew(arguments)?;
     let own = arguments.model.weights.is_some();
-    let mut job = if own { own::job(arguments, None)? } else { demo::job(arguments)? };
-    job.run(&arguments.settings()).map(|_| ())
+    let mut job = if own { own::job(arguments, None, crew.as_mut())? } else { demo::job(arguments, crew.leads())? };
+    job.run(&arguments.settings(), crew).map(|_| ())
 }

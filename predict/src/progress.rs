@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
+use crate::terminal::is_hushed;
+
 /// Which of many runs one is.
 #[derive(Debug, Clone)]
 pub(crate) struct Turn {
@@ -34,7 +36,7 @@ impl Progress {
     pub(crate) fn new(turn: &Turn, points: u64, done: u64) -> Self {
         let Turn { at, of, name } = turn;
         let before = points * at + done;
-        let (bar, started) = (ProgressBar::new(points * of).with_position(before), Instant::now());
+        let (bar, started) = (visible(points * of).with_position(before), Instant::now());
         let prefix = if *of > 1 { format!("{} of {of}, {name}: ", at + 1) } else { String::new() };
         let template = "{prefix}{msg:8} {bar:36.cyan/blue} {human_pos}/{human_len} points  {speed}  {left} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -61,7 +63,7 @@ impl Progress {
     }
 
     fn plain(what: &str, length: u64, template: &str) -> Self {
-        let bar = ProgressBar::new(length).with_message(what.to_string());
+        let bar = visible(length).with_message(what.to_string());
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
         }
@@ -90,6 +92,16 @@ impl Progress {
         self.bar.finish_and_clear();
         done
     }
+}
+
+/// A bar, unless another process has one.
+fn visible(length: u64) -> ProgressBar {
+    if is_hushed() {
+        let bar = ProgressBar::hidden();
+        bar.set_length(length);
+        return bar;
+    }
+    ProgressBar::new(length)
 }
 
 /// How long so many points took.

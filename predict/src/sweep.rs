@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::args::{Arguments, Condition};
 use crate::job::{Report, Settings};
-use crate::output::{LocalDisk, write_whole};
+use crate::output::{Alone, LocalDisk, write_whole};
 use crate::own;
 use crate::progress::Turn;
 use crate::terminal::{remark, say};
@@ -40,11 +40,11 @@ pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
     let read = open_regular(table).and_then(|mut file| file.read_to_string(&mut text));
     read.with_context(|| format!("--sweep: cannot open {}", table.display()))?;
     let rows = rows(&text).with_context(|| format!("--sweep: {}", table.display()))?;
-    let (mut results, mut failed, mut network) = (Vec::new(), Vec::new(), None);
+    let (mut results, mut failed, mut networks) = (Vec::new(), Vec::new(), None);
     for (at, row) in rows.iter().enumerate() {
         remark(format_args!("{} of {}: {}", at + 1, rows.len(), row.name));
         let turn = Turn { at: at as u64, of: rows.len() as u64, name: row.name.clone() };
-        match predict(arguments, row, turn, &mut network) {
+        match predict(arguments, row, turn, &mut networks) {
             Ok(Some(report)) => results.push((row, report)),
             Ok(None) => {}
             Err(error) => {
@@ -65,7 +65,12 @@ pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
 }
 
 /// Predicts one row; the network is loaded by the first that gets so far.
-fn predict(arguments: &Arguments, row: &Row, turn: Turn, network: &mut Option<Predictor>) -> Result<Option<Report>> {
+fn predict(
+    arguments: &Arguments,
+    row: &Row,
+    turn: Turn,
+    networks: &mut Option<Vec<Predictor>>,
+) -> Result<Option<Report>> {
     let mut arguments = arguments.clone();
     for (column, file) in &row.files {
         let option = match column.as_str() {
@@ -80,9 +85,10 @@ fn predict(arguments: &Arguments, row: &Row, turn: Turn, network: &mut Option<Pr
     let out = &mut arguments.output.out;
     out.push(&row.name);
     ensure!(!out.is_symlink(), "--out: {} is a link, which could lead anywhere", out.display());
-    let mut job = own::job(&arguments, network.clone())?;
-    network.get_or_insert_with(|| job.body.predictor().clone());
-    job.run(&Settings { turn, ..arguments.settings() })
+    let mut crew = Box::new(Alone::default());
+    let mut job = own::job(&arguments, networks.clone(), crew.as_mut())?;
+    networks.get_or_insert_with(|| job.body.predictors().to_vec());
+    job.run(&Settings { turn, ..arguments.settings() }, crew)
 }
 
 /// Reads the table: a header, then a row for each body. Fields are separated by commas and may stand in quotes.

@@ -30,6 +30,25 @@ fn a_reader_that_goes_away_changes_nothing() {
     }
 }
 
+/// With the feature it says so, too, in other words.
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn processes_of_a_launcher_that_do_not_find_each_other_are_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let line = format!("--dry-run --out {}/demo", out.path().display());
+    let run = |line: &str, size: &str| {
+        let mut command = program(env!("CARGO_BIN_EXE_predict"), line);
+        command.env("OMPI_COMM_WORLD_SIZE", size).stderr(Stdio::piped()).output().unwrap()
+    };
+    let refused = run(&line, "4");
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && error.contains("the launcher started 4 processes, and this program"),
+        "{error}"
+    );
+    assert!(run(&line, "1").status.success() && run(&format!("{line} --join"), "4").status.success());
+}
+
 #[test]
 fn versions_and_completions_are_told() {
     for (path, name) in [(env!("CARGO_BIN_EXE_predict"), "predict"), (env!("CARGO_BIN_EXE_inspect"), "inspect")] {
@@ -54,7 +73,7 @@ fn help_is_wrapped_and_grouped_and_options_keep_their_names() {
     assert_eq!(headings, ["Options:", "Your model:", "Demo:", "Computation:", "Results:", "Forces:"]);
     let options = "weights weights-key config stats square-banks geometry surface volume points at scale outside patches \
                    velocity anchor-points truth condition geometry-points supernodes slice line streamlines slice-points \
-                   semi-axes alpha beta anchors seeds seed chunk device dtype out resume overwrite dry-run npz keep-arrays \
+                   semi-axes alpha beta anchors seeds seed chunk device dtype out resume overwrite join dry-run npz keep-arrays \
                    compress reference-area reference-speed reference-length density drag-axis lift-axis moment-about sweep \
                    completions help version";
     let listed =
@@ -163,7 +182,7 @@ fn ctrl_c_says_what_is_safe_and_how_to_go_on() {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{text}");
-    let safe = format!("points are safe in {}; the same command with --resume goes on from there", out.display());
+    let safe = format!("points are safe in {}; the same command with --resume", out.display());
     assert!(text.contains("interrupted: ") && text.contains(&safe), "{text}");
     let resumed = program(env!("CARGO_BIN_EXE_predict"), &format!("{line} --resume")).output().unwrap();
     assert!(resumed.status.success() && out.join("surface.vtp").exists());
@@ -172,6 +191,55 @@ fn ctrl_c_says_what_is_safe_and_how_to_go_on() {
     for words in
         ["surface_pressure   relative L2 error 0.01", "force  ", "true force  ", "Cd ", "(pressure ", "Cl ", "Cs "]
     {
+        assert!(told.contains(words), "expected '{words}', got '{told}'");
+    }
+}
+
+/// What is written to the terminal that standard error is.
+#[cfg(unix)]
+fn told_to_a_terminal(mut command: Command) -> String {
+    use std::fs::File;
+    use std::io::Read;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let other_end = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(other_end).spawn().unwrap();
+    // It holds this side's copy of the other end.
+    drop(command);
+    let (mut told, mut terminal) = (Vec::new(), File::from(terminal));
+    // Ends with an error once nobody holds the other end.
+    let _ = terminal.read_to_end(&mut told);
+    assert!(child.wait().unwrap().success(), "{}", String::from_utf8_lossy(&told));
+    String::from_utf8_lossy(&told).into_owned()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_terminal_shows_how_far_reading_and_predicting_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let points = folder.path().join("points.npy");
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (5000, 3), }";
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    for point in 0..5000u16 {
+        let turn = f32::from(point);
+        bytes.extend([turn.sin(), turn.cos(), f32::from(point % 100) * 0.01].map(f32::to_le_bytes).concat());
+    }
+    std::fs::write(&points, bytes).unwrap();
+    let line = format!(
+        "--weights DATA/ellipsoid.safetensors --config DATA/ellipsoid.json --geometry {0} --volume {0} \
+         --condition alpha=0 --condition beta=0 --out {1}",
+        points.display(),
+        folder.path().join("out").display()
+    );
+    let told = told_to_a_terminal(program(env!("CARGO_BIN_EXE_predict"), &line));
+    for words in ["reading --geometry", "5,000/5,000 points", "/10,000 points", "/s  ", " left"] {
         assert!(told.contains(words), "expected '{words}', got '{told}'");
     }
 }

@@ -9,10 +9,11 @@
 
 use std::mem::MaybeUninit;
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 use pulp::Arch;
 
 use super::is_plain;
+use super::per_sample::PerSample;
 use super::rows::make_rows;
 
 /// Partial sums of a row.
@@ -68,32 +69,6 @@ impl CustomOp1 for FusedLayerNorm {
         // SAFETY: `Block` writes every number of its block.
         let output = unsafe { make_rows(batch * tokens, width, width, fill) };
         Ok((CpuStorage::F32(output), layout.shape().clone()))
-    }
-}
-
-/// Numbers for each channel, of one sample or of all. Invariant: `data` holds `width` numbers for each sample, or once.
-#[derive(Clone, Copy)]
-struct PerSample<'a> {
-    data: &'a [f32],
-    width: usize,
-}
-
-impl<'a> PerSample<'a> {
-    fn new(storage: &'a Storage, layout: &Layout, batch: usize, width: usize) -> Result<Self> {
-        let (Storage::Cpu(storage), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-            bail!("the factors of a layer norm on the CPU must be contiguous and on the CPU, got {layout:?}");
-        };
-        match layout.dims() {
-            &[channels] | &[1, 1, channels] if channels == width => {}
-            &[samples, 1, channels] if samples == batch && channels == width => {}
-            dims => bail!("layer norm of {batch} samples and {width} channels does not take factors of shape {dims:?}"),
-        }
-        Ok(Self { data: &storage.as_slice::<f32>()?[start..end], width })
-    }
-
-    #[inline(always)]
-    fn of(&self, sample: usize) -> &'a [f32] {
-        if self.data.len() == self.width { self.data } else { &self.data[sample * self.width..][..self.width] }
     }
 }
 

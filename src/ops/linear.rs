@@ -16,8 +16,10 @@ use gemm::Parallelism;
 use half::{bf16, f16};
 use pulp::Arch;
 
+use super::convert::Narrow;
 use super::gelu::gelu;
 use super::rows::make_rows;
+use super::to_dtype;
 use crate::element::Element;
 
 /// What follows the bias.
@@ -46,7 +48,7 @@ pub(crate) fn linear(layer: &Linear, x: &Tensor, epilogue: Epilogue) -> Result<T
     let y = layer.forward(&x.contiguous()?)?;
     match (epilogue, y.dtype()) {
         (Epilogue::None, _) => Ok(y),
-        (Epilogue::Gelu, DType::F16 | DType::BF16) => y.to_dtype(DType::F32)?.gelu_erf()?.to_dtype(y.dtype()),
+        (Epilogue::Gelu, DType::F16 | DType::BF16) => to_dtype(&to_dtype(&y, DType::F32)?.gelu_erf()?, y.dtype()),
         (Epilogue::Gelu, _) => y.gelu_erf(),
     }
 }
@@ -136,7 +138,7 @@ impl FusedLinear<'_> {
             let sums = &mut sums.spare_capacity_mut()[..rows * width];
             let widened = |start: usize, rows: usize| (wide[start * x.width..].as_ptr(), x.width, rows);
             let sums = self.multiply(weight, bias, widened, sums);
-            Arch::new().dispatch(Narrow { sums, target: block });
+            Arch::new().dispatch(Narrow { source: sums, target: block });
         }
     }
 
@@ -200,7 +202,7 @@ impl FusedLinear<'_> {
 /// Numbers of a piece of rows that are widened: 128 KiB.
 const PIECE: usize = 1 << 15;
 
-/// The loops that widen and narrow, compiled once for every instruction set that [`Arch`] may find.
+/// The loop that widens, compiled once for every instruction set that [`Arch`] may find.
 struct Widen<'a, R> {
     rows: R,
     width: usize,
@@ -214,26 +216,6 @@ impl<'x, T: Element, R: Iterator<Item = &'x [T]>> pulp::NullaryFnOnce for Widen<
     fn call(self) {
         for (row, target) in self.rows.zip(self.target.chunks_exact_mut(self.width)) {
             T::widen(row, target);
-        }
-    }
-}
-
-struct Narrow<'a, T> {
-    sums: &'a [f32],
-    target: &'a mut [MaybeUninit<T>],
-}
-
-impl<T: Element> pulp::NullaryFnOnce for Narrow<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        for (sums, target) in self.sums.chunks(64).zip(self.target.chunks_mut(64)) {
-            let mut narrow = [T::ZERO; 64];
-            T::narrow_times(sums, 1.0, &mut narrow[..sums.len()]);
-            target.iter_mut().zip(narrow).for_each(|(target, number)| {
-                target.write(number);
-            });
         }
     }
 }

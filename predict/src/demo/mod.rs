@@ -5,7 +5,7 @@ mod network;
 mod pictures;
 
 use anyhow::{Context, Result};
-use candle_mixed_attention::candle_core::DType;
+use candle_mixed_attention::candle_core::{DType, Device};
 use candle_mixed_attention::models::ab_upt::Predictor;
 use serde_json::json;
 
@@ -39,25 +39,27 @@ struct Resolution {
 /// Fine enough for pictures.
 const FINE: Resolution = Resolution { surface: [127, 256], slice: [401, 321] };
 
-/// The prediction that the command line asks for.
-pub(crate) fn job(arguments: &Arguments) -> Result<Job> {
+/// The prediction that the command line asks for; `reads` says whether this process lets the network read the body.
+pub(crate) fn job(arguments: &Arguments, reads: bool) -> Result<Job> {
     let case = arguments.demo.case()?;
     let anchors = anchors(arguments);
     for warning in case.warnings().into_iter().chain(network::warning(anchors)) {
         remark(format_args!("warning: {warning}; expect larger errors"));
     }
-    job_of(case, FINE, arguments)
+    job_of(case, FINE, arguments, reads)
 }
 
-fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<Job> {
+fn job_of(case: Case, resolution: Resolution, arguments: &Arguments, reads: bool) -> Result<Job> {
     let compute = &arguments.compute;
-    let predictor = network::predictor(compute.dtype.into(), &compute.device.open()?)?;
+    let load = |device: &Device| network::predictor(compute.dtype.into(), device);
+    let predictors = compute.device.open()?.iter().map(load).collect::<Result<Vec<_>>>()?;
+    let predictor = predictors.first().context("no device is left")?;
     let identity = json!({
         "model": "ellipsoid",
         "version": env!("CARGO_PKG_VERSION"),
         "anchors": anchors(arguments),
         "seed": compute.seed,
-        "device": compute.device.to_string(),
+        "device": compute.device.kind(),
         "dtype": DType::from(compute.dtype).as_str(),
         "semi_axes": case.semi_axes,
         "alpha": case.alpha,
@@ -65,7 +67,7 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<J
     });
     let ([rings, sectors], [columns, rows]) = (resolution.surface, resolution.slice);
     let slice = Slice::new(case.semi_axes, columns, rows, SLICE_HALF_HEIGHT);
-    let place = |name, domain, mesh| place(name, domain, mesh, &case, &predictor);
+    let place = |name, domain, mesh| place(name, domain, mesh, &case, predictor);
     let places = vec![
         place("surface", SURFACE, surface_mesh(case.semi_axes, rings, sectors))?,
         place("slice", VOLUME, slice.mesh.clone())?,
@@ -82,7 +84,10 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments) -> Result<J
     Ok(Job {
         identity: identity.as_object().cloned().unwrap_or_default(),
         origin: arguments.origin(),
-        body: Body::new(predictor, input, []),
+        body: match reads {
+            true => Body::new(predictors, input, []),
+            false => Body::of_another_process(predictors, 1),
+        },
         places,
         lines: Vec::new(),
         streamlines: Vec::new(),
@@ -112,10 +117,9 @@ fn place(name: &str, domain: &'static str, mesh: Mesh, case: &Case, predictor: &
 /// The network with a body that it has read.
 #[cfg(test)]
 pub(crate) fn encoded(case: &Case, anchors: usize, seed: u64) -> crate::job::Encoded {
-    use candle_mixed_attention::candle_core::{DType, Device};
-
     let predictor = network::predictor(DType::F32, &Device::Cpu).expect("the embedded network");
-    Body::new(predictor, network::input(case, anchors, seed), []).encode().expect("a body that it can read")
+    let body = Body::new(vec![predictor], network::input(case, anchors, seed), []);
+    body.encode(&mut crate::output::Alone::default()).expect("a body that it can read")
 }
 
 #[cfg(test)]

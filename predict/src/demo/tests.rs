@@ -9,7 +9,7 @@ use super::*;
 use crate::ellipsoid::{sample_surface, sample_volume};
 use crate::job::{Encoded, Exact, FlowModel, Settings};
 use crate::metrics::{FieldError, Metrics};
-use crate::output::Existing;
+use crate::output::{Alone, Existing};
 use crate::vector::Vec3;
 
 /// The fields of a domain of the exact flow.
@@ -39,12 +39,13 @@ impl FlowModel for Shifted {
 fn run(folder: &Path, existing: Existing, model: &mut dyn FlowModel) -> Result<Metrics> {
     let resolution = Resolution { surface: [15, 24], slice: [41, 33] };
     let arguments = Arguments::try_parse_from(["predict"]).unwrap();
-    let mut job = job_of(Case::new([1.1, 0.6, 0.8], 10.0, 5.0)?, resolution, &arguments)?;
+    let mut job = job_of(Case::new([1.1, 0.6, 0.8], 10.0, 5.0)?, resolution, &arguments, true)?;
     job.run_with(
         model,
         &Settings { folder, existing, chunk: 500, npz: true, codec: None, dry_run: false, turn: Default::default() },
+        Box::new(Alone::default()),
     )
-    .map(|report| report.metrics)
+    .map(|report| report.unwrap().metrics)
 }
 
 fn shifted() -> Shifted {
@@ -168,7 +169,7 @@ fn a_dry_run_finds_what_a_run_would() {
     let dry_run = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);
         let line = ["predict", "--dry-run", "--out", out.to_str().unwrap()];
-        crate::run(&crate::Arguments::try_parse_from(line.iter().chain(more)).unwrap())
+        crate::run(&crate::Arguments::try_parse_from(line.iter().chain(more)).unwrap(), &Default::default())
     };
     dry_run("new", &[]).unwrap();
     assert!(!folder.path().join("new").exists());

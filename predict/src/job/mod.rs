@@ -12,8 +12,10 @@ mod model;
 mod outside;
 mod place;
 mod report;
+mod scans;
 mod source;
 mod streamlines;
+mod team;
 mod truth;
 
 use std::path::Path;
@@ -27,15 +29,18 @@ pub(crate) use model::Encoded;
 pub(crate) use model::{Body, FlowModel, predict_all};
 pub(crate) use outside::{Border, Outside};
 pub(crate) use place::Place;
+use place::PlaceModel;
 pub(crate) use report::Report;
+pub(crate) use scans::Scans;
 pub(crate) use source::{Named, Source};
 pub(crate) use streamlines::{MOST_STREAMLINES, Streamlines, obstacle};
+use team::Team;
 pub(crate) use truth::{Exact, Truth};
 
 use crate::forces::Reference;
 use crate::interrupt;
 use crate::metrics::Metrics;
-use crate::output::{Codec, Existing, LocalDisk, Part, Request, Run};
+use crate::output::{Codec, Existing, Leaving, LocalCrew, LocalDisk, Part, Request, Run};
 use crate::plan;
 use crate::progress::{Progress, Turn, summary};
 use crate::terminal::{remark, say};
@@ -92,17 +97,26 @@ pub(crate) trait Pictures {
 }
 
 impl Job {
-    /// Predicts, writes all files and prints the errors; nothing of that in a dry run.
-    pub(crate) fn run(&mut self, settings: &Settings) -> Result<Option<Report>> {
-        let space = Run::rehearse(&LocalDisk, self.request(settings))?;
+    /// Predicts, writes all files and prints the errors; nothing of that in a dry run. There is no report where others
+    /// finish.
+    pub(crate) fn run(&mut self, settings: &Settings, mut crew: LocalCrew) -> Result<Option<Report>> {
+        if crew.leads() || !crew.has_work() {
+            let space = Run::rehearse(&LocalDisk, self.request(settings), crew.as_ref())?;
+            if settings.dry_run {
+                plan::print(&self.parts(settings), space);
+            }
+        }
         if settings.dry_run {
-            plan::print(&self.parts(settings), space);
+            return Ok(None);
+        }
+        if !crew.has_work() {
+            say(format_args!("results are in {}", settings.folder.display()));
             return Ok(None);
         }
         interrupt::explain(settings.folder)?;
         // A body that cannot be encoded leaves the folder as it is.
-        let mut model = self.body.encode()?;
-        let report = self.run_with(&mut model, settings)?;
+        let mut model = self.body.encode(crew.as_mut())?;
+        let Some(report) = self.run_with(&mut model, settings, crew)? else { return Ok(None) };
         for (field, error) in &report.metrics {
             say(format_args!("{field:18} {error}"));
         }
@@ -114,22 +128,47 @@ impl Job {
     }
 
     /// As [`run`](Self::run) with another model, and without a word about the results.
-    pub(crate) fn run_with(&mut self, model: &mut dyn FlowModel, settings: &Settings) -> Result<Report> {
+    pub(crate) fn run_with(
+        &mut self,
+        model: &mut dyn FlowModel,
+        settings: &Settings,
+        crew: LocalCrew,
+    ) -> Result<Option<Report>> {
         let points = self.places.iter().map(|place| place.source.input.len()).sum();
-        let mut run = Run::open(LocalDisk, self.request(settings))?;
+        let mut run = Run::open(LocalDisk, self.request(settings), crew)?;
         let progress = Progress::new(&settings.turn, points, run.done());
-        for place in &mut self.places {
-            progress.begin(&place.name);
-            let name = place.name.clone();
-            run.write_part(&name, &mut |range| place.predict(model, range), &mut |points| progress.add(points))?;
-        }
+        let models = model.on_each_device();
+        let team = (models.len() > 1).then(|| Team::new(models));
+        let finishes = loop {
+            for place in &mut self.places {
+                progress.begin(&place.name);
+                let name = place.name.clone();
+                let mut predictor = match &team {
+                    Some(team) => PlaceModel::many(place, team),
+                    None => PlaceModel::one(place, model),
+                };
+                run.write_part(&name, &mut predictor, &mut |points| progress.add(points))?;
+            }
+            match run.leave(&mut |points| progress.add(points))? {
+                Leaving::Missing(points) => {
+                    remark(format_args!("note: {points} points were left by a process that has gone"));
+                }
+                Leaving::Last => break true,
+                Leaving::Others => break false,
+            }
+        };
+        drop(team);
         let (points, seconds) = progress.finish();
+        remark(summary(points, seconds));
+        if !finishes {
+            say(format_args!("others finish the results in {}", settings.folder.display()));
+            return Ok(None);
+        }
         run.predicted(points, seconds);
         run.finish()?;
-        remark(summary(points, seconds));
         let report = self.report(model, settings, &mut run)?;
         run.conclude()?;
-        Ok(report)
+        Ok(Some(report))
     }
 
     fn parts(&self, settings: &Settings) -> Vec<Part> {

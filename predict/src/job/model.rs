@@ -1,13 +1,23 @@
 //! What predicts.
 
-use anyhow::Result;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Error, Result};
 use candle_mixed_attention::models::ab_upt::{EncodedBody, Predictor, PredictorInput};
+
+use crate::output::{Crew, LocalDisk};
 
 /// Something that knows the fields of domains at any point.
 pub(crate) trait FlowModel {
     /// The fields of a domain at some points, in the order of the domain and in physical units. `first` is the index of
     /// the first of the points in a longer list, for errors.
     fn predict(&mut self, domain: &str, first: u64, points: &[[f32; 3]]) -> Result<Vec<Vec<f32>>>;
+
+    /// The same on each of several devices, which work at the same time; none where there is one.
+    fn on_each_device(&self) -> Vec<Box<dyn FlowModel + Send>> {
+        Vec::new()
+    }
 }
 
 /// The first so many fields of a domain at any number of points, predicted a chunk of them at a time.
@@ -31,41 +41,82 @@ pub(crate) fn predict_all(
 
 /// A network, and what it reads of a body.
 pub(crate) struct Body {
-    predictor: Predictor,
-    /// The same body with one or more draws of anchors.
+    /// The network on each device.
+    predictors: Vec<Predictor>,
+    draws: usize,
+    /// The same body with each draw of anchors, where this process reads it.
     inputs: Vec<PredictorInput>,
 }
 
 impl Body {
-    /// A body with at least one draw of anchors.
+    /// A body with at least one draw of anchors, for a network on one or more devices.
     pub(crate) fn new(
-        predictor: Predictor,
+        predictors: Vec<Predictor>,
         first: PredictorInput,
         others: impl IntoIterator<Item = PredictorInput>,
     ) -> Self {
-        Self { predictor, inputs: std::iter::once(first).chain(others).collect() }
+        let inputs: Vec<_> = std::iter::once(first).chain(others).collect();
+        Self { predictors, draws: inputs.len(), inputs }
     }
 
-    /// The network.
-    pub(crate) fn predictor(&self) -> &Predictor {
-        &self.predictor
+    /// A body that another process reads, with so many draws of anchors.
+    pub(crate) fn of_another_process(predictors: Vec<Predictor>, draws: usize) -> Self {
+        Self { predictors, draws, inputs: Vec::new() }
+    }
+
+    /// The network on each device.
+    pub(crate) fn predictors(&self) -> &[Predictor] {
+        &self.predictors
     }
 
     /// How often anchors were drawn.
     pub(crate) fn draws(&self) -> usize {
-        self.inputs.len()
+        self.draws
     }
 
-    /// Lets the network read the body.
-    pub(crate) fn encode(&self) -> Result<Encoded> {
-        let bodies = self.inputs.iter().map(|input| self.predictor.encode(input)).collect::<Result<_, _>>()?;
-        Ok(Encoded { bodies })
+    /// Lets the network read the body, or takes what the process that leads the crew has read.
+    pub(crate) fn encode(&self, crew: &mut dyn Crew<LocalDisk>) -> Result<Encoded> {
+        let name = |draw: usize| format!("body_{draw}.safetensors");
+        let (first, others) = self.predictors.split_first().context("no device is left")?;
+        let mut bodies = Vec::with_capacity(self.draws);
+        for (draw, input) in self.inputs.iter().enumerate() {
+            let body = first.encode(input)?;
+            crew.publish(&LocalDisk, &name(draw), &mut || {
+                through_file(|path| Ok(body.save(path)?), |path| fs::read(path))
+            })?;
+            bodies.push(body);
+        }
+        for draw in self.inputs.len()..self.draws {
+            let bytes = crew.receive(&name(draw))?.context("the process that leads left no encoded body")?;
+            let load = |path: &Path| first.load(path);
+            bodies.push(through_file(|path| Ok(fs::write(path, &bytes)?), load)?);
+        }
+        let mut devices = Vec::with_capacity(others.len());
+        for predictor in others {
+            let on_device = |body: &EncodedBody| predictor.with_cache(body.cache().clone());
+            devices.push(bodies.iter().map(on_device).collect::<Result<_, _>>()?);
+        }
+        Ok(Encoded { bodies, others: devices })
     }
 }
 
+/// Reads what was written into a file that is gone afterwards.
+fn through_file<T, E: Into<Error>>(
+    write: impl FnOnce(&Path) -> Result<()>,
+    read: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T> {
+    let folder = tempfile::tempdir().context("cannot create a folder for a moment")?;
+    let path = folder.path().join("body.safetensors");
+    write(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    read(&path).map_err(Into::into)
+}
+
 /// A body that the network has read, once for each draw of anchors.
+#[derive(Debug, Clone)]
 pub(crate) struct Encoded {
     bodies: Vec<EncodedBody>,
+    /// The same on further devices.
+    others: Vec<Vec<EncodedBody>>,
 }
 
 impl FlowModel for Encoded {
@@ -88,6 +139,14 @@ impl FlowModel for Encoded {
             })
             .unzip();
         Ok(means.into_iter().chain(spreads).collect())
+    }
+
+    fn on_each_device(&self) -> Vec<Box<dyn FlowModel + Send>> {
+        let devices = std::iter::once(&self.bodies).chain(&self.others);
+        let of = |bodies: &Vec<EncodedBody>| -> Box<dyn FlowModel + Send> {
+            Box::new(Self { bodies: bodies.clone(), others: Vec::new() })
+        };
+        devices.map(of).collect()
     }
 }
 

@@ -31,6 +31,11 @@ impl Border {
         Self { bounds: pairs, outside }
     }
 
+    /// What becomes of points outside, in a word.
+    pub(crate) fn name(&self) -> String {
+        format!("{:?}", self.outside).to_lowercase()
+    }
+
     /// Whether points outside are left out.
     pub(crate) fn drops(&self) -> bool {
         self.outside == Outside::Drop

@@ -1,14 +1,15 @@
 //! Where fields are predicted.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use candle_mixed_attention::models::ab_upt::DomainConfig;
 
 use super::source::Points;
-use super::{FlowModel, Source, Truth};
+use super::{FlowModel, Source, Team, Truth};
 use crate::input::{Input, Location};
-use crate::output::{Chunk, Codec, FieldSpec, GridShape, Kept, Part, Shape};
+use crate::output::{Chunk, Codec, FieldSpec, GridShape, Kept, Part, Predict, Shape};
 
 /// Points where the fields of one domain are predicted.
 pub(crate) struct Place {
@@ -85,10 +86,9 @@ impl Place {
         }
     }
 
-    /// Positions and all written arrays of some points.
-    pub(crate) fn predict(&mut self, model: &mut dyn FlowModel, range: Range<u64>) -> Result<Chunk> {
-        let Points { positions, bounded, dropped } = self.source.read(range.clone())?;
-        let mut fields = model.predict(&self.domain.name, range.start, &bounded)?;
+    /// Positions and all written arrays of some points that were read, from the predicted fields.
+    fn complete(&mut self, range: Range<u64>, points: Points, mut fields: Vec<Vec<f32>>) -> Result<Chunk> {
+        let Points { positions, bounded, dropped } = points;
         if let Some(truth) = &mut self.truth {
             let (mut errors, mut exact) = (Vec::new(), Vec::new());
             for (at, field) in self.domain.fields.iter().enumerate() {
@@ -106,5 +106,62 @@ impl Place {
             dropped.iter().for_each(|at| values[at * components..][..components].fill(f32::NAN));
         }
         Ok(Chunk { points: positions, fields })
+    }
+}
+
+/// A place and what predicts it.
+pub(super) struct PlaceModel<'a> {
+    place: &'a mut Place,
+    by: By<'a>,
+}
+
+enum By<'a> {
+    One(&'a mut dyn FlowModel),
+    /// With the points whose fields are asked for, by the first of them.
+    Many(&'a Team, BTreeMap<u64, (Range<u64>, Points)>),
+}
+
+impl<'a> PlaceModel<'a> {
+    /// One model, which answers at once.
+    pub(super) fn one(place: &'a mut Place, model: &'a mut dyn FlowModel) -> Self {
+        Self { place, by: By::One(model) }
+    }
+
+    /// Models on several devices.
+    pub(super) fn many(place: &'a mut Place, team: &'a Team) -> Self {
+        Self { place, by: By::Many(team, BTreeMap::new()) }
+    }
+}
+
+impl Predict for PlaceModel<'_> {
+    fn width(&self) -> usize {
+        match &self.by {
+            By::One(_) => 1,
+            By::Many(team, _) => team.width(),
+        }
+    }
+
+    fn begin(&mut self, range: Range<u64>) -> Result<Option<Chunk>> {
+        let points = self.place.source.read(range.clone())?;
+        let domain = &self.place.domain.name;
+        match &mut self.by {
+            By::One(model) => {
+                let fields = model.predict(domain, range.start, &points.bounded)?;
+                self.place.complete(range, points, fields).map(Some)
+            }
+            By::Many(team, asked) => {
+                team.ask(domain, range.start, points.bounded.clone())?;
+                asked.insert(range.start, (range, points));
+                Ok(None)
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<(Range<u64>, Result<Chunk>)> {
+        let By::Many(team, asked) = &mut self.by else { bail!("nothing was begun that is not ended") };
+        let (first, fields) = team.answer()?;
+        let (range, points) = asked.remove(&first).with_context(|| format!("point {first} was not asked for"))?;
+        let chunk = fields.and_then(|fields| self.place.complete(range.clone(), points, fields));
+        Ok((range, chunk))
     }
 }

@@ -5,9 +5,10 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail, ensure};
 use candle_mixed_attention::models::PositionStatistics;
 use crc32fast::Hasher;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Border;
+use super::{Border, Scans};
 use crate::input::{Input, Location};
 use crate::progress::Progress;
 use crate::terminal::remark;
@@ -42,36 +43,21 @@ pub(crate) struct Source {
     border: Border,
 }
 
-/// Some points of a source.
-pub(crate) struct Points {
-    /// As they are in the file.
-    pub(crate) positions: Vec<[f32; 3]>,
-    /// As the network may see them.
-    pub(crate) bounded: Vec<[f32; 3]>,
-    /// Those whose fields are not told, by their place in both lists.
-    pub(crate) dropped: Vec<usize>,
+/// What is known of points that were all read.
+#[derive(Debug, Serialize, Deserialize)]
+struct Found {
+    /// Infinite where all points are dropped.
+    bounds: [[f32; 3]; 2],
+    checksum: u32,
+    /// Points outside the box.
+    strays: u64,
 }
 
-impl Source {
-    /// Opens a file and reads all of its points, or the centres of its cells; `at` says which, where the file leaves the
-    /// choice.
-    pub(crate) fn open(
-        named: &Named,
-        at: Option<Location>,
-        statistics: &PositionStatistics,
-        border: &Border,
-        chunk: u64,
-    ) -> Result<Self> {
-        let mut input = Input::open(&named.file, at).context(named.option.clone())?;
-        input.scale(named.scale);
-        Self::scan(&named.option, &named.told(), input, statistics, border, chunk)
-    }
-
-    /// Reads all points of an input, of an option; `name` is what errors call both.
-    pub(crate) fn scan(
+impl Found {
+    fn read(
         option: &str,
         name: &str,
-        mut input: Input,
+        input: &mut Input,
         statistics: &PositionStatistics,
         border: &Border,
         chunk: u64,
@@ -98,13 +84,63 @@ impl Source {
             start = end;
         }
         progress.clear();
+        hasher.update(bytemuck::cast_slice(input.surface().map_or(&[][..], |mesh| mesh.corners())));
+        Ok(Self { bounds, checksum: hasher.finalize(), strays })
+    }
+}
+
+/// Some points of a source.
+pub(crate) struct Points {
+    /// As they are in the file.
+    pub(crate) positions: Vec<[f32; 3]>,
+    /// As the network may see them.
+    pub(crate) bounded: Vec<[f32; 3]>,
+    /// Those whose fields are not told, by their place in both lists.
+    pub(crate) dropped: Vec<usize>,
+}
+
+impl Source {
+    /// Opens a file and reads all of its points, or the centres of its cells, unless another process has; `at` says which,
+    /// where the file leaves the choice.
+    pub(crate) fn open(
+        named: &Named,
+        at: Option<Location>,
+        statistics: &PositionStatistics,
+        border: &Border,
+        chunk: u64,
+        scans: &Scans,
+    ) -> Result<Self> {
+        let mut input = Input::open(&named.file, at).context(named.option.clone())?;
+        input.scale(named.scale);
+        let (option, name) = (&named.option, named.told());
+        let at = at.map(|at| format!("{at:?}"));
+        let about = json!({"scale": named.scale, "at": at, "outside": border.name(), "statistics": statistics});
+        let read = || Found::read(option, &name, &mut input, statistics, border, chunk);
+        let found = scans.once(&named.file, about, read)?;
+        Self::of(&name, input, found, border)
+    }
+
+    /// Reads all points of an input, of an option; `name` is what errors call both.
+    pub(crate) fn scan(
+        option: &str,
+        name: &str,
+        mut input: Input,
+        statistics: &PositionStatistics,
+        border: &Border,
+        chunk: u64,
+    ) -> Result<Self> {
+        let found = Found::read(option, name, &mut input, statistics, border, chunk)?;
+        Self::of(name, input, found, border)
+    }
+
+    fn of(name: &str, input: Input, found: Found, border: &Border) -> Result<Self> {
+        let Found { bounds, checksum, strays } = found;
         let count = input.len();
         ensure!(!border.drops() || strays < count, "{name}: all {count} points lie outside the box of the statistics");
         if let Some(told) = border.told(strays, count) {
             remark(format_args!("note: {name}: {told}"));
         }
-        hasher.update(bytemuck::cast_slice(input.surface().map_or(&[][..], |mesh| mesh.corners())));
-        Ok(Self { input, bounds, checksum: hasher.finalize(), border: border.clone() })
+        Ok(Self { input, bounds, checksum, border: border.clone() })
     }
 
     /// Some of the points.

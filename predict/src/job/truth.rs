@@ -5,8 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::models::ab_upt::DomainConfig;
+use serde_json::json;
 
-use super::Named;
+use super::{Named, Scans};
 use crate::input::{Table, tensor_names};
 use crate::metrics::FieldError;
 
@@ -44,6 +45,7 @@ impl Truth {
         domain: &DomainConfig,
         points: u64,
         chunk: u64,
+        scans: &Scans,
     ) -> Result<Self> {
         let Named { option, file, .. } = named;
         let mut fields = Vec::new();
@@ -82,9 +84,15 @@ impl Truth {
                 field.name,
                 field.dim
             );
-            for start in (0..points).step_by(usize::try_from(chunk).unwrap_or(usize::MAX)) {
-                table.read_finite(start..points.min(start + chunk)).context(option.clone())?;
-            }
+            let mut read = || {
+                for start in (0..points).step_by(usize::try_from(chunk).unwrap_or(usize::MAX)) {
+                    table.read_finite(start..points.min(start + chunk)).context(option.clone())?;
+                }
+                Ok(())
+            };
+            // Pairs are arrays of the file of the points.
+            let file = own.filter(|_| pairs(file).is_some()).map_or(file, |own| &own.file);
+            scans.once(file, json!({"truth": named.file, "field": field.name}), &mut read)?;
         }
         let fields: Vec<_> = fields.into_iter().map(|(field, table)| (field.name.clone(), table)).collect();
         let names = domain.fields.iter().map(|field| field.name.clone());

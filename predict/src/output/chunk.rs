@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 /// Name and width of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +31,25 @@ pub(crate) struct Chunk {
 
 /// The flow at any range of a fixed list of points.
 pub(crate) trait Predict {
-    /// Predicts the points of `range`. The result depends on the range alone.
-    fn predict(&mut self, range: Range<u64>) -> Result<Chunk>;
+    /// Ranges that should be begun before one is ended.
+    fn width(&self) -> usize {
+        1
+    }
+
+    /// Begins to predict the points of `range`, whose fields depend on the range alone; those that are known at once are
+    /// returned.
+    fn begin(&mut self, range: Range<u64>) -> Result<Option<Chunk>>;
+
+    /// Ends one of the ranges that were begun and not known at once, whichever is ready first. The outer error says that
+    /// there is none.
+    fn end(&mut self) -> Result<(Range<u64>, Result<Chunk>)> {
+        bail!("nothing was begun that is not ended")
+    }
 }
 
 impl<F: FnMut(Range<u64>) -> Result<Chunk>> Predict for F {
-    fn predict(&mut self, range: Range<u64>) -> Result<Chunk> {
-        self(range)
+    fn begin(&mut self, range: Range<u64>) -> Result<Option<Chunk>> {
+        self(range).map(Some)
     }
 }
 

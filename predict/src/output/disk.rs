@@ -12,6 +12,9 @@ pub(crate) trait Disk {
     /// Creates a file of `length` zero bytes, in the place of whatever has its name.
     fn create(&self, path: &Path, length: u64) -> io::Result<()>;
 
+    /// Creates an empty file, unless there is something of its name; whether it did. Of several processes one does.
+    fn create_new(&self, path: &Path) -> io::Result<bool>;
+
     /// Writes into an existing file.
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
@@ -38,6 +41,14 @@ impl Disk for LocalDisk {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => OpenOptions::new().write(true).create_new(true).open(path)?.set_len(length),
+        }
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<bool> {
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -1,10 +1,10 @@
-//! One run at a time in a folder.
+//! Who may write into a folder.
 
 use std::fs::{File, TryLockError};
 use std::io;
 #[cfg(not(unix))]
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 #[cfg(unix)]
@@ -16,24 +16,22 @@ use crate::terminal::remark;
 /// The file that a run holds locked. It stays behind, empty: removing it would let two runs hold two files of one name.
 pub(super) const LOCK_FILE: &str = ".run.lock";
 
-/// The right to write into a folder. The system takes it back when the process ends, however it ends.
+/// The right to write into a folder, alone or with others. The system takes it back when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct FolderLock {
-    _file: File,
+    file: File,
+    folder: PathBuf,
 }
 
 impl FolderLock {
-    /// Locks a folder that exists. Where the file system knows no locks, as Lustre without `flock`, a remark says that
-    /// nothing keeps a second run away.
+    /// Locks a folder that exists, for this process alone. Where the file system knows no locks, as Lustre without `flock`, a
+    /// remark says that nothing keeps a second run away.
     ///
     /// # Errors
     /// Another run holds it.
     pub(super) fn acquire(folder: &Path) -> Result<Self> {
-        let path = folder.join(LOCK_FILE);
-        let context = || format!("--out: cannot lock {}", path.display());
-        let file =
-            open_itself(File::options().create(true).truncate(false).write(true), &path).with_context(context)?;
-        match Attempt::of(file.try_lock()).with_context(context)? {
+        let lock = Self::of(folder)?;
+        match lock.attempt()? {
             Attempt::Locked => {}
             Attempt::Held => bail!("--out {}: another run is writing there", folder.display()),
             Attempt::NoLocks(error) => remark(format_args!(
@@ -41,7 +39,63 @@ impl FolderLock {
                 folder.display()
             )),
         }
-        Ok(Self { _file: file })
+        Ok(lock)
+    }
+
+    /// The lock of a folder that exists, which this process does not hold yet.
+    pub(super) fn of(folder: &Path) -> Result<Self> {
+        let path = folder.join(LOCK_FILE);
+        let file = open_itself(File::options().create(true).truncate(false).write(true), &path);
+        let file = file.with_context(|| format!("--out: cannot lock {}", path.display()))?;
+        Ok(Self { file, folder: folder.to_path_buf() })
+    }
+
+    /// Whether this process holds the lock alone from here on. If it does not, it does not hold it at all, even if it
+    /// [shared](Self::share) it before: of several processes that ask, one is the last.
+    ///
+    /// # Errors
+    /// The file system has no locks, or fails.
+    pub(super) fn is_alone(&self) -> Result<bool> {
+        // Given up first: where locks are exchanged in one step, two that wait for each other would both be refused.
+        self.leave()?;
+        match self.attempt()? {
+            Attempt::Locked => Ok(true),
+            Attempt::Held => Ok(false),
+            Attempt::NoLocks(error) => self.refuse(error).map(|()| false),
+        }
+    }
+
+    /// Holds the lock together with others, as soon as nobody holds it alone.
+    ///
+    /// # Errors
+    /// As [`is_alone`](Self::is_alone).
+    pub(super) fn share(&self) -> Result<()> {
+        self.file.lock_shared().or_else(|error| self.refuse(error))
+    }
+
+    /// Holds it no longer.
+    pub(super) fn leave(&self) -> Result<()> {
+        self.file.unlock().or_else(|error| self.refuse(error))
+    }
+
+    /// What joint work needs and the file system has not.
+    fn refuse(&self, error: io::Error) -> Result<()> {
+        let folder = self.folder.display();
+        if knows_no_locks(&error) {
+            bail!(
+                "--join: the file system of --out {folder} knows no locks ({error}), which tell who is at work: choose a \
+                 folder elsewhere, have this one mounted with locks (Lustre: -o flock), or start one process without --join"
+            );
+        }
+        Err(error).with_context(|| self.context())
+    }
+
+    fn attempt(&self) -> Result<Attempt> {
+        Attempt::of(self.file.try_lock()).with_context(|| self.context())
+    }
+
+    fn context(&self) -> String {
+        format!("--out: cannot lock {}", self.folder.join(LOCK_FILE).display())
     }
 }
 
@@ -86,6 +140,28 @@ mod tests {
         assert!(error.contains("another run is writing there"), "{error}");
         drop(first);
         FolderLock::acquire(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn of_several_that_share_a_folder_one_is_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = [0; 3].map(|_| FolderLock::of(folder.path()).unwrap());
+        assert!(locks[0].is_alone().unwrap() && !locks[1].is_alone().unwrap());
+        locks.iter().for_each(|lock| lock.share().unwrap());
+        assert!(FolderLock::acquire(folder.path()).is_err());
+        assert_eq!([0, 1, 2].map(|at| locks[at].is_alone().unwrap()), [false, false, true]);
+        assert!(!locks[0].is_alone().unwrap());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn joint_work_without_locks_is_refused_with_a_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::of(folder.path()).unwrap();
+        let error = lock.refuse(Errno::NOSYS.into()).unwrap_err().to_string();
+        assert!(error.contains("knows no locks") && error.contains("start one process without --join"), "{error}");
+        let failed = format!("{:#}", lock.refuse(Errno::IO.into()).unwrap_err());
+        assert!(failed.starts_with("--out: cannot lock "), "{failed}");
     }
 
     /// Such a file system cannot be had in a test: its answer is.

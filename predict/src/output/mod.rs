@@ -12,18 +12,29 @@
 //! What of a mesh goes out as it came is copied before the first chunk. A file whose arrays are to be compressed is packed
 //! when all points are done, before it gets its name.
 //!
-//! The folder is locked for the whole run. `run.json` says what the run is made of, how many chunks lie safely on the
-//! disk, and whether files may have their final names. It is replaced in one step, after the
-//! chunks are synced: those of a second, or of 64 MB, together. Links in the folder are not followed.
+//! Who may write is told by a lock on the folder: one process, or a [crew](Crew) of them, each of which takes blocks of
+//! chunks that nobody else has. `run.json` says what the run is made of, which points lie safely on the disk, and whether
+//! files may have their final names. It is replaced in one step, after the chunks are synced: those of a second, or of
+//! 64 MB, together. Processes that [join](Joined) each other say the same in a file for each block, until the last of
+//! them adds that up. Links in the folder are not followed.
 
+mod asked;
+mod blocks;
 mod chunk;
+mod claims;
 mod codec;
+mod crew;
 mod disk;
 mod document;
+mod draft;
+mod join;
 mod layout;
 mod lock;
 mod npz;
 mod pack;
+mod part;
+mod presence;
+mod ranges;
 mod run;
 mod safetensors;
 mod state;
@@ -31,10 +42,22 @@ mod state;
 mod tests;
 mod vtk;
 
+/// The crew of a run on the file system.
+pub(crate) type LocalCrew = Box<dyn Crew<LocalDisk>>;
+
+#[cfg(feature = "mpi")]
+pub(crate) use asked::Asked;
+#[cfg(feature = "mpi")]
+pub(crate) use blocks::Settled;
 pub(crate) use chunk::{Chunk, FieldSpec, Predict};
 pub(crate) use codec::Codec;
+pub(crate) use crew::{Alone, Crew};
 pub(crate) use disk::{LocalDisk, write_whole};
+pub(crate) use draft::{Existing, Request, Space, human_bytes};
+pub(crate) use join::Joined;
 pub(crate) use npz::write_npz;
-pub(crate) use run::{Existing, Part, Request, Run, Space, human_bytes};
+pub(crate) use part::Part;
+pub(crate) use run::{Leaving, Run, progress};
+#[cfg(any(test, fuzzing))]
 pub(crate) use state::State;
 pub(crate) use vtk::{GridShape, Kept, Shape, vtk_layout};

@@ -6,8 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::blocks::Settled;
 use super::disk::{Disk, metadata, write_whole};
 use super::pack::packed_name;
+use super::ranges::Ranges;
 
 /// The name of the file in the folder of the run.
 pub(super) const STATE_FILE: &str = "run.json";
@@ -16,7 +18,7 @@ pub(super) const STATE_FILE: &str = "run.json";
 const LONGEST_STATE: u64 = 16 << 20;
 
 /// Version of what the file means.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The progress of a run. Written only after the chunks that it counts are safe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +50,9 @@ pub(crate) enum Stage {
     Predicting,
     /// All points are done; each file has its partial or its final name.
     Renaming,
-    /// All of them their final names.
+    /// All of them their final names; what is made from them may be missing.
+    Named,
+    /// All of them their final names, and nothing is missing.
     Complete,
 }
 
@@ -61,7 +65,7 @@ pub(crate) struct PartState {
     /// Points altogether.
     pub(crate) points: u64,
     /// Points of which every byte is safe.
-    pub(crate) done: u64,
+    pub(crate) done: Ranges,
     /// Names and bytes of the files.
     pub(crate) files: Vec<(String, u64)>,
 }
@@ -97,13 +101,24 @@ impl State {
             .with_context(|| format!("{} is damaged; --overwrite begins again", path.display()))?;
         let found = state.version;
         ensure!(found == VERSION, "{}: version {found}, this program reads {VERSION}", path.display());
+        let fits = state.parts.iter().all(|part| part.done.end() <= part.points);
+        ensure!(fits, "{} is damaged: more is done than there is; --overwrite begins again", path.display());
         Ok(Some(state))
+    }
+
+    /// Counts points as done. What names none of them counts for nothing.
+    pub(crate) fn record(&mut self, settled: impl IntoIterator<Item = Settled>) {
+        for Settled { part, range, .. } in settled {
+            if let Some(part) = self.parts.get_mut(part).filter(|part| range.end <= part.points) {
+                part.done.insert(range);
+            }
+        }
     }
 
     /// Points that are safe, of how many.
     pub(crate) fn progress(&self) -> (u64, u64) {
         let sum = |count: fn(&PartState) -> u64| self.parts.iter().map(count).fold(0, u64::saturating_add);
-        (sum(|part| part.done), sum(|part| part.points))
+        (sum(|part| part.done.count()), sum(|part| part.points))
     }
 
     /// Names of all files that the run writes or replaces.
@@ -125,15 +140,15 @@ impl State {
             let (before, now) = (self.inputs.get(name), fresh.inputs.get(name));
             if before != now {
                 let show = |value: Option<&Value>| value.map_or("absent".to_string(), Value::to_string);
-                bail!("--resume: {name} was {} when the run began and is {} now", show(before), show(now));
+                bail!("{name} was {} when the run began and is {} now", show(before), show(now));
             }
         }
         for (before, now) in self.parts.iter().zip(&fresh.parts) {
             let same = (&before.name, before.points, &before.files) == (&now.name, now.points, &now.files);
-            ensure!(same, "--resume: the files of part '{}' differ from those of the run that was begun", now.name);
+            ensure!(same, "the files of part '{}' differ from those of the run that was begun", now.name);
         }
         let (before, now) = (self.parts.len(), fresh.parts.len());
-        ensure!(before == now, "--resume: the run was begun with {before} parts and has {now} now");
+        ensure!(before == now, "the run was begun with {before} parts and has {now} now");
         Ok(())
     }
 }

@@ -19,7 +19,8 @@ use candle_mixed_attention::models::ab_upt::Predictor;
 pub(crate) use statistics::flat_keys;
 
 use crate::args::Arguments;
-use crate::job::Job;
+use crate::job::{Job, Scans};
+use crate::output::{Crew, LocalDisk};
 
 /// The description of a model, read and dropped.
 #[cfg(any(test, fuzzing))]
@@ -27,7 +28,21 @@ pub(crate) fn read_description(path: &std::path::Path) -> Result<()> {
     description::Description::read(path).map(drop)
 }
 
-/// The prediction that the command line asks for; by a network that was loaded before, if it is given.
-pub(crate) fn job(arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
-    setup::Setup::read(arguments)?.into_job(arguments, network)
+/// The name of what the process that leads a crew found in the inputs.
+const SCANS: &str = "scans.json";
+
+/// The prediction that the command line asks for; by a network that was loaded before on each device, if it is given. Of a
+/// crew, one process reads all inputs.
+pub(crate) fn job(
+    arguments: &Arguments,
+    networks: Option<Vec<Predictor>>,
+    crew: &mut dyn Crew<LocalDisk>,
+) -> Result<Job> {
+    let scans = match crew.receive(SCANS)? {
+        Some(bytes) => Scans::of_another_process(&bytes)?,
+        None => Scans::default(),
+    };
+    let setup = setup::Setup::read(arguments, &scans)?;
+    crew.publish(&LocalDisk, SCANS, &mut || scans.to_bytes())?;
+    setup.into_job(arguments, networks, crew.leads())
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
-use candle_mixed_attention::candle_core::DType;
+use candle_mixed_attention::candle_core::{DType, Device};
 use candle_mixed_attention::models::ab_upt::{AbUptConfig, Checkpoint, DomainConfig, Predictor, PredictorInput};
 use candle_mixed_attention::models::{Normalisation, PositionStatistics};
 use serde_json::{Map, Value, json};
@@ -19,7 +19,9 @@ use super::solids;
 use crate::args::{Arguments, Condition, DomainLine, DomainSlice, ModelArguments};
 use crate::forces::Reference;
 use crate::input::{Input, Location};
-use crate::job::{Body, Border, Job, Line, MOST_STREAMLINES, Named, Place, Source, Streamlines, Truth, obstacle};
+use crate::job::{
+    Body, Border, Job, Line, MOST_STREAMLINES, Named, Place, Scans, Source, Streamlines, Truth, obstacle,
+};
 use crate::mesh::Mesh;
 use crate::output::{Codec, FieldSpec, Kept};
 use crate::picture::CutPlane;
@@ -49,7 +51,7 @@ pub(super) struct Setup {
 
 impl Setup {
     /// Opens and checks all files and options.
-    pub(super) fn read(arguments: &Arguments) -> Result<Self> {
+    pub(super) fn read(arguments: &Arguments, scans: &Scans) -> Result<Self> {
         let (model, chunk) = (&arguments.model, arguments.compute.chunk.get());
         let weights = model.weights.as_deref().context("--weights is missing")?;
         let checkpoint = match &model.weights_key {
@@ -81,7 +83,7 @@ impl Setup {
             domains::check_known("--scale", domain, &config)?;
         }
         check_velocity(model.velocity.as_deref(), &config)?;
-        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, &border, chunk);
+        let open_at = |named: &Named, at| Source::open(named, at, &statistics.position, &border, chunk, scans);
         let open = |named: &Named| open_at(named, model.at);
         // Points of a body are drawn from its faces, whatever is predicted on it.
         let geometry = open_geometry(model, &config, |named| open_at(named, Some(Location::Points)))?;
@@ -153,7 +155,7 @@ impl Setup {
             };
             let truth = {
                 let own = points.get(name);
-                truth.map(|named| Truth::open(named, own, domain, source.input.len(), chunk)).transpose()?
+                truth.map(|named| Truth::open(named, own, domain, source.input.len(), chunk, scans)).transpose()?
             };
             for field in truth.iter().flat_map(Truth::missing) {
                 remark(format_args!(
@@ -169,15 +171,24 @@ impl Setup {
         Ok(Self { checkpoint, config, description, statistics, conditions, geometry, places, planes, anchor_points })
     }
 
-    /// Loads the network, unless it is given, and draws what it reads.
-    pub(super) fn into_job(mut self, arguments: &Arguments, network: Option<Predictor>) -> Result<Job> {
-        let predictor = network.map_or_else(|| self.load(arguments), Ok)?;
-        let geometry = self.draw_geometry(arguments)?;
-        let mut inputs = Vec::new();
-        for draw in 0..arguments.compute.seeds.get() as u64 {
-            inputs.push(self.draw_anchors(arguments, geometry.clone(), draw)?);
-        }
-        let body = Body::new(predictor, inputs.remove(0), inputs);
+    /// Loads the network, unless it is given, and draws what it reads, if this process `reads` the body.
+    pub(super) fn into_job(
+        mut self,
+        arguments: &Arguments,
+        networks: Option<Vec<Predictor>>,
+        reads: bool,
+    ) -> Result<Job> {
+        let predictors = networks.map_or_else(|| self.load(arguments), Ok)?;
+        let draws = arguments.compute.seeds.get();
+        let body = match reads {
+            true => {
+                let geometry = self.draw_geometry(arguments)?;
+                let mut draw = |draw| self.draw_anchors(arguments, geometry.clone(), draw);
+                let (first, others) = (draw(0)?, (1..draws as u64).map(draw).collect::<Result<Vec<_>>>()?);
+                Body::new(predictors, first, others)
+            }
+            false => Body::of_another_process(predictors, draws),
+        };
         let identity = self.identity(arguments)?;
         let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
         let streamlines = self.streamlines(&arguments.model)?;
@@ -223,7 +234,7 @@ impl Setup {
             "anchors": compute.anchors,
             "seed": compute.seed,
             "seeds": compute.seeds,
-            "device": compute.device.to_string(),
+            "device": compute.device.kind(),
             "dtype": DType::from(compute.dtype).as_str(),
             "outside": format!("{:?}", model.outside).to_lowercase(),
             "compress": arguments.output.compress.map(Codec::name),
@@ -231,10 +242,14 @@ impl Setup {
         Ok(identity.as_object().cloned().unwrap_or_default())
     }
 
-    fn load(&self, arguments: &Arguments) -> Result<Predictor> {
-        let (device, dtype) = (arguments.compute.device.open()?, DType::from(arguments.compute.dtype));
-        let network = self.checkpoint.load(&self.config, dtype, &device).context("--weights")?;
-        Ok(Predictor::new(network, &self.statistics)?)
+    /// The network on each device.
+    fn load(&self, arguments: &Arguments) -> Result<Vec<Predictor>> {
+        let (devices, dtype) = (arguments.compute.device.open()?, DType::from(arguments.compute.dtype));
+        let load = |device: &Device| {
+            let network = self.checkpoint.load(&self.config, dtype, device).context("--weights")?;
+            Ok(Predictor::new(network, &self.statistics)?)
+        };
+        devices.iter().map(load).collect()
     }
 
     fn geometry_points(&self, model: &ModelArguments) -> usize {

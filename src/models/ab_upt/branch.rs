@@ -9,7 +9,7 @@ use candle_nn::{Init, VarBuilder};
 use super::feed_forward::FeedForward;
 use super::norm::{Affine, LayerNorm, ScaleShift};
 use crate::modules::WeightSharing;
-use crate::ops::{add, to_dtype};
+use crate::ops::residual;
 use crate::plan::TokenSpec;
 
 /// What all branches of a block have in common.
@@ -82,14 +82,11 @@ impl Branch {
 
     /// `x` plus the output of the branch, in the dtype of `x`; computed in f32.
     pub(super) fn end(&self, x: &Tensor, output: &Tensor, modulation: Option<&BranchModulation>) -> Result<Tensor> {
-        let factor = match (modulation, &self.layer_scale) {
-            (None, None) => return add(x, output),
-            (Some(BranchModulation { gate, .. }), None) => gate.clone(),
-            (None, Some(layer_scale)) => layer_scale.clone(),
-            (Some(BranchModulation { gate, .. }), Some(layer_scale)) => gate.broadcast_mul(layer_scale)?,
-        };
-        let sum = (to_dtype(x, DType::F32)? + to_dtype(output, DType::F32)?.broadcast_mul(&factor)?)?;
-        to_dtype(&sum, x.dtype())
+        let gate = modulation.map(|modulation| &modulation.gate);
+        match (gate, &self.layer_scale) {
+            (Some(gate), Some(layer_scale)) => residual(x, output, Some(&gate.broadcast_mul(layer_scale)?)),
+            (gate, layer_scale) => residual(x, output, gate.or(layer_scale.as_ref())),
+        }
     }
 }
 

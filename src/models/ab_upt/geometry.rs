@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::error::AbUptError;
 use super::finite::check_finite;
+use crate::ops::to_dtype;
 
 /// Points of one or more samples, and the supernodes among them. Cheap to clone.
 ///
@@ -52,7 +53,7 @@ impl Geometry {
         let &[points, position_dim] = positions.dims() else {
             return Err(AbUptError::shape("geometry positions", "[points, position_dim]", positions.dims()).into());
         };
-        let positions = positions.to_dtype(DType::F32)?.contiguous()?;
+        let positions = to_dtype(positions, DType::F32)?.contiguous()?;
         check_finite("geometry positions", &positions)?;
         let coordinates = positions.flatten_all()?.to_vec1::<f32>()?;
         if points == 0 || supernodes.is_empty() {
@@ -99,7 +100,7 @@ impl Geometry {
             return Err(AbUptError::shape("geometry features", expected, features.dims()).into());
         }
         check_finite("geometry features", features)?;
-        self.features = Some(features.to_dtype(DType::F32)?);
+        self.features = Some(to_dtype(features, DType::F32)?);
         Ok(self)
     }
 

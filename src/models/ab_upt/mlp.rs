@@ -5,7 +5,7 @@ use candle_nn::{Linear, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::error::AbUptError;
-use crate::ops::{Epilogue, linear};
+use crate::ops::{Epilogue, linear, to_dtype};
 
 /// The function between two linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ impl Activation {
         let x = match dtype {
             // Not every GPU op of candle takes tensors without elements.
             _ if x.elem_count() == 0 => return Ok(x.clone()),
-            DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?,
+            DType::F16 | DType::BF16 => to_dtype(x, DType::F32)?,
             _ => x.clone(),
         };
         let y = match self {
@@ -54,7 +54,7 @@ impl Activation {
             Self::Softplus => (x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?,
             Self::LeakyRelu => candle_nn::ops::leaky_relu(&x, 0.01)?,
         };
-        y.to_dtype(dtype)
+        to_dtype(&y, dtype)
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, Linear, Module, VarBuilder};
 
 use super::error::AbUptError;
-use crate::ops::layer_norm;
+use crate::ops::{layer_norm, to_dtype};
 
 /// `(x − mean) / √(variance + eps)` over the channels, then a scale and a shift where there are any. Computed in f32.
 #[derive(Debug, Clone)]
@@ -55,7 +55,8 @@ impl LayerNorm {
                 )
             }
         };
-        layer_norm(&x.to_dtype(DType::F32)?, factor.as_ref(), offset.as_ref(), self.eps)?.to_dtype(self.dtype)
+        let normal = layer_norm(&to_dtype(x, DType::F32)?, factor.as_ref(), offset.as_ref(), self.eps)?;
+        to_dtype(&normal, self.dtype)
     }
 }
 

@@ -22,7 +22,7 @@ use super::error::AbUptError;
 use super::geometry::Geometry;
 use super::mlp::Activation;
 use super::neighbours::{NeighbourChoice, Neighbours, neighbours};
-use crate::ops::{Messages, is_plain, message_sum};
+use crate::ops::{Messages, is_plain, message_sum, to_dtype};
 
 /// Longest wavelength of the embeddings of the geometry, whatever the network uses elsewhere.
 const MAX_WAVELENGTH: f64 = 10_000.0;
@@ -154,7 +154,7 @@ impl SupernodePooling {
             pooled = projection.forward(&Tensor::cat(&[&pooled, &own], 1)?)?;
         }
         let shape = (geometry.batch(), geometry.supernodes_per_sample(), self.config.output_dim());
-        pooled.reshape(shape)?.to_dtype(self.dtype)
+        to_dtype(&pooled.reshape(shape)?, self.dtype)
     }
 
     /// Messages and their sums or means, block by block.
@@ -195,7 +195,7 @@ impl SupernodePooling {
         let dims = geometry.features().map(|features| features.dims().to_vec()).unwrap_or_default();
         match (&self.features, geometry.features(), self.config.input_features_dim) {
             (Some(layers), Some(features), Some(width)) if dims.last() == Some(&width) => {
-                Ok(Some(layers.up.forward(&features.to_dtype(DType::F32)?.contiguous()?)?))
+                Ok(Some(layers.up.forward(&to_dtype(features, DType::F32)?.contiguous()?)?))
             }
             (None, None, _) => Ok(None),
             (_, _, width) => {

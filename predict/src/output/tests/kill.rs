@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::*;
 
-fn uninterrupted() -> BTreeMap<String, Vec<u8>> {
+pub(super) fn uninterrupted() -> BTreeMap<String, Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     run(LocalDisk, folder.path(), Existing::Refuse).unwrap();
     files(folder.path())
@@ -20,9 +20,9 @@ fn dies_after(steps: usize, folder: &Path, existing: Existing) -> bool {
 }
 
 /// No file has its final name before it is whole.
-fn assert_nothing_half(folder: &Path, whole: &BTreeMap<String, Vec<u8>>) {
+pub(super) fn assert_nothing_half(folder: &Path, whole: &BTreeMap<String, Vec<u8>>) {
     for (name, bytes) in files(folder) {
-        let unfinished = name.ends_with(".partial") || name == "run.json";
+        let unfinished = name.ends_with(".partial") || ["run.json", ".join"].contains(&name.as_str());
         assert!(unfinished || bytes == whole[&name], "{name} is half a file");
     }
 }

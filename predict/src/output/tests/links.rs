@@ -74,7 +74,10 @@ fn a_folder_that_cannot_be_written_is_noticed_before_anything_is_computed() {
         return;
     };
     for folder in [folder.to_path_buf(), folder.join("new")] {
-        let error = format!("{:#}", Run::rehearse(&LocalDisk, request(&folder, Existing::Refuse)).unwrap_err());
+        let error = format!(
+            "{:#}",
+            Run::rehearse(&LocalDisk, request(&folder, Existing::Refuse), &Alone::default()).unwrap_err()
+        );
         assert!(error.contains("--out: cannot write into"), "{error}");
     }
 }

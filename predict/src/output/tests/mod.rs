@@ -2,6 +2,7 @@
 
 mod damage;
 mod files;
+mod join;
 mod kill;
 mod links;
 mod refusal;
@@ -18,7 +19,7 @@ use serde_json::{Map, json};
 
 use super::disk::{Disk, LocalDisk};
 use super::lock::LOCK_FILE;
-use super::{Chunk, Existing, FieldSpec, Part, Request, Run, Space};
+use super::{Alone, Chunk, Existing, FieldSpec, Part, Predict, Request, Run, Space};
 use crate::mesh::Mesh;
 
 const SURFACE_POINTS: u64 = 4;
@@ -59,7 +60,11 @@ fn request(folder: &Path, existing: Existing) -> Request {
 }
 
 fn open<D: Disk>(disk: D, folder: &Path, existing: Existing) -> Result<Run<D>> {
-    Ok(Run::open(disk, request(folder, existing))?.with_every_chunk_safe())
+    Ok(Run::open(disk, request(folder, existing), alone())?.with_every_chunk_safe())
+}
+
+fn alone() -> Box<Alone> {
+    Box::default()
 }
 
 /// A whole run; the number of points that it predicted.
@@ -74,12 +79,13 @@ fn run<D: Disk>(disk: D, folder: &Path, existing: Existing) -> Result<u64> {
     Ok(predicted)
 }
 
-/// All files but the lock.
+/// All files but the lock; folders, which a complete run has none of, without what is in them.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entry = |entry: io::Result<std::fs::DirEntry>| {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_string();
-        (name != LOCK_FILE).then(|| (name, std::fs::read(path).unwrap()))
+        let content = || if path.is_dir() { b"a folder".to_vec() } else { std::fs::read(&path).unwrap() };
+        (name != LOCK_FILE).then(|| (name, content()))
     };
     std::fs::read_dir(folder).unwrap().filter_map(entry).collect()
 }
@@ -105,6 +111,11 @@ impl Disk for DyingDisk<'_> {
     fn create(&self, path: &Path, length: u64) -> io::Result<()> {
         self.step()?;
         LocalDisk.create(path, length)
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<bool> {
+        self.step()?;
+        LocalDisk.create_new(path)
     }
 
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {

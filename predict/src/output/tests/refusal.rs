@@ -14,6 +14,10 @@ impl Disk for SmallDisk {
         LocalDisk.create(path, length)
     }
 
+    fn create_new(&self, path: &Path) -> io::Result<bool> {
+        LocalDisk.create_new(path)
+    }
+
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
         LocalDisk.write_at(path, offset, bytes)
     }
@@ -66,7 +70,11 @@ fn another_run_is_not_resumed() {
     open(LocalDisk, folder.path(), Existing::Refuse).unwrap();
     let resume = |seed: u64, chunk: u64, parts: Vec<Part>| {
         let inputs = Map::from_iter([("seed".to_string(), json!(seed)), ("angle".to_string(), json!(ANGLE))]);
-        message(Run::open(LocalDisk, Request { inputs, chunk, parts, ..request(folder.path(), Existing::Resume) }))
+        message(Run::open(
+            LocalDisk,
+            Request { inputs, chunk, parts, ..request(folder.path(), Existing::Resume) },
+            alone(),
+        ))
     };
     assert_eq!(resume(8, CHUNK, parts()), "--resume: seed was 7 when the run began and is 8 now");
     assert!(resume(7, CHUNK, parts()[..1].to_vec()).contains("begun with 2 parts and has 1"));
@@ -106,7 +114,7 @@ fn what_an_overwritten_run_left_goes_when_the_new_one_is_complete() {
     let surface = || vec![parts().remove(0)];
     let open = |existing| {
         let usual = request(folder.path(), existing);
-        Run::open(LocalDisk, Request { inputs: Map::new(), parts: surface(), ..usual }).unwrap()
+        Run::open(LocalDisk, Request { inputs: Map::new(), parts: surface(), ..usual }, alone()).unwrap()
     };
     drop(open(Existing::Overwrite));
     assert!(files(folder.path()).contains_key("volume.vtp"), "the new run is not complete");
@@ -125,7 +133,7 @@ fn overwriting_removes_what_an_interrupted_run_left() {
     drop(open(LocalDisk, folder.path(), Existing::Refuse).unwrap());
     assert!(files(folder.path()).contains_key("volume.vtp.partial"));
     let usual = request(folder.path(), Existing::Overwrite);
-    let mut second = Run::open(LocalDisk, Request { parts: vec![parts().remove(0)], ..usual }).unwrap();
+    let mut second = Run::open(LocalDisk, Request { parts: vec![parts().remove(0)], ..usual }, alone()).unwrap();
     second.write_part("surface", &mut synthetic, &mut |_| ()).unwrap();
     second.finish().unwrap();
     second.conclude().unwrap();
@@ -142,7 +150,8 @@ fn a_run_goes_on_in_chunks_of_another_size() {
     let mut dying = |range: Range<u64>| if range.start >= 3 { anyhow::bail!("killed") } else { synthetic(range) };
     first.write_part("surface", &mut dying, &mut |_| ()).unwrap_err();
     drop(first);
-    let mut second = Run::open(LocalDisk, Request { chunk: 5, ..request(folder.path(), Existing::Resume) }).unwrap();
+    let mut second =
+        Run::open(LocalDisk, Request { chunk: 5, ..request(folder.path(), Existing::Resume) }, alone()).unwrap();
     let mut chunks = Vec::new();
     second.write_part("surface", &mut synthetic, &mut |_| ()).unwrap();
     second.write_part("volume", &mut synthetic, &mut |points| chunks.push(points)).unwrap();
@@ -193,7 +202,7 @@ fn a_disk_that_is_too_small_is_found_out_before_anything_is_written() {
 
 /// What a run would find, without changing anything.
 fn rehearse(disk: &impl Disk, folder: &Path, existing: Existing) -> Result<Space> {
-    Run::rehearse(disk, request(folder, existing))
+    Run::rehearse(disk, request(folder, existing), &Alone::default())
 }
 
 #[test]
@@ -234,11 +243,11 @@ fn written_chunks_need_no_space_again() {
         let (folder, inputs) = (folder.path().to_path_buf(), Map::new());
         Request { folder, inputs, origin: Map::new(), chunk: points / 4, parts: part(), existing }
     };
-    let open = |free, existing| Run::open(disk(free), whole(existing));
+    let open = |free, existing| Run::open(disk(free), whole(existing), alone());
     let mut run = open(u64::MAX / 2, Existing::Refuse).unwrap();
     let mut last = u64::MAX;
     let mut needed = || {
-        let space = Run::rehearse(&disk(u64::MAX / 2), whole(Existing::Resume));
+        let space = Run::rehearse(&disk(u64::MAX / 2), whole(Existing::Resume), &Alone::default());
         let needed = space.unwrap().needed;
         assert!(needed < last || !cfg!(unix), "{needed} are needed after {last}");
         last = needed;
@@ -301,7 +310,7 @@ fn two_arrays_of_one_name_are_refused() {
         let mut parts = parts();
         parts[0].fields[0].name = name.to_string();
         let usual = request(folder.path(), Existing::Refuse);
-        let refusal = message(Run::open(LocalDisk, Request { parts, ..usual }));
+        let refusal = message(Run::open(LocalDisk, Request { parts, ..usual }, alone()));
         assert!(refusal.contains(expected), "{refusal}");
     }
 }

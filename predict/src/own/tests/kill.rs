@@ -25,7 +25,7 @@ fn child() {
     run(&line).unwrap();
 }
 
-fn start(line: &[String]) -> Child {
+pub(super) fn start(line: &[String]) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "own::tests::kill::child", "--ignored"]).env(LINE, line.join("\n"));
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -45,7 +45,8 @@ impl Left {
         let state = std::fs::read(workplace.path("out/run.json")).unwrap_or_default();
         let state: Value = serde_json::from_slice(&state).unwrap_or_default();
         let parts = state["parts"].as_array().into_iter().flatten();
-        Self { done: parts.filter_map(|part| part["done"].as_u64()).sum(), names }
+        let ranges = parts.flat_map(|part| part["done"].as_array().into_iter().flatten());
+        Self { done: ranges.filter_map(|range| Some(range[1].as_u64()? - range[0].as_u64()?)).sum(), names }
     }
 
     fn has(&self, name: &str) -> bool {

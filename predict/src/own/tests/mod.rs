@@ -1,6 +1,7 @@
 //! Whole runs with files on disk, as a user makes them.
 
 mod car;
+mod join;
 mod kill;
 mod meshes;
 mod refusals;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use crate::args::Arguments;
 use crate::ellipsoid::surface_mesh;
 use crate::mesh::Mesh;
+use crate::output::Alone;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden");
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
@@ -106,12 +108,15 @@ impl Workplace {
         let Ok(entries) = std::fs::read_dir(self.path(folder)) else { return BTreeMap::new() };
         let entry = |entry: std::fs::DirEntry| {
             let name = entry.file_name().into_string().unwrap();
+            if name.starts_with('.') {
+                return None;
+            }
             let mut bytes = std::fs::read(entry.path()).unwrap();
             if let ("run.json", Ok(mut state)) = (name.as_str(), serde_json::from_slice::<Value>(&bytes)) {
                 state.as_object_mut().unwrap().remove("origin");
                 bytes = serde_json::to_vec(&state).unwrap();
             }
-            (!name.starts_with('.')).then_some((name, bytes))
+            Some((name, bytes))
         };
         entries.filter_map(|found| entry(found.unwrap())).collect()
     }
@@ -123,7 +128,12 @@ impl Workplace {
 }
 
 fn run(line: &[String]) -> Result<()> {
-    crate::run(&Arguments::try_parse_from(line)?)
+    crate::run(&Arguments::try_parse_from(line)?, &Default::default())
+}
+
+/// The job of a command line, read by this process alone.
+fn job(arguments: &Arguments) -> crate::job::Job {
+    crate::own::job(arguments, None, &mut Alone::default()).unwrap()
 }
 
 fn random_points(count: usize, seed: u64) -> Vec<[f32; 3]> {

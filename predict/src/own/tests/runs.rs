@@ -33,7 +33,7 @@ fn three_domains_are_predicted_and_drawn() {
 
     // The chunks of the run are those of one pass of the library.
     let arguments = Arguments::try_parse_from(workplace.line(&[])).unwrap();
-    let mut body = crate::own::job(&arguments, None).unwrap().body.encode().unwrap();
+    let mut body = job(&arguments).body.encode(&mut Alone::default()).unwrap();
     for (domain, count) in [("volume", 61), ("wake", 23)] {
         let written = workplace.tensors(&format!("{domain}.safetensors"));
         let positions = numbers(&written["positions"]);
@@ -107,7 +107,7 @@ fn true_fields_give_metrics_and_pictures_of_the_difference() {
     workplace.run(&truths).unwrap();
 
     let arguments = Arguments::try_parse_from(workplace.line(&truths)).unwrap();
-    let job = crate::own::job(&arguments, None).unwrap();
+    let job = job(&arguments);
     let missing = job.places.iter().filter_map(|place| Some((&*place.domain.name, place.truth.as_ref()?.missing())));
     assert_eq!(missing.collect::<Vec<_>>(), [("surface", &[][..]), ("volume", &["p".to_string()])]);
 
@@ -330,7 +330,7 @@ fn fields_are_told_along_lines() {
     assert_eq!(row[..4], [1.5, 0.5, 0.0, 2.0]);
     assert!(workplace.files("out").contains_key("line_1_volume.png"));
     let mut body =
-        crate::own::job(&Arguments::try_parse_from(workplace.line(&[])).unwrap(), None).unwrap().body.encode().unwrap();
+        job(&Arguments::try_parse_from(workplace.line(&[])).unwrap()).body.encode(&mut Alone::default()).unwrap();
     let predicted = body.predict("volume", 0, &[[0.5, 0.0, 2.0]]).unwrap();
     for (told, predicted) in row[4..].iter().zip(predicted.concat()) {
         assert!((told - predicted).abs() < 5e-5, "{told} for {predicted}");
