@@ -121,9 +121,9 @@ mod tests {
 
     #[test]
     fn keys_of_several_processes_are_those_of_one() {
-        let random = |shape: &[usize]| Tensor::randn(0f32, 2., shape, &Device::Cpu).unwrap();
+        let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu).unwrap();
         let groups = KEYS.map(|count| {
-            let padding = random(&[1, count]).ge(-1f32).unwrap();
+            let padding = random(&[1, count]).ge(-0.5f32).unwrap();
             [random(&[1, 2, count, 8]), random(&[1, 2, count, 8]), padding]
         });
         let (layer, plan, x) = (layer(), plan(37), random(&[1, 74, 48]));
@@ -131,7 +131,7 @@ mod tests {
         let options = AttentionOptions::default();
         let expected = layer.forward_from_cache(&x, &plan, &whole, &options).unwrap();
         let one = layer.forward_from_shard(&x, &plan, &whole, &options, &AllKeys).unwrap();
-        assert!(difference(&one, &expected) < 1e-6);
+        assert!(difference(&one, &expected) < 1e-6, "{}", difference(&one, &expected));
         // Uneven shares, of which one is empty.
         for borders in [vec![0.0, 0.3, 1.0], vec![0.0, 0.5, 0.5, 0.55, 1.0]] {
             let ranks = borders.len() - 1;
