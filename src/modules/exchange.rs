@@ -160,8 +160,10 @@ mod tests {
         assert!(difference(&own, &expected) > 1e-3);
     }
 
+    /// The largest difference, as a share of the largest number.
     fn difference(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+        let largest = |tensor: &Tensor| tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        largest(&(a - b).unwrap()) / largest(b)
     }
 
     #[test]
