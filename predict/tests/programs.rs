@@ -194,3 +194,52 @@ fn ctrl_c_says_what_is_safe_and_how_to_go_on() {
         assert!(told.contains(words), "expected '{words}', got '{told}'");
     }
 }
+
+/// What is written to the terminal that standard error is.
+#[cfg(unix)]
+fn told_to_a_terminal(mut command: Command) -> String {
+    use std::fs::File;
+    use std::io::Read;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let other_end = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(other_end).spawn().unwrap();
+    // It holds this side's copy of the other end.
+    drop(command);
+    let (mut told, mut terminal) = (Vec::new(), File::from(terminal));
+    // Ends with an error once nobody holds the other end.
+    let _ = terminal.read_to_end(&mut told);
+    assert!(child.wait().unwrap().success(), "{}", String::from_utf8_lossy(&told));
+    String::from_utf8_lossy(&told).into_owned()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_terminal_shows_how_far_reading_and_predicting_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let points = folder.path().join("points.npy");
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (5000, 3), }";
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    for point in 0..5000u16 {
+        let turn = f32::from(point);
+        bytes.extend([turn.sin(), turn.cos(), f32::from(point % 100) * 0.01].map(f32::to_le_bytes).concat());
+    }
+    std::fs::write(&points, bytes).unwrap();
+    let line = format!(
+        "--weights DATA/ellipsoid.safetensors --config DATA/ellipsoid.json --geometry {0} --volume {0} \
+         --condition alpha=0 --condition beta=0 --out {1}",
+        points.display(),
+        folder.path().join("out").display()
+    );
+    let told = told_to_a_terminal(program(env!("CARGO_BIN_EXE_predict"), &line));
+    for words in ["reading --geometry", "5,000/5,000 points", "/10,000 points", "/s  ", " left"] {
+        assert!(told.contains(words), "expected '{words}', got '{told}'");
+    }
+}
