@@ -2,8 +2,12 @@
 # Everything that only a machine with an NVIDIA GPU can tell: tests, compute-sanitizer, benches, and PyTorch on the same
 # workloads. A part that fails does not keep the others from running; a summary ends the output.
 #
-#   scripts/gpu-check.sh                        # all parts: tests sanitizer bench peers
+#   scripts/gpu-check.sh                        # all parts: first tests sanitizer bench peers
 #   scripts/gpu-check.sh tests bench            # some of them
+#   scripts/gpu-check.sh variants               # on request: how the rows of the Hopper kernels compare
+#
+# On a GPU that has never run these kernels, start with `first`: one step after the other, the simplest kernels before the
+# Hopper one, each under a time limit, and none after one that fails: a kernel that hangs keeps the GPU busy.
 #
 # Built are the executables here, which needs Rust and the CUDA toolkit (scripts/cuda-toolkit.sh installs one). For a GPU
 # machine without them, they are packed where they are; the folder goes beside a copy of the repository:
@@ -16,6 +20,7 @@
 #
 #   GPU_CHECK_BENCH='cuda/f16 --measurement-time 5'     # arguments of the bench, instead of all of it in minutes
 #   GPU_CHECK_PEERS='--dtypes f16 --workloads A,C'      # arguments of benches/peers/torch_attention.py
+#   GPU_CHECK_LIMIT=600                                 # seconds of a step of `first` and `variants`
 #
 # Logs go to target/gpu-check. Exit status: 0 all is well, 1 something failed, 2 wrong usage, 3 something was skipped.
 set -uo pipefail
@@ -126,6 +131,50 @@ no_device() {
     head -1
 }
 
+# A step of `first`: fewer seconds than anybody would wait for a kernel that hangs.
+limited() {
+  local name=$1
+  shift
+  run "$name" timeout --kill-after=10 "${GPU_CHECK_LIMIT:-600}" "$@"
+  [ "$failed" = 0 ]
+}
+
+# What can go wrong, from the simplest: loading a kernel; f32, which has no Hopper kernel; rows at odd addresses, which the
+# copy engine may not read; every head_dim, so the Hopper kernel with whole and with padded channels; windows, biases, split
+# keys, RoPE, padding, caches; then what depends on time: repeats and threads.
+first() {
+  local name
+  limited first-load "${executables[gpu]}" --exact cuda::tf32_is_near_and_not_the_same || return
+  limited first-golden "${executables[golden]}" --test-threads 1 cuda || return
+  for name in rows_at_odd_addresses_are_read every_multiple_of_8_is_supported \
+    heads_that_share_their_keys_are_read_in_place windows_biases_and_log_sum_exps split_keys_rope_padding_and_cache \
+    repeats_have_the_same_bits threads_share_a_plan; do
+    limited "first-$name" "${executables[gpu]}" --exact "cuda::$name" || return
+  done
+}
+
+# The options of the Hopper kernels that only a GPU can choose between, on two workloads: kernels are built anew for each.
+variants() {
+  local table=src/kernels/cuda/tiling.rs turns polynomial pinned name
+  if [ -n "${GPU_CHECK_BINARIES:-}" ]; then
+    skip variants 'they need the CUDA toolkit: packed executables have one table'
+    return
+  fi
+  cp "$table" "$work/tiling.rs" || return
+  for turns in false true; do
+    for polynomial in 0 1 2; do
+      for pinned in false true; do
+        name=variant-turns-$turns-polynomial-$polynomial-pinned-$pinned
+        sed -e "s/take_turns: [a-z]*,/take_turns: $turns,/" -e "s/polynomial: [0-9]*,/polynomial: $polynomial,/" \
+          -e "s/pin_exponentials: [a-z]*,/pin_exponentials: $pinned,/" "$work/tiling.rs" >"$table"
+        run "$name" timeout --kill-after=10 "${GPU_CHECK_LIMIT:-600}" cargo bench --features cuda --bench attention -- \
+          --warm-up-time 0.5 --measurement-time 2 --noplot 'cuda/f16/(A self|G dense)/fused'
+      done
+    done
+  done
+  cp "$work/tiling.rs" "$table"
+}
+
 tests() {
   run golden "${executables[golden]}" cuda
   PROPTEST_CASES=${PROPTEST_CASES:-400} run properties "${executables[properties]}"
@@ -133,6 +182,8 @@ tests() {
   run gpu "${executables[gpu]}" --test-threads 1 cuda::
 }
 
+# Known false reports: racecheck and synccheck do not know all of wgmma, TMA and named barriers that only some warps meet, so
+# what they say of a kernel for Hopper is a reason to look and no proof. memcheck is.
 sanitizer() {
   local checker tool name toolkit
   if ! checker=$(command -v compute-sanitizer); then
@@ -173,12 +224,12 @@ if [ "${1:-}" = pack ]; then
   command=pack
   [ $# -eq 2 ] || { echo 'usage: scripts/gpu-check.sh pack FOLDER' >&2; exit 2; }
 else
-  [ $# -gt 0 ] || parts=(tests sanitizer bench peers)
+  [ $# -gt 0 ] || parts=(first tests sanitizer bench peers)
   for part in "${parts[@]}"; do
     case $part in
-      tests | sanitizer | bench | peers) ;;
+      first | tests | sanitizer | bench | peers | variants) ;;
       *)
-        echo "unknown part '$part': tests, sanitizer, bench, peers, or pack FOLDER" >&2
+        echo "unknown part '$part': first, tests, sanitizer, bench, peers, variants, or pack FOLDER" >&2
         exit 2
         ;;
     esac
@@ -212,11 +263,15 @@ if [ "$command" = check ]; then
   nvidia-smi --query-gpu=name,driver_version,compute_cap,clocks.max.sm,power.limit --format=csv 2>/dev/null |
     tee "$logs/device.log"
   reason=
+  # Set where a kernel failed before anything else was tried.
+  never_ran=
   [ "$ready" != yes ] || reason=$(no_device)
   for part in "${parts[@]}"; do
     if [ "$part" = peers ]; then peers
+    elif [ "$part" != first ] && [ -n "$never_ran" ]; then skip "$part" 'the first steps failed'
     elif [ -z "$ready" ]; then skip "$part" 'no executables'
     elif [ -n "$reason" ]; then skip "$part" "no device: $reason"
+    elif [ "$part" = first ]; then first || never_ran=yes
     else "$part"
     fi
   done

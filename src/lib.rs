@@ -177,9 +177,9 @@ pub use candle_core;
 pub use deprecated::branch_of;
 pub use error::{AnchorError, AttentionError, PlanError, Unsupported};
 pub use modules::{
-    AnchorAttention, AnchorAttentionConfig, AnchorKind, AttentionParts, BoundAttention, DomainRuns,
-    DotProductAttention, DotProductAttentionConfig, MixedAttention, MixedAttentionConfig, PerceiverAttention,
-    PerceiverAttentionConfig, SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
+    AllKeys, AnchorAttention, AnchorAttentionConfig, AnchorKind, AttentionParts, BoundAttention, DomainRuns,
+    DotProductAttention, DotProductAttentionConfig, KeyExchange, MixedAttention, MixedAttentionConfig,
+    PerceiverAttention, PerceiverAttentionConfig, SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
 };
 pub use padding::KeyPadding;
 pub use plan::{AttentionPattern, AttentionPlan, AttentionWindow, BatchPlan, TokenSpec};

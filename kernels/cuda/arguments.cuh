@@ -51,7 +51,9 @@ struct RotationTable {
 static_assert(sizeof(RotationTable) == 24, "RotationTable");
 static_assert(offsetof(RotationTable, token_stride) == 16, "RotationTable");
 
-constexpr uint32_t WHOLE = 0xffffffffu;   // `partial_slot` of an item that sees all keys of its queries
+constexpr uint32_t WHOLE = 0xffffffffu;       // `partial_slot` of an item that sees all keys of its queries
+constexpr uint32_t LAST_ITEM = 0xffffffffu;   // `next` of the last item of a block
+constexpr uint32_t NARROW_KEYS = 16;          // most keys of a narrow step
 
 // A tile of queries of one head and batch row, and the key steps it sees: `plan::StepItem`.
 struct StepItem {
@@ -63,10 +65,12 @@ struct StepItem {
     uint32_t first_step;    // its steps are [first_step, last_step) of AttentionArguments::steps
     uint32_t last_step;
     uint32_t partial_slot;  // slot of its partial result, or WHOLE
-    uint32_t padding;
+    uint32_t whole_steps;   // of its steps, how many at the beginning have no hidden key
+    uint32_t narrow_steps;  // of its steps, how many at the end have no visible key but among the first NARROW_KEYS
+    uint32_t next;          // the item that a persistent block takes after this one, or LAST_ITEM
 };
-static_assert(sizeof(StepItem) == 40, "StepItem");
-static_assert(offsetof(StepItem, partial_slot) == 32, "StepItem");
+static_assert(sizeof(StepItem) == 48, "StepItem");
+static_assert(offsetof(StepItem, next) == 44, "StepItem");
 
 // A query sees the keys whose token less its own is in [first, last]: `plan::Band`.
 struct Band {
@@ -116,12 +120,12 @@ struct AttentionArguments {
     KeyValueViews cache;             // read by steps of source 1
     MutableRowView output;           // [batch, heads, tokens, head_dim]
     RotationTable query_rotation;    // applied to the queries while they are loaded; keys come rotated
-    const StepItem* items;           // `item_count` of them, longest first
+    const StepItem* items;           // at least one per block
     const KeyStep* steps;
     const SlotReduction* reduction_of_slot;
     float* partials;                 // per slot: sums [tile's queries, padded head_dim], then (maximum, sum) per query
     uint32_t* arrivals;              // per split tile: how many parts have arrived; 0 before and after each launch
-    uint32_t item_count;
+    uint32_t padding;
     uint32_t head_dim;               // a multiple of 8
     float scale_log2;                // factor of the scores · log2(e), positive
     float inverse_scale;             // 1 / factor of the scores
@@ -130,7 +134,7 @@ struct AttentionArguments {
 static_assert(sizeof(AttentionArguments) == 344, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, output) == 208, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, items) == 264, "AttentionArguments");
-static_assert(offsetof(AttentionArguments, item_count) == 304, "AttentionArguments");
+static_assert(offsetof(AttentionArguments, padding) == 304, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, log_sum_exp) == 320, "AttentionArguments");
 
 // A run of key tokens that is rotated: `plan::KeySpan`.

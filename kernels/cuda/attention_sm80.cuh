@@ -22,8 +22,8 @@
 // rows and never exchanges them. Two row tiles per warp halve the shared-memory reads per multiplication; with one, the
 // tensor cores of sm_80 wait for shared memory.
 //
-// Shared memory: the query tile, then STAGES tiles of KEYS keys and of KEYS values, XOR-swizzled (elements.cuh), and
-// the row bits of each stage. The query tile is reused for the output on its way out.
+// Shared memory: the query tile, then STAGES tiles of KEYS keys and of KEYS values, XOR-swizzled (elements.cuh), where
+// both sources are, and the row bits of each stage. The query tile is reused for the output on its way out.
 //
 // Registers: ROW_TILES · HEAD_DIM / 2 sums and ROW_TILES · KEYS / 2 scores per thread (as operands, f32 needs twice that),
 // plus ROW_TILES · HEAD_DIM / 4 of queries where they stay in registers.
@@ -48,6 +48,16 @@
 #include "rotation.cuh"
 #include "window.cuh"
 
+// Where the keys and values of one source are for the batch row and the heads of an item. It waits in shared memory: what
+// follows from products of 64 bits is not computed anew in each step.
+struct Sm80Source {
+    const unsigned char* keys;
+    const unsigned char* values;
+    int64_t key_row_bytes;
+    int64_t value_row_bytes;
+};
+static_assert(sizeof(Sm80Source) == 32, "Sm80Source");
+
 // One tuned row; see src/kernels/cuda/tiling.rs.
 template <class Element_, int HEAD_DIM_, int ROW_TILES_, int WARPS_, int KEYS_, int STAGES_, bool RESIDENT_QUERIES_,
           bool GENERAL_>
@@ -70,12 +80,14 @@ struct Sm80Tiling {
     static constexpr int KEY_TILES = KEYS / 8;                      // accumulator tiles across the keys
     static constexpr int CHANNEL_TILES = HEAD_DIM / 8;              // accumulator tiles across the channels
     // Matrix steps of Q Kᵀ side by side: of all resident queries, else as many as the assembler finds registers for.
-    static constexpr int SCORE_UNROLL = RESIDENT_QUERIES ? CHANNEL_STEPS : 2;
+    static constexpr bool ALL_STEPS = RESIDENT_QUERIES || (Element::BYTES == 2 && HEAD_DIM <= (GENERAL ? 32 : 128));
+    static constexpr int SCORE_UNROLL = ALL_STEPS ? CHANNEL_STEPS : HEAD_DIM * Element::BYTES >= 1024 ? 4 : 2;
     static constexpr uint64_t ALL_KEYS = KEYS == 64 ? ~uint64_t(0) : (uint64_t(1) << KEYS) - 1;
 
     static constexpr int QUERY_BYTES = QUERIES * CHUNKS * 16;
     static constexpr int STAGE_BYTES = KEYS * CHUNKS * 16;          // keys or values
-    static constexpr int SHARED_BYTES = QUERY_BYTES + STAGES * (2 * STAGE_BYTES + int(sizeof(uint64_t)));
+    static constexpr int SHARED_BYTES =
+        QUERY_BYTES + 2 * int(sizeof(Sm80Source)) + STAGES * (2 * STAGE_BYTES + int(sizeof(uint64_t)));
 
     // What combine.cuh needs to know: the whole block does that.
     static __device__ __forceinline__ uint32_t thread() { return threadIdx.x; }
@@ -96,9 +108,10 @@ struct Sm80Shared {
         return base + T::QUERY_BYTES + stage * (2 * T::STAGE_BYTES);
     }
     __device__ __forceinline__ unsigned char* values(int stage) const { return keys(stage) + T::STAGE_BYTES; }
-    __device__ __forceinline__ uint64_t* visible(int stage) const {
-        return reinterpret_cast<uint64_t*>(base + T::QUERY_BYTES + T::STAGES * 2 * T::STAGE_BYTES) + stage;
+    __device__ __forceinline__ Sm80Source* source(uint32_t number) const {
+        return reinterpret_cast<Sm80Source*>(base + T::QUERY_BYTES + T::STAGES * 2 * T::STAGE_BYTES) + number;
     }
+    __device__ __forceinline__ uint64_t* visible(int stage) const { return reinterpret_cast<uint64_t*>(source(2)) + stage; }
 };
 
 // What a warp accumulates for its rows. Row `half` of row tile i is row 16 i + 8 half + lane / 4.
@@ -119,7 +132,7 @@ struct Sm80Accumulators {
             }
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                maximum[i][half] = -INFINITY;
+                maximum[i][half] = NO_SCORE;
                 sum[i][half] = 0.0f;
             }
         }
@@ -134,23 +147,39 @@ __device__ __forceinline__ const unsigned char* sm80_row(const RowView& view, ui
     return static_cast<const unsigned char*>(view.data) + offset * T::Element::BYTES;
 }
 
-// Starts the copy of KEYS rows from `first`, `row_bytes` apart. Rows without a bit and channels past head_dim become
+// Starts the copy of KEYS rows from row `first` on, `row_bytes` apart. Rows without a bit and channels past head_dim become
 // zero without being read.
 template <class T, bool VALUES>
-__device__ __forceinline__ void sm80_load_rows(unsigned char* tile, const unsigned char* first, int64_t row_bytes,
-                                               uint64_t visible, uint32_t head_dim) {
+__device__ __forceinline__ void sm80_load_rows(unsigned char* tile, const unsigned char* source, int64_t first,
+                                               int64_t row_bytes, uint64_t visible, uint32_t head_dim) {
+    const auto swizzle = [](uint32_t row) {
+        return VALUES ? T::Element::template value_swizzle<T::CHUNKS>(row) : Swizzle<T::CHUNKS>::of_row(row);
+    };
     const uint32_t target = ptx::shared_address(tile);
     constexpr int COPIES = T::KEYS * T::CHUNKS;
+    // Rows that all threads copy at a time, and whether a thread then stays at its chunk with the same swizzle.
+    constexpr int ROWS = T::THREADS / T::CHUNKS;
+    if constexpr (T::THREADS % T::CHUNKS == 0 && ROWS % 8 == 0 && T::KEYS % ROWS == 0) {
+        const uint32_t row = threadIdx.x / T::CHUNKS, chunk = threadIdx.x % T::CHUNKS;
+        const uint32_t to = target + Swizzle<T::CHUNKS>::offset(row, chunk, swizzle(row));
+        const unsigned char* from = source + (first + row) * row_bytes + chunk * 16;
+        const uint64_t mine = chunk * T::Element::CHUNK < head_dim ? visible >> row : 0;
 #pragma unroll
-    for (int i = 0; i < (COPIES + T::THREADS - 1) / T::THREADS; ++i) {
-        const uint32_t copy = i * T::THREADS + threadIdx.x;
-        if (COPIES % T::THREADS != 0 && copy >= COPIES) break;
-        const uint32_t row = copy / T::CHUNKS, chunk = copy % T::CHUNKS;
-        const uint32_t swizzle =
-            VALUES ? T::Element::template value_swizzle<T::CHUNKS>(row) : Swizzle<T::CHUNKS>::of_row(row);
-        const bool read = (visible >> row & 1) != 0 && chunk * T::Element::CHUNK < head_dim;
-        ptx::cp_async_16(target + Swizzle<T::CHUNKS>::offset(row, chunk, swizzle), first + row * row_bytes + chunk * 16,
-                          read ? 16 : 0);
+        for (int i = 0; i < T::KEYS; i += ROWS) {
+            ptx::cp_async_16(to + Swizzle<T::CHUNKS>::rows(i), from, (mine >> i & 1) * 16);
+            from += ROWS * row_bytes;
+        }
+    } else {
+        const unsigned char* from = source + first * row_bytes;
+#pragma unroll
+        for (int i = 0; i < (COPIES + T::THREADS - 1) / T::THREADS; ++i) {
+            const uint32_t copy = i * T::THREADS + threadIdx.x;
+            if (COPIES % T::THREADS != 0 && copy >= COPIES) break;
+            const uint32_t row = copy / T::CHUNKS, chunk = copy % T::CHUNKS;
+            const bool read = (visible >> row & 1) != 0 && chunk * T::Element::CHUNK < head_dim;
+            ptx::cp_async_16(target + Swizzle<T::CHUNKS>::offset(row, chunk, swizzle(row)),
+                             from + row * row_bytes + chunk * 16, read ? 16 : 0);
+        }
     }
 }
 
@@ -158,14 +187,12 @@ __device__ __forceinline__ void sm80_load_rows(unsigned char* tile, const unsign
 template <class T>
 __device__ __forceinline__ void sm80_load_step(const AttentionArguments& arguments, const StepItem& item,
                                                const KeyStep& step, const Sm80Shared<T>& shared, int stage) {
-    const bool cached = step.source != 0;
-    const RowView keys = cached ? arguments.cache.keys : arguments.input.keys;
-    const RowView values = cached ? arguments.cache.values : arguments.input.values;
+    const Sm80Source source = *shared.source(step.source);
     const uint64_t visible = step.visible[0];
-    sm80_load_rows<T, false>(shared.keys(stage), sm80_row<T>(keys, item.batch, item.kv_head, step.key_row),
-                             keys.token_stride * T::Element::BYTES, visible, arguments.head_dim);
-    sm80_load_rows<T, true>(shared.values(stage), sm80_row<T>(values, item.batch, item.kv_head, step.value_row),
-                            values.token_stride * T::Element::BYTES, visible, arguments.head_dim);
+    sm80_load_rows<T, false>(shared.keys(stage), source.keys, int64_t(step.key_row), source.key_row_bytes, visible,
+                             arguments.head_dim);
+    sm80_load_rows<T, true>(shared.values(stage), source.values, int64_t(step.value_row), source.value_row_bytes, visible,
+                            arguments.head_dim);
     if (threadIdx.x == 0) *shared.visible(stage) = visible;
 }
 
@@ -200,10 +227,11 @@ __device__ __forceinline__ void sm80_load_queries(const AttentionArguments& argu
 template <class T>
 __device__ __forceinline__ typename T::Element::A sm80_query_operand(const unsigned char* tile, int i, int step) {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t row = warp * T::WARP_ROWS + i * 16 + (lane & 15);
+    const uint32_t row = warp * T::WARP_ROWS + (lane & 15);
+    const uint32_t first =
+        ptx::shared_address(tile) + Swizzle<T::CHUNKS>::offset(row, lane >> 4, Swizzle<T::CHUNKS>::of_row(row));
     uint32_t raw[4];
-    ptx::ldmatrix_x4(raw, ptx::shared_address(tile) + Swizzle<T::CHUNKS>::offset(row, 2 * step + (lane >> 4),
-                                                                                 Swizzle<T::CHUNKS>::of_row(row)));
+    ptx::ldmatrix_x4(raw, Swizzle<T::CHUNKS>::further(first, 2 * step) + Swizzle<T::CHUNKS>::rows(i * 16));
     return T::Element::a(raw);
 }
 
@@ -243,7 +271,9 @@ __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY
                                             const Sm80Queries<T, T::RESIDENT_QUERIES>& queries,
                                             const unsigned char* keys) {
     using E = typename T::Element;
-    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t lane = threadIdx.x % 32, row = (lane & 7) + ((lane >> 4) << 3);
+    const uint32_t first =
+        ptx::shared_address(keys) + Swizzle<T::CHUNKS>::offset(row, lane >> 3 & 1, Swizzle<T::CHUNKS>::of_row(row));
 #pragma unroll
     for (int i = 0; i < T::ROW_TILES; ++i) {
 #pragma unroll
@@ -259,11 +289,8 @@ __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY
         for (int i = 0; i < T::ROW_TILES; ++i) a[i] = queries.operand(i, step);
 #pragma unroll
         for (int n = 0; n < T::KEY_TILES / 2; ++n) {
-            const uint32_t row = n * 16 + (lane & 7) + ((lane >> 4) << 3);
-            const uint32_t swizzle = Swizzle<T::CHUNKS>::of_row(row);
             uint32_t raw[4];
-            ptx::ldmatrix_x4(raw, ptx::shared_address(keys) +
-                                      Swizzle<T::CHUNKS>::offset(row, 2 * step + (lane >> 3 & 1), swizzle));
+            ptx::ldmatrix_x4(raw, Swizzle<T::CHUNKS>::further(first, 2 * step) + Swizzle<T::CHUNKS>::rows(n * 16));
             const typename E::B left = E::b(raw[0], raw[1]), right = E::b(raw[2], raw[3]);
 #pragma unroll
             for (int i = 0; i < T::ROW_TILES; ++i) {
@@ -480,6 +507,15 @@ template <class T>
 __device__ __forceinline__ void sm80_attention(const AttentionArguments& arguments, unsigned char* shared_memory) {
     const Sm80Shared<T> shared{shared_memory};
     const StepItem item = arguments.items[blockIdx.x];
+
+    if (threadIdx.x < 2) {
+        const KeyValueViews& views = threadIdx.x != 0 ? arguments.cache : arguments.input;
+        const auto row_bytes = [](const RowView& view) { return view.token_stride * int64_t(T::Element::BYTES); };
+        *shared.source(threadIdx.x) = {sm80_row<T>(views.keys, item.batch, item.kv_head, 0),
+                                       sm80_row<T>(views.values, item.batch, item.kv_head, 0), row_bytes(views.keys),
+                                       row_bytes(views.values)};
+    }
+    __syncthreads();
 
     // `next` describes step `loaded`, the first that is not yet on its way.
     uint32_t loaded = item.first_step;

@@ -7,8 +7,9 @@
 // or 128.
 //
 // Tiles. A block has one producer warpgroup and CONSUMERS consumer warpgroups of 64 queries each; a step has up to 128
-// keys. Blocks are persistent: one per multiprocessor, each takes an item of every gridDim items of the list, back and
-// forth, so that long and short items even out.
+// keys. Blocks are persistent, one per multiprocessor; block i starts with item i, and each item names the next of its
+// block: the host deals them out so that all blocks end at about the same time. A consumer without rows skips its products,
+// and a step of up to 16 keys has products of that width.
 //
 // Shared memory, everything in slabs of 64 channels (rows of 128 bytes, 128-byte swizzle): the queries of each
 // consumer, reused for its output; a ring of STAGES key tiles and STAGES value tiles with four mbarriers each (full and
@@ -33,7 +34,9 @@
 // the result.
 //
 // P never leaves the registers: the accumulator layout of S is, packed, the layout of an A operand. With TAKE_TURNS the
-// consumers start their products one after the other, so that one's exponentials meet another's products.
+// consumers start their products one after the other, so that one's exponentials meet another's products. The assembler may
+// move the wait for O in front of the exponentials, which then meet other consumers' products alone; with
+// PIN_EXPONENTIALS it cannot.
 //
 // Bound. head_dim 128: tensor cores. head_dim 64: the 16 exponentials per clock of a multiprocessor take as long as the
 // products, so POLYNOMIAL of every 8 of them are computed by a polynomial on the FMA pipe instead.
@@ -60,15 +63,15 @@ struct alignas(128) Sm90Arguments {
 static_assert(sizeof(Sm90Arguments) == 896, "Sm90Arguments");
 static_assert(offsetof(Sm90Arguments, attention) == 512, "Sm90Arguments");
 
-// Named barriers; 0 is __syncthreads. The last two kinds: one per consumer.
-constexpr uint32_t SM90_PRODUCER_BARRIER = 1;
-constexpr uint32_t SM90_CONSUMERS_BARRIER = 2;
-constexpr uint32_t SM90_CONSUMER_BARRIERS = 3;
-constexpr uint32_t SM90_TURN_BARRIERS = 8;
+// Named barriers; 0 is __syncthreads. The first and the last kind: one per consumer.
+constexpr uint32_t SM90_TURN_BARRIERS = 1;
+constexpr uint32_t SM90_PRODUCER_BARRIER = 6;
+constexpr uint32_t SM90_CONSUMERS_BARRIER = 7;
+constexpr uint32_t SM90_CONSUMER_BARRIERS = 8;
 
 // One tuned row; see src/kernels/cuda/tiling.rs.
 template <class Element_, int HEAD_DIM_, int CONSUMERS_, int STAGES_, int PRODUCER_REGISTERS_, int CONSUMER_REGISTERS_,
-          int POLYNOMIAL_, bool TAKE_TURNS_, bool GENERAL_>
+          int POLYNOMIAL_, bool TAKE_TURNS_, bool PIN_EXPONENTIALS_, bool GENERAL_>
 struct Sm90Tiling {
     using Element = Element_;
     static constexpr int HEAD_DIM = HEAD_DIM_;
@@ -78,6 +81,7 @@ struct Sm90Tiling {
     static constexpr int CONSUMER_REGISTERS = CONSUMER_REGISTERS_;
     static constexpr int POLYNOMIAL = POLYNOMIAL_;
     static constexpr bool TAKE_TURNS = TAKE_TURNS_;
+    static constexpr bool PIN_EXPONENTIALS = PIN_EXPONENTIALS_;
     static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and biases and gives log-sum-exps
 
     static constexpr int KEYS = 128;
@@ -131,6 +135,12 @@ struct Sm90Shared {
     }
 };
 
+// A number that all lanes of a warp have, in a form that shows it: the compiler then keeps what follows from it, such as
+// descriptors of matrix operands, in registers of the warp, where matrix instructions read it without a move.
+__device__ __forceinline__ uint32_t sm90_uniform(uint32_t same_in_all_lanes) {
+    return __shfl_sync(0xffffffffu, same_in_all_lanes, 0);
+}
+
 // A place in the ring: a stage, and the parity of the phase in which it is filled.
 template <int STAGES>
 struct RingPlace {
@@ -148,11 +158,6 @@ struct RingPlace {
 // Byte offset of a 16-byte chunk in a slab: the 128-byte swizzle of TMA and wgmma.
 __device__ __forceinline__ uint32_t slab_offset(uint32_t row, uint32_t chunk) {
     return row * 128 + ((chunk ^ (row & 7)) << 4);
-}
-
-// The items of this block: rounds over the list run back and forth.
-__device__ __forceinline__ uint32_t sm90_item(uint32_t round) {
-    return round * gridDim.x + (round % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
 }
 
 // ---- Producer -----------------------------------------------------------------------------------------------------
@@ -205,8 +210,9 @@ __device__ __forceinline__ void sm90_produce(const Sm90Arguments& arguments, con
     const AttentionArguments& attention = arguments.attention;
     const bool leader = threadIdx.x == 0;
     RingPlace<T::STAGES> place;
-    for (uint32_t round = 0, index; (index = sm90_item(round)) < attention.item_count; ++round) {
+    for (uint32_t index = blockIdx.x; index != LAST_ITEM;) {
         const StepItem item = attention.items[index];
+        index = item.next;
         for (uint32_t i = item.first_step; i < item.last_step; ++i) {
             // By reference: a producer thread has few registers, and time.
             const KeyStep& step = attention.steps[i];
@@ -252,55 +258,80 @@ __device__ __forceinline__ uint32_t sm90_row(int half) {
     return threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
 }
 
-// Loads the 16 rows of each warp, rotated if there is a rotation table. Rows past the item's end become zero.
+// The queries of a consumer on their way from global to shared memory, 16 rows by each warp: all loads are under way before
+// the first is awaited.
 template <class T>
-__device__ __forceinline__ void sm90_load_queries(const AttentionArguments& attention, const StepItem& item,
-                                                  unsigned char* tile, uint32_t consumer) {
-    using E = typename T::Element;
-    const RowView& view = attention.queries;
-    const int64_t offset = item.batch * view.batch_stride + item.head * view.head_stride +
-                           int64_t(item.query_start + consumer * 64) * view.token_stride;
-    const unsigned char* first = static_cast<const unsigned char*>(view.data) + offset * E::BYTES;
-    const uint32_t lane = threadIdx.x % 32, first_row = threadIdx.x % 128 / 32 * 16;
-    constexpr uint32_t CHUNKS = T::SLABS * T::SLAB_CHUNKS;
-    for (uint32_t copy = lane; copy < 16 * CHUNKS; copy += 32) {
-        const uint32_t row = first_row + copy / CHUNKS, chunk = copy % CHUNKS;
-        uint4 channels = make_uint4(0, 0, 0, 0);
-        if (consumer * 64 + row < item.query_len && chunk * E::CHUNK < attention.head_dim) {
-            const unsigned char* source = first + int64_t(row) * view.token_stride * E::BYTES + chunk * 16;
-            channels = *reinterpret_cast<const uint4*>(source);
-            if (attention.query_rotation.data != nullptr) {
-                const uint64_t token = item.query_start + consumer * 64 + row;
-                channels = rotate<E>(channels, attention.query_rotation, item.batch, token, chunk);
+struct Sm90Queries {
+    static constexpr uint32_t CHUNKS = T::SLABS * T::SLAB_CHUNKS;
+    uint4 channels[16 * CHUNKS / 32];
+
+    // Row in the warpgroup, and chunk, of a lane's copy.
+    static __device__ __forceinline__ uint32_t row(uint32_t copy) {
+        return threadIdx.x % 128 / 32 * 16 + (copy * 32 + threadIdx.x % 32) / CHUNKS;
+    }
+    static __device__ __forceinline__ uint32_t chunk(uint32_t copy) { return (copy * 32 + threadIdx.x % 32) % CHUNKS; }
+
+    // Starts the loads. Rows past the item's end and channels past head_dim become zero.
+    __device__ __forceinline__ void load(const AttentionArguments& attention, const StepItem& item, uint32_t consumer) {
+        using E = typename T::Element;
+        const RowView& view = attention.queries;
+        const int64_t offset = item.batch * view.batch_stride + item.head * view.head_stride +
+                               int64_t(item.query_start + consumer * 64) * view.token_stride;
+        const unsigned char* first = static_cast<const unsigned char*>(view.data) + offset * E::BYTES;
+#pragma unroll
+        for (uint32_t copy = 0; copy < 16 * CHUNKS / 32; ++copy) {
+            channels[copy] = make_uint4(0, 0, 0, 0);
+            if (consumer * 64 + row(copy) < item.query_len && chunk(copy) * E::CHUNK < attention.head_dim) {
+                channels[copy] = *reinterpret_cast<const uint4*>(first + int64_t(row(copy)) * view.token_stride * E::BYTES +
+                                                                 chunk(copy) * 16);
             }
         }
-        *reinterpret_cast<uint4*>(tile + chunk / T::SLAB_CHUNKS * T::QUERY_SLAB +
-                                  slab_offset(row, chunk % T::SLAB_CHUNKS)) = channels;
     }
+
+    // Writes them to their tile, rotated if there is a rotation table.
+    __device__ __forceinline__ void store(const AttentionArguments& attention, const StepItem& item, unsigned char* tile,
+                                          uint32_t consumer) {
+        using E = typename T::Element;
+#pragma unroll
+        for (uint32_t copy = 0; copy < 16 * CHUNKS / 32; ++copy) {
+            const uint32_t in_item = consumer * 64 + row(copy);
+            if (attention.query_rotation.data != nullptr && in_item < item.query_len &&
+                chunk(copy) * E::CHUNK < attention.head_dim) {
+                const uint64_t token = item.query_start + in_item;
+                channels[copy] = rotate<E>(channels[copy], attention.query_rotation, item.batch, token, chunk(copy));
+            }
+            *reinterpret_cast<uint4*>(tile + chunk(copy) / T::SLAB_CHUNKS * T::QUERY_SLAB +
+                                      slab_offset(row(copy), chunk(copy) % T::SLAB_CHUNKS)) = channels[copy];
+        }
+    }
+};
+
+// The operand so many times 16 bytes further. The address is in the low word: nothing is carried into the other.
+__device__ __forceinline__ uint64_t sm90_further(uint64_t descriptor, uint32_t chunks) {
+    return (descriptor & 0xffffffff00000000ull) | (uint32_t(descriptor) + chunks);
 }
 
-// Starts S = Q Kᵀ.
-template <class T>
-__device__ __forceinline__ void sm90_start_scores(float (&scores)[T::KEYS / 2], uint32_t queries, uint32_t keys) {
+// Starts S = Q Kᵀ, from descriptors of the first 16 channels.
+template <class T, int N>
+__device__ __forceinline__ void sm90_start_scores(float (&scores)[N], uint64_t queries, uint64_t keys) {
     ptx::wgmma_fence();
 #pragma unroll
     for (int step = 0; step < T::HEAD_DIM / 16; ++step) {
-        const uint32_t channels = step % 4 * 32;
-        const uint64_t a = ptx::wgmma_descriptor(queries + step / 4 * T::QUERY_SLAB + channels, 16, 1024);
-        const uint64_t b = ptx::wgmma_descriptor(keys + step / 4 * T::TILE_SLAB + channels, 16, 1024);
-        ptx::wgmma_ss<typename T::Element::Scalar, T::KEYS, ptx::Major::K>(scores, a, b, step > 0);
+        const uint64_t a = sm90_further(queries, step / 4 * (T::QUERY_SLAB / 16) + step % 4 * 2);
+        const uint64_t b = sm90_further(keys, step / 4 * (T::TILE_SLAB / 16) + step % 4 * 2);
+        ptx::wgmma_ss<typename T::Element::Scalar, 2 * N, ptx::Major::K>(scores, a, b, step > 0);
     }
     ptx::wgmma_commit();
 }
 
-// Starts O += P V.
-template <class T>
+// Starts O += P V, from the descriptor of the first 16 values.
+template <class T, int STEPS>
 __device__ __forceinline__ void sm90_start_output(float (&output)[T::HEAD_DIM / 2],
-                                                  const uint32_t (&probabilities)[T::KEYS / 16][4], uint32_t values) {
+                                                  const uint32_t (&probabilities)[STEPS][4], uint64_t values) {
     ptx::wgmma_fence();
 #pragma unroll
-    for (int step = 0; step < T::KEYS / 16; ++step) {
-        const uint64_t b = ptx::wgmma_descriptor(values + step * 2048, T::TILE_SLAB, 1024);
+    for (int step = 0; step < STEPS; ++step) {
+        const uint64_t b = sm90_further(values, step * 128);
         ptx::wgmma_rs<typename T::Element::Scalar, T::HEAD_DIM, ptx::Major::MN>(output, probabilities[step], b, true);
     }
     ptx::wgmma_commit();
@@ -326,11 +357,11 @@ __device__ __forceinline__ void sm90_add_bias(float (&scores)[T::KEYS / 2], cons
 }
 
 // Scores of keys without a bit become −∞.
-template <class T>
-__device__ __forceinline__ void sm90_hide(float (&scores)[T::KEYS / 2], uint64_t low, uint64_t high) {
+template <int N>
+__device__ __forceinline__ void sm90_hide(float (&scores)[N], uint64_t low, uint64_t high) {
     const uint32_t shift = 2 * (threadIdx.x & 3);
 #pragma unroll
-    for (int i = 0; i < T::KEYS / 2; ++i) {
+    for (int i = 0; i < N; ++i) {
         const int column = i / 4 * 8 + i % 2;
         const uint64_t mine = (column < 64 ? low : high) >> shift;
         if ((mine >> (column % 64) & 1) == 0) scores[i] = -INFINITY;
@@ -350,14 +381,14 @@ __device__ __forceinline__ void sm90_hide_outside(float (&scores)[T::KEYS / 2], 
 
 // Turns scores into probabilities relative to the new maximum; leaves the factor for what was summed before. A NaN
 // among the scores becomes the maximum and so reaches the sum, whatever the polynomial makes of it.
-template <class T>
-__device__ __forceinline__ void sm90_softmax(float (&scores)[T::KEYS / 2], Sm90Rows<T>& rows, float scale_log2) {
+template <class T, int N>
+__device__ __forceinline__ void sm90_softmax(float (&scores)[N], Sm90Rows<T>& rows, float scale_log2) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const float before = rows.maximum[half];
         float maximum = before;
 #pragma unroll
-        for (int i = 2 * half; i < T::KEYS / 2; i += 4) {
+        for (int i = 2 * half; i < N; i += 4) {
             maximum = ptx::max_or_nan(maximum, ptx::max_or_nan(scores[i], scores[i + 1]));
         }
         maximum = ptx::max_or_nan(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
@@ -365,15 +396,15 @@ __device__ __forceinline__ void sm90_softmax(float (&scores)[T::KEYS / 2], Sm90R
         rows.maximum[half] = maximum;
         const Rebase rebase(before, maximum, scale_log2);
         rows.correction[half] = rebase.correction;
-        float sum = 0.0f;
+        float sum;
 #pragma unroll
-        for (int i = 2 * half; i < T::KEYS / 2; i += 4) {
+        for (int i = 2 * half; i < N; i += 4) {
 #pragma unroll
             for (int e = i; e < i + 2; ++e) {
                 const float x = fmaf(scores[e], scale_log2, -rebase.base);
                 // Elements of a row come in pairs, every fourth index: this counts them.
                 scores[e] = (e / 4 * 2 + e % 2) % 8 < T::POLYNOMIAL ? exp2_polynomial(x) : ptx::exp2_approx(x);
-                sum += scores[e];
+                sum = e == 2 * half ? scores[e] : sum + scores[e];
             }
         }
         rows.sum[half] = fmaf(rows.sum[half], rows.correction[half], sum);
@@ -390,11 +421,10 @@ __device__ __forceinline__ void sm90_rescale(Sm90Rows<T>& rows) {
 }
 
 // Accumulators of S as A operands.
-template <class T>
-__device__ __forceinline__ void sm90_pack(uint32_t (&probabilities)[T::KEYS / 16][4],
-                                          const float (&scores)[T::KEYS / 2]) {
+template <class T, int STEPS>
+__device__ __forceinline__ void sm90_pack(uint32_t (&probabilities)[STEPS][4], const float (&scores)[8 * STEPS]) {
 #pragma unroll
-    for (int step = 0; step < T::KEYS / 16; ++step) {
+    for (int step = 0; step < STEPS; ++step) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             probabilities[step][i] = T::Element::pack_pair(scores[8 * step + 2 * i], scores[8 * step + 2 * i + 1]);
@@ -417,7 +447,9 @@ __device__ __forceinline__ void sm90_await_turn(uint32_t consumer) {
 // Hands the turn to the next consumer.
 template <class T>
 __device__ __forceinline__ void sm90_pass_turn(uint32_t consumer) {
-    if constexpr (T::TAKE_TURNS) ptx::bar_arrive(SM90_TURN_BARRIERS + (consumer + 1) % T::CONSUMERS, 256);
+    // Of two, the other one.
+    const uint32_t next = T::CONSUMERS == 2 ? 1 - consumer : (consumer + 1) % T::CONSUMERS;
+    if constexpr (T::TAKE_TURNS) ptx::bar_arrive(SM90_TURN_BARRIERS + next, 256);
 }
 
 // All steps of one item, at least one. `place` is where its first step is in the ring.
@@ -426,78 +458,152 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
                                             const Sm90Shared<T>& shared, Sm90Rows<T>& rows, uint32_t consumer,
                                             RingPlace<T::STAGES>& place) {
     using S = Sm90Shared<T>;
-    const uint32_t steps = item.last_step - item.first_step;
+    const uint32_t steps = sm90_uniform(item.last_step - item.first_step);
+    // With windows and biases all steps are wide.
+    const uint32_t wide = T::GENERAL ? steps : sm90_uniform(item.last_step - item.first_step - item.narrow_steps);
+    const uint32_t whole = sm90_uniform(item.whole_steps);
     const float scale_log2 = attention.scale_log2;
-    const uint32_t queries = shared.address + shared.queries(consumer);
+    const uint32_t origin = shared.address / 16;
+    const auto operand = [&](uint32_t leading_bytes, uint32_t first, uint32_t number, uint32_t bytes) {
+        return sm90_further(ptx::wgmma_descriptor(0, leading_bytes, 1024), origin + number * (bytes / 16) + first / 16);
+    };
     float scores[T::KEYS / 2];
     uint32_t probabilities[T::KEYS / 16][4];
     RingPlace<T::STAGES> behind = place;
 
+    const auto window_of = [&](uint32_t i) {
+        return StepWindow::of<64, T::KEYS>(attention.steps[item.first_step + i], item.query_start + consumer * 64);
+    };
     const auto start_scores = [&] {
         sm90_await_turn<T>(consumer);
         ptx::wgmma_fence_registers(scores);
-        sm90_start_scores<T>(scores, queries, shared.address + shared.keys(place.stage));
+        sm90_start_scores<T>(scores, operand(16, 0, consumer, T::SLABS * T::QUERY_SLAB),
+                             operand(16, T::KEYS_OFFSET, place.stage, T::TILE_BYTES));
     };
     const auto start_output = [&] {
         ptx::mbarrier_wait(shared.barrier(S::VALUES_FULL, behind.stage), behind.parity);
         ptx::wgmma_fence_registers(rows.output);
-        sm90_start_output<T>(rows.output, probabilities, shared.address + shared.values(behind.stage));
+        sm90_start_output<T>(rows.output, probabilities,
+                             operand(T::TILE_SLAB, T::VALUES_OFFSET, behind.stage, T::TILE_BYTES));
     };
     const auto finish_output = [&] {
         ptx::wgmma_fence_registers(rows.output);
         sm90_release(shared.barrier(S::VALUES_EMPTY, behind.stage));
     };
-    // One step from the wait for its keys to its packed probabilities; OVERLAP: with the product of the step before.
-    const auto run = [&](auto overlap, auto masked, uint32_t index, uint64_t low, uint64_t high,
-                         const StepWindow& window) {
+    // One step from the wait for its keys to its packed probabilities. OVERLAP: with the product of the step before; MASKED:
+    // some keys are hidden, or in a window or biased.
+    const auto run = [&](auto overlap, auto masked, uint32_t i) {
         constexpr bool OVERLAP = decltype(overlap)::value, MASKED = decltype(masked)::value;
+        place.stage = sm90_uniform(place.stage);
+        place.parity = sm90_uniform(place.parity);
+        ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
         start_scores();
         if constexpr (OVERLAP) start_output();
         sm90_pass_turn<T>(consumer);
         ptx::wgmma_wait<OVERLAP ? 1 : 0>();
         ptx::wgmma_fence_registers(scores);
-        sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
-        if constexpr (MASKED && T::GENERAL) {
-            const float* bias = step_bias(attention, attention.steps[index], item.batch, item.head);
-            if (bias != nullptr) sm90_add_bias<T>(scores, bias, low, high, attention.inverse_scale);
+        if constexpr (MASKED) {
+            const uint64_t low = shared.visible(place.stage)[0], high = shared.visible(place.stage)[1];
+            if constexpr (T::GENERAL) {
+                const float* bias = step_bias(attention, attention.steps[item.first_step + i], item.batch, item.head);
+                if (bias != nullptr) sm90_add_bias<T>(scores, bias, low, high, attention.inverse_scale);
+            }
+            sm90_hide(scores, low, high);
+            if constexpr (T::GENERAL) sm90_hide_outside<T>(scores, window_of(i));
         }
-        if constexpr (MASKED) sm90_hide<T>(scores, low, high);
-        if constexpr (MASKED && T::GENERAL) sm90_hide_outside<T>(scores, window);
+        if constexpr (!T::PIN_EXPONENTIALS) sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
         sm90_softmax<T>(scores, rows, scale_log2);
+        // Sums are never negative, but the assembler does not know: exponentials come before this, and this before the wait.
+        if constexpr (T::PIN_EXPONENTIALS) {
+            sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage) + (rows.sum[0] + rows.sum[1] < 0.0f ? 8 : 0));
+        }
         if constexpr (OVERLAP) {
             ptx::wgmma_wait<0>();
             finish_output();
             sm90_rescale<T>(rows);
         }
         sm90_pack<T>(probabilities, scores);
-    };
-    // Two copies of the step, because a branch between the two waits would keep the compiler from putting exponentials
-    // there. The bits of a stage are read before it is given back.
-    const auto step = [&](auto overlap, uint32_t i) {
-        StepWindow window = {};
-        bool is_whole = true;
-        if constexpr (T::GENERAL) {
-            const KeyStep& described = attention.steps[item.first_step + i];
-            window = StepWindow::of<64, T::KEYS>(described, item.query_start + consumer * 64);
-            is_whole = window.covers<64, T::KEYS>() &&
-                       step_bias(attention, described, item.batch, item.head) == nullptr;
-        }
-        ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
-        const uint64_t low = shared.visible(place.stage)[0], high = shared.visible(place.stage)[1];
-        if ((low & high) == ~uint64_t(0) && is_whole) {
-            run(overlap, std::false_type(), item.first_step + i, low, high, window);
-        } else {
-            run(overlap, std::true_type(), item.first_step + i, low, high, window);
-        }
         behind = place;
         place.advance();
     };
+    // Two copies of a step, because a branch between the two waits would keep the compiler from putting exponentials there.
+    const auto run_general = [&](auto overlap, uint32_t i) {
+        const bool is_whole = i < whole && window_of(i).template covers<64, T::KEYS>() &&
+                              step_bias(attention, attention.steps[item.first_step + i], item.batch, item.head) == nullptr;
+        if (__all_sync(0xffffffffu, is_whole)) {
+            run(overlap, std::false_type(), i);
+        } else {
+            run(overlap, std::true_type(), i);
+        }
+    };
 
-    step(std::false_type(), 0);
-    for (uint32_t i = 1; i < steps; ++i) step(std::true_type(), i);
-    start_output();
-    ptx::wgmma_wait<0>();
-    finish_output();
+    // A step of so few keys that a wide one would be for nothing.
+    const auto run_narrow = [&] {
+        float few_scores[NARROW_KEYS / 2];
+        uint32_t few_probabilities[NARROW_KEYS / 16][4];
+        place.stage = sm90_uniform(place.stage);
+        ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
+        sm90_await_turn<T>(consumer);
+        ptx::wgmma_fence_registers(few_scores);
+        sm90_start_scores<T>(few_scores, operand(16, 0, consumer, T::SLABS * T::QUERY_SLAB),
+                             operand(16, T::KEYS_OFFSET, place.stage, T::TILE_BYTES));
+        sm90_pass_turn<T>(consumer);
+        ptx::wgmma_wait<0>();
+        ptx::wgmma_fence_registers(few_scores);
+        sm90_hide(few_scores, shared.visible(place.stage)[0], 0);
+        sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
+        sm90_softmax<T>(few_scores, rows, scale_log2);
+        sm90_rescale<T>(rows);
+        sm90_pack<T>(few_probabilities, few_scores);
+        ptx::mbarrier_wait(shared.barrier(S::VALUES_FULL, place.stage), place.parity);
+        ptx::wgmma_fence_registers(rows.output);
+        sm90_start_output<T>(rows.output, few_probabilities,
+                             operand(T::TILE_SLAB, T::VALUES_OFFSET, place.stage, T::TILE_BYTES));
+        ptx::wgmma_wait<0>();
+        ptx::wgmma_fence_registers(rows.output);
+        sm90_release(shared.barrier(S::VALUES_EMPTY, place.stage));
+        place.advance();
+    };
+
+    if (wide > 0) {
+        if constexpr (T::GENERAL) {
+            run_general(std::false_type(), 0);
+            for (uint32_t i = 1; i < wide; ++i) run_general(std::true_type(), i);
+        } else {
+            if (whole > 0) {
+                run(std::false_type(), std::false_type(), 0);
+            } else {
+                run(std::false_type(), std::true_type(), 0);
+            }
+            uint32_t i = 1;
+            for (; i < whole; ++i) run(std::true_type(), std::false_type(), i);
+            for (; i < wide; ++i) run(std::true_type(), std::true_type(), i);
+        }
+        start_output();
+        ptx::wgmma_wait<0>();
+        finish_output();
+    }
+    if constexpr (!T::GENERAL) {
+#pragma unroll 1
+        for (uint32_t i = wide; i < steps; ++i) run_narrow();
+    }
+}
+
+// What a consumer without rows does of an item: it gives back what it does not read.
+template <class T>
+__device__ __forceinline__ void sm90_pass_by(const StepItem& item, const Sm90Shared<T>& shared, uint32_t consumer,
+                                             RingPlace<T::STAGES>& place) {
+    using S = Sm90Shared<T>;
+#pragma unroll 1
+    for (uint32_t i = item.first_step; i < item.last_step; ++i) {
+        ptx::mbarrier_wait(shared.barrier(S::KEYS_FULL, place.stage), place.parity);
+        sm90_await_turn<T>(consumer);
+        sm90_pass_turn<T>(consumer);
+        sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
+        ptx::mbarrier_wait(shared.barrier(S::VALUES_FULL, place.stage), place.parity);
+        sm90_release(shared.barrier(S::VALUES_EMPTY, place.stage));
+        place.advance();
+    }
 }
 
 // Writes the normalised rows of a whole item, by way of the warp's own rows of the query tile.
@@ -565,14 +671,16 @@ __device__ __forceinline__ void sm90_store_partial(const AttentionArguments& att
 
 template <class T>
 __device__ __forceinline__ void sm90_consume(const AttentionArguments& attention, const Sm90Shared<T>& shared) {
-    const uint32_t consumer = threadIdx.x / 128 - 1;
+    const uint32_t consumer = sm90_uniform(threadIdx.x / 128) - 1;
     const uint32_t barrier = SM90_CONSUMER_BARRIERS + consumer;
     unsigned char* queries = shared.base + shared.queries(consumer);
     RingPlace<T::STAGES> place;
     if (consumer == T::CONSUMERS - 1) sm90_pass_turn<T>(consumer);   // the first consumer begins
-    for (uint32_t round = 0, index; (index = sm90_item(round)) < attention.item_count; ++round) {
-        const StepItem item = attention.items[index];
-        sm90_load_queries<T>(attention, item, queries, consumer);
+    StepItem item = attention.items[blockIdx.x];
+    Sm90Queries<T> loaded;
+    loaded.load(attention, item, consumer);
+    while (true) {
+        loaded.store(attention, item, queries, consumer);
         ptx::fence_proxy_async();   // wgmma reads what ordinary stores have written
         ptx::bar_sync(barrier, 128);
 
@@ -581,11 +689,13 @@ __device__ __forceinline__ void sm90_consume(const AttentionArguments& attention
         for (int i = 0; i < T::HEAD_DIM / 2; ++i) rows.output[i] = 0.0f;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            rows.maximum[half] = -INFINITY;
+            rows.maximum[half] = NO_SCORE;
             rows.sum[half] = 0.0f;
         }
-        if (item.first_step < item.last_step) {
+        if (sm90_uniform(consumer * 64 < item.query_len) != 0) {
             sm90_attend<T>(attention, item, shared, rows, consumer, place);
+        } else {
+            sm90_pass_by<T>(item, shared, consumer, place);
         }
         // Each lane has summed its own columns of a row.
 #pragma unroll
@@ -594,12 +704,18 @@ __device__ __forceinline__ void sm90_consume(const AttentionArguments& attention
             rows.sum[half] += __shfl_xor_sync(0xffffffffu, rows.sum[half], 2);
         }
         ptx::bar_sync(barrier, 128);   // all warps are done with the queries
+        const uint32_t next = item.next;
+        StepItem following = item;
+        if (next != LAST_ITEM) following = attention.items[next];   // on its way while this one is written
         if (item.partial_slot == WHOLE) {
             sm90_store_output<T>(attention, item, rows, queries, consumer);
         } else {
             sm90_store_partial<T>(attention, item, rows, consumer);
             combine_if_last<T>(attention, item.partial_slot, shared.base + T::FLAG_OFFSET);
         }
+        if (next == LAST_ITEM) break;
+        item = following;
+        loaded.load(attention, item, consumer);
     }
     if (consumer == 0) sm90_await_turn<T>(consumer);   // nobody arrives at a barrier and leaves it so
 }

@@ -31,6 +31,17 @@ struct Swizzle {
     static __device__ __forceinline__ uint32_t offset(uint32_t row, uint32_t chunk, uint32_t swizzle) {
         return (row * CHUNKS + (chunk ^ swizzle)) * 16;
     }
+
+    // The shared address so many chunks further in the same row, from that of chunk 0 or 1; `chunks` is even. Chunks that
+    // change places lie in one line that begins at a multiple of its length: what would be permuted anew for every chunk is
+    // one exclusive or.
+    static __device__ __forceinline__ uint32_t further(uint32_t address, uint32_t chunks) {
+        constexpr uint32_t PERMUTED = CHUNKS % 8 == 0 ? 7 : 3;
+        return (address ^ (chunks & PERMUTED) * 16) + (chunks & ~PERMUTED) * 16;
+    }
+
+    // Bytes of so many rows, a multiple of 8: their swizzles repeat.
+    static __device__ __forceinline__ constexpr uint32_t rows(uint32_t count) { return count * (CHUNKS * 16); }
 };
 
 // The 2-byte types. `Pair` supplies what differs between them.
@@ -66,10 +77,11 @@ struct HalfElement {
     // Operands B of step `step` for channel tiles n and n + 1, n even.
     template <int CHUNKS>
     static __device__ __forceinline__ void values(B (&b)[2], const unsigned char* tile, int step, int n, int lane) {
-        const uint32_t row = step * KEY_STEP + (lane & 15);
+        const uint32_t row = lane & 15;
+        const uint32_t first =
+            ptx::shared_address(tile) + Swizzle<CHUNKS>::offset(row, lane >> 4, value_swizzle<CHUNKS>(row));
         uint32_t raw[4];
-        ptx::ldmatrix_x4_trans(raw, ptx::shared_address(tile) +
-                                        Swizzle<CHUNKS>::offset(row, n + (lane >> 4), value_swizzle<CHUNKS>(row)));
+        ptx::ldmatrix_x4_trans(raw, Swizzle<CHUNKS>::further(first, n) + Swizzle<CHUNKS>::rows(step * KEY_STEP));
         b[0] = {{raw[0], raw[1]}};
         b[1] = {{raw[2], raw[3]}};
     }

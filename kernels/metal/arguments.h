@@ -54,9 +54,11 @@ struct StepItem {
     uint first_step;    // its steps are [first_step, last_step)
     uint last_step;
     uint partial_slot;  // slot of its partial result, or WHOLE
-    uint padding;
+    uint whole_steps;   // of its steps, how many at the beginning have no hidden key
+    uint narrow_steps;  // only the kernel for Hopper looks at these two
+    uint next;
 };
-static_assert(sizeof(StepItem) == 40, "StepItem");
+static_assert(sizeof(StepItem) == 48, "StepItem");
 
 // A query sees the keys whose token less its own is in [first, last]: `plan::Band`.
 struct Band {

@@ -40,6 +40,7 @@ impl Arguments {
             tile,
             // One worker: no item is split.
             workers: if self.invariant { 1 } else { workers },
+            persistent: None,
             batch: self.batch,
             heads: self.heads,
             group: self.group(),

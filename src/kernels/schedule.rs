@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::plan::{KeyRows, PaddingBits, ResolvedPlan, StepContext, StepSchedule, TileShape};
+use crate::plan::{KeyRows, PaddingBits, PersistentBlocks, ResolvedPlan, StepContext, StepSchedule, TileShape};
 
 /// Everything that a schedule depends on besides the plan: equal inputs, equal schedules.
 ///
@@ -12,8 +12,10 @@ use crate::plan::{KeyRows, PaddingBits, ResolvedPlan, StepContext, StepSchedule,
 pub struct ScheduleInputs {
     /// The tile of the attention kernel.
     pub tile: TileShape,
-    /// Work items that run at a time.
+    /// Work items that run at a time; 1: no keys are split.
     pub workers: usize,
+    /// The blocks of a kernel that takes one item after the other.
+    pub persistent: Option<PersistentBlocks>,
     /// Batch rows.
     pub batch: usize,
     /// Heads of the queries.
@@ -44,6 +46,8 @@ pub struct GpuSchedule {
 pub struct ScheduleSizes {
     /// Work items.
     pub items: usize,
+    /// Blocks that begin with one.
+    pub blocks: usize,
     /// Partial results.
     pub partial_slots: usize,
     /// Query tiles whose keys are split.
@@ -61,7 +65,9 @@ pub struct ScheduleSizes {
 impl GpuSchedule {
     /// The schedule of a plan for these inputs.
     pub fn new(resolved: &ResolvedPlan, inputs: &ScheduleInputs) -> Self {
-        let tiles = resolved.schedule(inputs.batch, inputs.heads, inputs.tile, inputs.workers);
+        // Persistent blocks split keys when they share their work.
+        let workers = if inputs.persistent.is_some() { 1 } else { inputs.workers };
+        let tiles = resolved.schedule(inputs.batch, inputs.heads, inputs.tile, workers);
         let key_rows = inputs.rotated.then(|| KeyRows::new(resolved.ranges())).filter(|rows| rows.rows() > 0);
         let context = StepContext {
             group: inputs.group,
@@ -70,9 +76,14 @@ impl GpuSchedule {
             key_rows: key_rows.as_ref(),
         };
         let steps = StepSchedule::new(&tiles, inputs.batch, context);
+        let steps = match &inputs.persistent {
+            Some(blocks) => steps.dealt_out(blocks, inputs.workers > 1),
+            None => steps,
+        };
         let sizes = ScheduleSizes {
             items: steps.items().len(),
-            partial_slots: tiles.partial_slots(),
+            blocks: steps.blocks(),
+            partial_slots: steps.reduction_of_slot().len(),
             split_tiles: steps.reductions(),
             key_spans: key_rows.as_ref().map_or(0, |rows| rows.spans().len()),
             rotated_rows: key_rows.as_ref().map_or(0, KeyRows::rows),
@@ -106,6 +117,7 @@ mod tests {
         ScheduleInputs {
             tile: TileShape { queries: 32, keys: 16 },
             workers: 1,
+            persistent: None,
             batch,
             heads: 2,
             group: 1,
@@ -146,6 +158,7 @@ mod tests {
         // 70 tokens in tiles of 32, for 2 heads; 40 keys in tiles of 16.
         let expected = ScheduleSizes {
             items: 2 * 3,
+            blocks: 2 * 3,
             partial_slots: 0,
             split_tiles: 0,
             key_spans: 1,

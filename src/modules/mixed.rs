@@ -5,11 +5,12 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::domains::DomainRuns;
+use super::exchange::KeyExchange;
 use super::parts::AttentionParts;
 use super::projection::{self, FusedLinear, OutputProjection, Projection};
 use super::sharing::WeightSharing;
 use crate::attention::options::AttentionOptions;
-use crate::attention::{Inputs, run};
+use crate::attention::{Inputs, mixed_attention_part, run};
 use crate::cache::KvCache;
 use crate::checks::check_tokens;
 use crate::error::{AttentionError, PlanError};
@@ -276,6 +277,35 @@ impl MixedAttention {
             let queries = self.query_projection.heads(x, &runs)?.remove(0);
             self.attend(Inputs { queries: &queries, keys_values: None, cache: Some(cache) }, plan, &runs, options)
         }
+    }
+
+    /// As [`forward_from_cache`](Self::forward_from_cache), where `shard` holds some of the keys and the other processes of
+    /// `exchange` the rest: each of them gives the same `x` and gets attention to the keys of all.
+    ///
+    /// A group may have any number of keys in each shard, but it has to be in each: without a key, with a size of 0.
+    ///
+    /// # Errors
+    /// As [`forward_from_cache`](Self::forward_from_cache); a plan with keys among the input tokens, which would count once
+    /// for each process; what [`KeyExchange::gather`] fails with.
+    pub fn forward_from_shard(
+        &self,
+        x: &Tensor,
+        plan: &AttentionPlan,
+        shard: &KvCache,
+        options: &AttentionOptions,
+        exchange: &dyn KeyExchange,
+    ) -> Result<Tensor> {
+        self.check(x, plan, options)?;
+        let resolved = plan.resolve(Some(shard.layout())).map_err(AttentionError::from)?;
+        if resolved.ranges().has_input_keys() {
+            let expected = "keys that are all cached, as those of the input would count once for each process";
+            return Err(AttentionError::value("plan", expected, plan.describe_input()).into());
+        }
+        shard.check_heads(self.kv_heads)?;
+        let runs = self.runs(plan)?;
+        let queries = self.query_projection.heads(x, &runs)?.remove(0);
+        let own = mixed_attention_part(&queries, None, Some(shard), plan, options)?;
+        self.output.join_heads(&exchange.combine(own)?.output, &runs)
     }
 
     /// As [`forward_from_cache`](Self::forward_from_cache), and also returns the cache with input groups of this pass behind

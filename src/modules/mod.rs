@@ -6,6 +6,7 @@
 mod anchor;
 mod domains;
 mod dot_product;
+mod exchange;
 mod mixed;
 mod parts;
 mod perceiver;
@@ -16,6 +17,7 @@ mod untied;
 pub use anchor::{AnchorAttention, AnchorAttentionConfig, AnchorKind, anchor_patterns};
 pub use domains::{DomainRuns, domain_of};
 pub use dot_product::{DotProductAttention, DotProductAttentionConfig};
+pub use exchange::{AllKeys, KeyExchange};
 pub use mixed::{BoundAttention, MixedAttention, MixedAttentionConfig};
 pub use parts::AttentionParts;
 pub use perceiver::{PerceiverAttention, PerceiverAttentionConfig};

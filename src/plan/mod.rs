@@ -3,6 +3,7 @@
 //! [`AttentionPlan`] checks token specs and patterns once and turns them into [`PlanRanges`]; a [`TileSchedule`] cuts
 //! the ranges into the work items of a launch. Nothing here depends on a device.
 
+mod balance;
 mod band;
 mod batch;
 mod display;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use crate::error::PlanError;
 use crate::recent::Recent;
 
+pub use balance::PersistentBlocks;
 pub use band::Band;
 pub use batch::BatchPlan;
 pub use key_rows::{KeyRows, KeySpan};
@@ -33,7 +35,7 @@ pub use pattern::AttentionPattern;
 pub use ranges::{KeyRange, KeySource, PlanRanges, QueryRange};
 pub use resolved::ResolvedPlan;
 pub use schedule::{KeyTile, Reduction, TileSchedule, TileShape, WorkItem};
-pub use steps::{KeyStep, MAX_KEYS_PER_STEP, SlotReduction, StepContext, StepItem, StepSchedule};
+pub use steps::{KeyStep, MAX_KEYS_PER_STEP, NARROW_KEYS, SlotReduction, StepContext, StepItem, StepSchedule};
 pub use tokens::TokenSpec;
 pub use window::AttentionWindow;
 

@@ -10,7 +10,8 @@
 //! part; of equally good numbers, the smallest. 123 items on 132 workers stay whole, because two parts each would take
 //! two rounds of half the length; 70 items are cut in three. No part has fewer than [`MIN_KEY_TILES_PER_SPLIT`] key
 //! tiles: a part costs a pass over its accumulator when the parts are combined, which that many tiles outweigh. Parts of
-//! one item have consecutive slots for their partial results, and a [`Reduction`] names them.
+//! one item have consecutive slots for their partial results, and a [`Reduction`] names them. (Where blocks are persistent,
+//! `balance.rs` splits keys instead, when it knows which of them are visible.)
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -118,6 +119,7 @@ pub struct Reduction {
 pub struct TileSchedule {
     tile: TileShape,
     key_tiles: Vec<KeyTile>,
+    key_lists: Vec<Range<usize>>,
     items: Vec<WorkItem>,
     reductions: Vec<Reduction>,
 }
@@ -132,7 +134,7 @@ impl TileSchedule {
         assert!(in_32_bits(batch) && in_32_bits(heads), "{batch} rows and {heads} heads are too many for a schedule");
         let largest = u32::MAX as usize;
         let tile = TileShape { queries: tile.queries.clamp(1, largest), keys: tile.keys.clamp(1, largest) };
-        let (key_tiles, query_tiles) = tiles(ranges, tile);
+        let (key_tiles, key_lists, query_tiles) = tiles(ranges, tile);
         let busy = query_tiles.iter().filter(|queries| !queries.key_tiles.is_empty()).count();
         let busy = busy.saturating_mul(batch).saturating_mul(heads);
         let longest = query_tiles.iter().map(|queries| queries.key_tiles.len()).max().unwrap_or(0);
@@ -176,7 +178,7 @@ impl TileSchedule {
         }
         // Stable, so that equally long items stay in batch, head, query order.
         items.sort_by_key(|item| std::cmp::Reverse(u64::from(item.query_len) * item.key_tiles().len() as u64));
-        Self { tile, key_tiles, items, reductions }
+        Self { tile, key_tiles, key_lists, items, reductions }
     }
 
     /// The tile sizes it was made for.
@@ -187,6 +189,12 @@ impl TileSchedule {
     /// The key tiles that the items refer to.
     pub fn key_tiles(&self) -> &[KeyTile] {
         &self.key_tiles
+    }
+
+    /// Runs of key tiles, one after the other: what a query tile sees is a part of one of them, and without windows all
+    /// of it.
+    pub fn key_lists(&self) -> &[Range<usize>] {
+        &self.key_lists
     }
 
     /// The work items, longest first.
@@ -212,9 +220,10 @@ struct QueryTile {
     key_tiles: Range<usize>,
 }
 
-/// The key tiles of all ranges, and the query tiles that refer to them.
-fn tiles(ranges: &PlanRanges, tile: TileShape) -> (Vec<KeyTile>, Vec<QueryTile>) {
+/// The key tiles of all ranges, the runs of them that are seen together, and the query tiles that refer to them.
+fn tiles(ranges: &PlanRanges, tile: TileShape) -> (Vec<KeyTile>, Vec<Range<usize>>, Vec<QueryTile>) {
     let mut key_tiles = Vec::new();
+    let mut key_lists = Vec::new();
     let mut query_tiles = Vec::new();
     // Patterns share their list of keys between query ranges, and so do the tiles.
     let mut tiles_of_keys: HashMap<(usize, usize), Range<usize>> = HashMap::new();
@@ -229,6 +238,7 @@ fn tiles(ranges: &PlanRanges, tile: TileShape) -> (Vec<KeyTile>, Vec<QueryTile>)
                     band: range.band,
                 }));
             }
+            key_lists.push(first..key_tiles.len());
             first..key_tiles.len()
         });
         for offset in (0..queries.len).step_by(tile.queries) {
@@ -241,7 +251,7 @@ fn tiles(ranges: &PlanRanges, tile: TileShape) -> (Vec<KeyTile>, Vec<QueryTile>)
             });
         }
     }
-    (key_tiles, query_tiles)
+    (key_tiles, key_lists, query_tiles)
 }
 
 /// The run of key tiles without those at either end that none of the queries sees.

@@ -199,7 +199,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "split_keys_with_a_part_all_masked",
         groups: &[("queries", 20)],
-        cached: &[("anchors", 1030)],
+        cached: &[("anchors", 1800)],
         patterns: &[(&["queries"], &["anchors"])],
         cache_padding: Some(late_only),
         workers: 64,
@@ -458,6 +458,7 @@ impl<T: Number> Problem<T> {
         ScheduleInputs {
             tile,
             workers: self.workers,
+            persistent: None,
             batch: self.batch,
             heads: self.heads,
             group: self.heads / self.kv_heads,

@@ -4,6 +4,7 @@
 //! reaches them by broadcast, blocks are handed out by a counter that each rank raises in one step, and whoever has written
 //! a block tells rank 0. When a rank ends with an error, all end.
 
+mod attendant;
 mod counters;
 
 use std::cell::RefCell;
@@ -20,6 +21,7 @@ use mpi::traits::{CommunicatorCollectives, Root};
 use mpi::{Rank, Threading};
 
 use crate::output::{Alone, Asked, Crew, LocalDisk, Settled};
+use attendant::Attendant;
 use counters::Counters;
 
 const LEADER: Rank = 0;
@@ -41,6 +43,8 @@ pub(crate) struct World {
     world: SimpleCommunicator,
     /// Kept until all ranks end in order: dropping them waits for all, and a rank with an error must not wait.
     counters: Rc<RefCell<Vec<Rc<Counters>>>>,
+    /// Of the leader of several ranks.
+    attendant: Option<Attendant>,
     /// Ends MPI when it is dropped.
     universe: Option<Universe>,
 }
@@ -49,10 +53,18 @@ impl World {
     /// Begins MPI.
     ///
     /// # Errors
-    /// It was begun before.
+    /// It was begun before, or allows no calls of several threads.
     pub(crate) fn start() -> Result<Self> {
-        let (universe, _) = mpi::initialize_with_threading(Threading::Funneled).context("MPI was begun before")?;
-        Ok(Self { world: universe.world(), counters: Rc::default(), universe: Some(universe) })
+        let started = mpi::initialize_with_threading(Threading::Multiple).context("MPI was begun before")?;
+        let (universe, threading) = started;
+        let world = universe.world();
+        ensure!(
+            world.size() == 1 || threading == Threading::Multiple,
+            "{} allows no calls of several threads at once (MPI_THREAD_MULTIPLE), which the leading rank makes",
+            Self::library()
+        );
+        let attendant = (world.size() > 1 && world.rank() == LEADER).then(Attendant::start);
+        Ok(Self { world, counters: Rc::default(), attendant, universe: Some(universe) })
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -100,6 +112,7 @@ impl Drop for World {
             self.abort();
         }
         wait_for_all(&self.world);
+        self.attendant.take();
         self.counters.take();
         self.universe.take();
     }

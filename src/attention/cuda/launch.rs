@@ -18,6 +18,7 @@ use crate::kernels::cuda::arguments::{
 };
 use crate::kernels::cuda::launch::{Buffers, Call, Launch, Tensors};
 use crate::kernels::rows::{AngleRows, BiasRows, TensorRows};
+use crate::kernels::schedule::ScheduleInputs;
 
 // SAFETY: plain numbers in C layout, the same struct as in `kernels/cuda/arguments.cuh`.
 unsafe impl DeviceRepr for AttentionArguments {}
@@ -140,7 +141,8 @@ fn bias_view(bias: Option<&(Address<'_>, &Layout)>) -> Result<KeyBiasView> {
 
 /// The schedule of a call on the device.
 fn uploaded(call: &Call, arguments: &Arguments, stream: &Arc<CudaStream>) -> Result<Arc<DevicePlan>> {
-    let key = (StreamId::of(stream), arguments.schedule_inputs(call.tile(), call.workers));
+    let inputs = arguments.schedule_inputs(call.tile(), call.workers);
+    let key = (StreamId::of(stream), ScheduleInputs { persistent: call.persistent(), ..inputs });
     let make = || DevicePlan::new(&arguments.resolved, stream, &key).map(Arc::new);
     arguments.resolved.kept::<DevicePlans>().get(&key, make)
 }

@@ -88,7 +88,7 @@ pub struct AttentionArguments {
     pub output: RowView,
     /// Applied to the queries while they are loaded; keys come rotated.
     pub query_rotation: RotationTable,
-    /// Address of `item_count` `StepItem`s, longest first.
+    /// Address of `StepItem`s, at least one per block.
     pub items: u64,
     /// Address of the `KeyStep`s.
     pub steps: u64,
@@ -99,7 +99,7 @@ pub struct AttentionArguments {
     /// Address of a `u32` per split tile: how many of its parts have arrived. 0 before and after each launch.
     pub arrivals: u64,
     /// Number of work items.
-    pub item_count: u32,
+    pub padding: u32,
     /// Channels of a head, a multiple of 8.
     pub head_dim: u32,
     /// Factor of the scores · log2(e), positive.
@@ -112,7 +112,7 @@ pub struct AttentionArguments {
 const _: () = assert!(size_of::<AttentionArguments>() == 344);
 const _: () = assert!(offset_of!(AttentionArguments, log_sum_exp) == 320);
 const _: () = assert!(offset_of!(AttentionArguments, output) == 208 && offset_of!(AttentionArguments, items) == 264);
-const _: () = assert!(offset_of!(AttentionArguments, item_count) == 304);
+const _: () = assert!(offset_of!(AttentionArguments, padding) == 304);
 
 /// A tensor map as the driver encodes it; all zeros where there are no rows.
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]

@@ -8,12 +8,12 @@ use super::arguments::{
     Sm90Arguments, TensorMap,
 };
 use super::tensor_map::TensorMapDescription;
-use super::tiling::{Element, ROTATE_THREADS, Tiling, Variant, rotate_name};
+use super::tiling::{Element, ROTATE_THREADS, Sm90Tiling, Tiling, Variant, rotate_name};
 use crate::error::AttentionError;
 use crate::kernels::call::CallShape;
 use crate::kernels::rows::{AngleRows, BiasRows, TensorRows};
 use crate::kernels::schedule::ScheduleSizes;
-use crate::plan::TileShape;
+use crate::plan::{PersistentBlocks, TileShape};
 
 /// Blocks of the key rotation per multiprocessor: enough to hide the latency of memory.
 const ROTATE_BLOCKS_PER_SM: usize = 8;
@@ -122,6 +122,13 @@ impl Call {
         TileShape { queries: self.tiling.queries(), keys: self.tiling.keys() }
     }
 
+    /// The blocks of a kernel that takes one item after the other.
+    pub fn persistent(&self) -> Option<PersistentBlocks> {
+        let Tiling::Sm90(tiling) = self.tiling else { return None };
+        let (consumers, consumer_queries) = (tiling.consumers, Sm90Tiling::CONSUMER_QUERIES);
+        Some(PersistentBlocks { count: self.workers, consumers, consumer_queries })
+    }
+
     /// The scratch memory that the launches need.
     pub fn scratch(&self, sizes: &ScheduleSizes) -> Scratch {
         Scratch {
@@ -195,8 +202,7 @@ impl Call {
         tensors: &Tensors,
         buffers: &Buffers,
     ) -> Result<Launch<AttentionArguments>, AttentionError> {
-        let blocks = self.tiling.blocks(sizes.items, self.workers);
-        let (Ok(blocks @ ..=MOST_BLOCKS), Ok(item_count)) = (u32::try_from(blocks), u32::try_from(sizes.items)) else {
+        let (Ok(blocks @ ..=MOST_BLOCKS), Ok(_)) = (u32::try_from(sizes.blocks), u32::try_from(sizes.items)) else {
             let expected = "at most 2147483647 work items in one launch";
             return Err(AttentionError::value("plan", expected, sizes.items));
         };
@@ -216,7 +222,7 @@ impl Call {
                 reduction_of_slot: buffers.reduction_of_slot,
                 partials: buffers.partials,
                 arrivals: buffers.arrivals,
-                item_count,
+                padding: 0,
                 head_dim: self.shape.head_dim as u32,
                 scale_log2: self.shape.scale_log2(),
                 inverse_scale: self.shape.inverse_scale(),
@@ -265,6 +271,7 @@ mod tests {
 
     const SIZES: ScheduleSizes = ScheduleSizes {
         items: 10,
+        blocks: 10,
         partial_slots: 3,
         split_tiles: 1,
         key_spans: 0,
@@ -329,15 +336,15 @@ mod tests {
 
     #[test]
     fn more_items_than_a_grid_has_blocks_are_refused() {
-        let attend = |tiling, items| {
-            let sizes = ScheduleSizes { items, ..SIZES };
+        let attend = |tiling, items, blocks| {
+            let sizes = ScheduleSizes { items, blocks, ..SIZES };
             call(tiling, true).attend(&sizes, &tensors(), &Buffers::default()).map(|launch| launch.blocks)
         };
         let tiling = Tiling::of((8, 0), Element::F16, 40, false).unwrap();
-        assert_eq!(attend(tiling, (1 << 31) - 1), Ok(i32::MAX as u32));
-        assert!(attend(tiling, 1 << 31).unwrap_err().to_string().contains("at most 2147483647 work items"));
+        assert_eq!(attend(tiling, (1 << 31) - 1, (1 << 31) - 1), Ok(i32::MAX as u32));
+        assert!(attend(tiling, 1 << 31, 1 << 31).unwrap_err().to_string().contains("at most 2147483647 work items"));
         // The blocks of Hopper take one item after the other.
-        assert_eq!(attend(Tiling::Sm90(&SM90_TILINGS[0]), 1 << 31), Ok(4));
+        assert_eq!(attend(Tiling::Sm90(&SM90_TILINGS[0]), 1 << 31, 4), Ok(4));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! | [`launch`] | the launches of a call |
 
 pub mod arguments;
+#[cfg(test)]
+mod efficiency;
 pub mod launch;
 pub mod recipes;
 pub mod tensor_map;

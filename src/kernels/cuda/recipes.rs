@@ -80,6 +80,7 @@ fn sm90(tiling: &Sm90Tiling, element: Element, variant: Variant) -> Recipe {
         format!("TILE_CONSUMER_REGISTERS={}", tiling.consumer_registers),
         format!("TILE_POLYNOMIAL={}", tiling.polynomial),
         format!("TILE_TAKE_TURNS={}", tiling.take_turns),
+        format!("TILE_PIN_EXPONENTIALS={}", tiling.pin_exponentials),
         format!("TILE_GENERAL={}", variant == Variant::General),
         format!("TILE_SHARED_BYTES={}", tiling.shared_bytes()),
     ];

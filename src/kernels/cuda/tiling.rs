@@ -97,7 +97,7 @@ const fn sm80(
 /// Tiles for every GPU since compute capability 8.0, ascending in head_dim.
 pub const SM80_TILINGS: [Sm80Tiling; 12] = [
     sm80(2, 32, (2, 4), (64, 3), true, 2),
-    sm80(2, 64, (2, 4), (64, 2), true, 2),
+    sm80(2, 64, (2, 4), (64, 2), false, 2),
     sm80(2, 96, (2, 4), (48, 2), false, 1),
     sm80(2, 128, (2, 4), (48, 2), false, 1),
     sm80(2, 192, (1, 4), (32, 2), false, 1),
@@ -132,10 +132,10 @@ impl Sm80Tiling {
         self.warps * 32
     }
 
-    /// Shared memory of a block: queries, then keys, values and a word of bits per stage.
+    /// Shared memory of a block: queries, then keys and values per stage, where both sources are, a word of bits per stage.
     pub const fn shared_bytes(&self) -> usize {
         let row_bytes = self.head_dim * self.element_bytes;
-        self.queries() * row_bytes + self.stages * (2 * self.keys * row_bytes + 8)
+        self.queries() * row_bytes + 2 * 32 + self.stages * (2 * self.keys * row_bytes + 8)
     }
 
     /// Name of the kernel for an element type.
@@ -161,14 +161,19 @@ pub struct Sm90Tiling {
     pub polynomial: usize,
     /// Whether consumers start their products one after the other.
     pub take_turns: bool,
+    /// Whether all exponentials of a step come before the wait for the products of the last one.
+    pub pin_exponentials: bool,
 }
 
 /// Tiles for compute capability 9.0, ascending in head_dim. Registers of all warpgroups add up to what a block of that
 /// size starts with.
 ///
 /// At head_dim 64 a step of the block takes the tensor cores 1536 clocks, its exponentials 1584 on the special-function
-/// unit alone, and its instructions 1110 clocks of each scheduler. One polynomial of 8 makes that 1536, 1392 and 1281; two
-/// would make 1500 of the last. This is arithmetic on the machine code, not a measurement.
+/// unit, and its instructions 1175 clocks of each scheduler. One polynomial of 8 makes that 1536, 1392 and 1354: which is
+/// faster, only a GPU can tell. At head_dim 128 the products take 2048 clocks, everything else half of that, so that two
+/// consumers that take turns hide it. Nothing pins the exponentials: the assembler then waits for the products of the last
+/// step first, as FlashAttention-3 does at head_dim 64; models of the schedule disagree about which is faster. This is
+/// arithmetic on the machine code, not a measurement; `scripts/gpu-check.sh variants` measures all combinations.
 pub const SM90_TILINGS: [Sm90Tiling; 2] = [
     Sm90Tiling {
         head_dim: 64,
@@ -176,8 +181,9 @@ pub const SM90_TILINGS: [Sm90Tiling; 2] = [
         stages: 4,
         producer_registers: 32,
         consumer_registers: 160,
-        polynomial: 1,
+        polynomial: 0,
         take_turns: false,
+        pin_exponentials: false,
     },
     Sm90Tiling {
         head_dim: 128,
@@ -186,7 +192,8 @@ pub const SM90_TILINGS: [Sm90Tiling; 2] = [
         producer_registers: 40,
         consumer_registers: 232,
         polynomial: 0,
-        take_turns: false,
+        take_turns: true,
+        pin_exponentials: false,
     },
 ];
 
@@ -196,6 +203,9 @@ const NARROW_HEAD_DIM: usize = 32;
 impl Sm90Tiling {
     /// Keys of a step.
     pub const KEYS: usize = 128;
+
+    /// Queries of a consumer.
+    pub const CONSUMER_QUERIES: usize = 64;
 
     /// Channels that lie side by side in shared memory.
     pub const SLAB_CHANNELS: usize = 64;
@@ -208,7 +218,7 @@ impl Sm90Tiling {
 
     /// Queries of a work item.
     pub const fn queries(&self) -> usize {
-        self.consumers * 64
+        self.consumers * Self::CONSUMER_QUERIES
     }
 
     /// Threads of a block.
@@ -298,14 +308,6 @@ impl Tiling {
     /// Work items that run at a time.
     pub const fn workers(self, multiprocessors: usize) -> usize {
         multiprocessors * self.blocks_per_sm()
-    }
-
-    /// Blocks of a launch of so many work items: one each, or as many as run at a time.
-    pub fn blocks(self, items: usize, workers: usize) -> usize {
-        match self {
-            Self::Sm80(_) => items,
-            Self::Sm90(_) => items.min(workers),
-        }
     }
 
     /// Name of the kernel for an element type.

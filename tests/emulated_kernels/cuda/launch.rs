@@ -9,7 +9,7 @@ use candle_mixed_attention::kernels::cuda::launch::{Buffers, Call, Launch, Tenso
 use candle_mixed_attention::kernels::cuda::tensor_map::TensorMapDescription;
 use candle_mixed_attention::kernels::cuda::tiling::{Element, Tiling};
 use candle_mixed_attention::kernels::rows::{AngleRows, BiasRows, TensorRows};
-use candle_mixed_attention::kernels::schedule::{GpuSchedule, ScheduleSizes};
+use candle_mixed_attention::kernels::schedule::{GpuSchedule, ScheduleInputs, ScheduleSizes};
 
 use bytemuck::NoUninit;
 use candle_mixed_attention::plan::{KeyRows, KeySource};
@@ -39,8 +39,8 @@ pub fn run<T: Number>(
 ) -> Result<Computed<T>> {
     let shape = problem.shape();
     let call = Call { shape, element, tiling, multiprocessors: MULTIPROCESSORS, workers: problem.workers };
-    let GpuSchedule { steps, key_rows, sizes } =
-        GpuSchedule::new(&problem.resolved, &problem.schedule_inputs(call.tile()));
+    let inputs = ScheduleInputs { persistent: call.persistent(), ..problem.schedule_inputs(call.tile()) };
+    let GpuSchedule { steps, key_rows, sizes } = GpuSchedule::new(&problem.resolved, &inputs);
     ensure!(problem.workers == 1 || sizes.partial_slots > 0, "the case is there to split keys, and none is split");
     if sizes.items == 0 {
         return Ok(Computed { output: Vec::new(), log_sum_exp: Vec::new() });

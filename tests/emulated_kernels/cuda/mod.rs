@@ -49,8 +49,10 @@ fn tilings_of(element: Element) -> Vec<Tiling> {
     tuned.chain(with_turns).collect()
 }
 
-/// The first tile for Hopper, whose consumers take turns.
-static SM90_WITH_TURNS: [Sm90Tiling; 1] = [Sm90Tiling { take_turns: true, ..SM90_TILINGS[0] }];
+/// The first tile for Hopper, whose three consumers take turns, compute some exponentials by the polynomial and all of them
+/// before the second wait.
+static SM90_WITH_TURNS: [Sm90Tiling; 1] =
+    [Sm90Tiling { take_turns: true, polynomial: 1, pin_exponentials: true, ..SM90_TILINGS[0] }];
 
 /// Whether a launch would choose the tile (or the one it varies) for a head_dim.
 fn serves(tiling: Tiling, element: Element, head_dim: usize) -> bool {

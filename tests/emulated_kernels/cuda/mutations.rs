@@ -48,13 +48,13 @@ const SM90: (Tiling, Element) = (Tiling::Sm90(&SM90_TILINGS[0]), Element::F16);
 const ATTENTION_SM80: &str = "attention_sm80.cuh";
 const ATTENTION_SM90: &str = "attention_sm90.cuh";
 
-const MUTATIONS: [Mutation; 32] = [
+const MUTATIONS: [Mutation; 33] = [
     Mutation {
         name: "keys_of_the_heads_of_queries",
         kernel: SM80,
         file: ATTENTION_SM80,
-        from: "sm80_row<T>(values, item.batch, item.kv_head, step.value_row)",
-        to: "sm80_row<T>(values, item.batch, 0, step.value_row)",
+        from: "sm80_row<T>(views.values, item.batch, item.kv_head, 0)",
+        to: "sm80_row<T>(views.values, item.batch, 0, 0)",
         case: "grouped_heads",
         shows_as: WRONG_NUMBERS,
     },
@@ -80,7 +80,7 @@ const MUTATIONS: [Mutation; 32] = [
         name: "hopper_takes_biases_for_whole_steps",
         kernel: SM90,
         file: ATTENTION_SM90,
-        from: " &&\n                       step_bias(attention, described, item.batch, item.head) == nullptr;",
+        from: " &&\n                              step_bias(attention, attention.steps[item.first_step + i], item.batch, item.head) == nullptr;",
         to: ";",
         case: "bias_of_the_cache",
         shows_as: WRONG_NUMBERS,
@@ -95,11 +95,20 @@ const MUTATIONS: [Mutation; 32] = [
         shows_as: WRONG_NUMBERS,
     },
     Mutation {
+        name: "hopper_takes_one_step_too_many_for_whole",
+        kernel: SM90,
+        file: ATTENTION_SM90,
+        from: "for (; i < whole; ++i)",
+        to: "for (; i <= whole && i < wide; ++i)",
+        case: "tails",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
         name: "hopper_windows_of_the_next_consumer",
         kernel: SM90,
         file: ATTENTION_SM90,
-        from: "item.query_start + consumer * 64);\n            is_whole",
-        to: "item.query_start + (consumer + 1) * 64);\n            is_whole",
+        from: "item.query_start + consumer * 64);\n    };",
+        to: "item.query_start + (consumer + 1) * 64);\n    };",
         case: "causal",
         shows_as: WRONG_NUMBERS,
     },
@@ -152,8 +161,8 @@ const MUTATIONS: [Mutation; 32] = [
         name: "hidden_rows_are_read",
         kernel: SM80,
         file: ATTENTION_SM80,
-        from: "const bool read = (visible >> row & 1) != 0 && ",
-        to: "const bool read = ",
+        from: "? visible >> row : 0;",
+        to: "? ~uint64_t(0) : 0;",
         case: "padding",
         // Past the end of the tensor, too.
         shows_as: Sign::Found(&[OutOfBounds]),
@@ -315,7 +324,7 @@ const MUTATIONS: [Mutation; 32] = [
         name: "unchanged_maximum_leaves_a_rounding_error",
         kernel: SM80_F32,
         file: "rebase.cuh",
-        from: "(before - finite) * scale_log2",
+        from: "(before - maximum) * scale_log2",
         to: "fmaf(before, scale_log2, -base)",
         case: "many_keys",
         shows_as: WRONG_NUMBERS,

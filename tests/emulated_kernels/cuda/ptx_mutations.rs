@@ -59,8 +59,10 @@ const MMA: &str = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32";
 const FROM_SHARED: &str = "accumulate, 1, 1, 0, 0;";
 const FROM_REGISTERS: &str = "accumulate, 1, 1, 1;";
 
-/// In the numbering of `Swap` and `Fix`, the registers in front of the first descriptor of the products of queries and
-/// keys: their accumulators.
+/// Products of queries and 128 keys.
+const SCORES_OF_A_WIDE_STEP: &str = "m64n128k16";
+
+/// In the numbering of `Swap` and `Fix`, the registers in front of their first descriptor: their accumulators.
 const SCORES: usize = 64;
 
 #[rustfmt::skip]
@@ -92,7 +94,7 @@ const MUTATIONS: &[Mutation] = &[
     mutation("hopper_values_are_not_transposed", SM90, FROM_REGISTERS, All, Replace("1;", "0;"), "tails", Sign::Any),
     mutation("hopper_keys_are_transposed", SM90, FROM_SHARED, All, Replace(" 0;", " 1;"), "tails", WRONG_NUMBERS),
     mutation("hopper_f16_is_multiplied_as_bf16", SM90, "wgmma.mma_async", All, Replace(".f16.f16", ".bf16.bf16"), "tails", WRONG_NUMBERS),
-    mutation("queries_and_keys_change_places", SM90, FROM_SHARED, All, Swap(SCORES, SCORES + 1), "cache", Sign::Any),
+    mutation("queries_and_keys_change_places", SM90, SCORES_OF_A_WIDE_STEP, All, Swap(SCORES, SCORES + 1), "cache", Sign::Any),
     mutation("sums_begin_with_what_was_there", SM90, "setp.ne.b32 accumulate", First, Replace("setp.ne", "setp.eq"), "tails", WRONG_NUMBERS),
     mutation("probabilities_are_swapped", SM90, FROM_REGISTERS, All, Swap(SCORES / 2 + 1, SCORES / 2 + 2), "tails", WRONG_NUMBERS),
     mutation("wgmma_has_no_fence", SM90, "wgmma.fence", All, Delete, "tails", Sign::Found(&[Misuse])),
