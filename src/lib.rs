@@ -114,7 +114,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | none | the CPU: AVX-512, AVX2, NEON or plain code, chosen at run time |
+//! | none | the CPU: AVX-512, AVX2, NEON or plain code, chosen at run time; `simd128` in WebAssembly that is compiled for it |
 //! | `cuda` | NVIDIA GPUs since Ampere; needs the CUDA toolkit, version 12 or later, to build |
 //! | `metal` | Apple GPUs since family Apple7 |
 //! | `accelerate`, `mkl` | projections through Apple's Accelerate framework or Intel MKL |
