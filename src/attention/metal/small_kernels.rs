@@ -170,6 +170,7 @@ fn parts_of_split_tiles_are_combined() -> Result<()> {
 fn sizes(partial_slots: usize, split_tiles: usize, key_spans: usize, rotated_rows: usize) -> ScheduleSizes {
     ScheduleSizes {
         items: 0,
+        blocks: 0,
         partial_slots,
         split_tiles,
         key_spans,
