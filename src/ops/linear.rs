@@ -14,12 +14,12 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Result, Shape, S
 use candle_nn::Linear;
 use gemm::Parallelism;
 use half::{bf16, f16};
-use pulp::Arch;
 
 use super::convert::Narrow;
 use super::gelu::gelu;
 use super::rows::make_rows;
 use super::to_dtype;
+use super::vectorised::vectorised;
 use crate::element::Element;
 
 /// What follows the bias.
@@ -134,11 +134,11 @@ impl FusedLinear<'_> {
         for (index, block) in block.chunks_mut(piece * width).enumerate() {
             let (first, rows) = (first + index * piece, block.len() / width);
             let tokens = (first..first + rows).map(|row| x.row(row / x.tokens, row % x.tokens));
-            Arch::new().dispatch(Widen { rows: tokens, width: x.width, target: &mut wide });
+            vectorised(Widen { rows: tokens, width: x.width, target: &mut wide });
             let sums = &mut sums.spare_capacity_mut()[..rows * width];
             let widened = |start: usize, rows: usize| (wide[start * x.width..].as_ptr(), x.width, rows);
             let sums = self.multiply(weight, bias, widened, sums);
-            Arch::new().dispatch(Narrow { source: sums, target: block });
+            vectorised(Narrow { source: sums, target: block });
         }
     }
 
@@ -202,7 +202,7 @@ impl FusedLinear<'_> {
 /// Numbers of a piece of rows that are widened: 128 KiB.
 const PIECE: usize = 1 << 15;
 
-/// The loop that widens, compiled once for every instruction set that [`Arch`] may find.
+/// The loop that widens, compiled once for every instruction set that [`vectorised`] may find.
 struct Widen<'a, R> {
     rows: R,
     width: usize,
@@ -292,7 +292,7 @@ fn wide<T: Element>(numbers: &[T]) -> Cow<'_, [f32]> {
         Some(numbers) => Cow::Borrowed(numbers),
         None => {
             let mut wide = vec![0f32; numbers.len()];
-            Arch::new().dispatch(Widen { rows: std::iter::once(numbers), width: numbers.len(), target: &mut wide });
+            vectorised(Widen { rows: std::iter::once(numbers), width: numbers.len(), target: &mut wide });
             Cow::Owned(wide)
         }
     }
