@@ -6,8 +6,6 @@ use crate::args::{Arguments, OutputArguments};
 use crate::launcher;
 use crate::output::{Alone, Joined, LocalCrew, LocalDisk};
 #[cfg(feature = "mpi")]
-use crate::output::{Crew, LocalDisk};
-#[cfg(feature = "mpi")]
 use crate::ranks::World;
 use crate::terminal::complain;
 #[cfg(feature = "mpi")]
