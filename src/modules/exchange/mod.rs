@@ -50,8 +50,8 @@ pub trait KeyExchange: Debug + Send + Sync {
     fn ranks(&self) -> usize;
 
     /// The parts of all processes, in the order of their ranks on each of them, so that all compute the same bits. A part
-    /// holds `[batch, heads, tokens, head_dim]` and `[batch, heads, tokens]`; every process calls this the same number of
-    /// times.
+    /// holds `[batch, heads, tokens, head_dim]` and `[batch, heads, tokens]`, with at least one token; every process calls
+    /// this the same number of times.
     ///
     /// # Errors
     /// Another process cannot be reached, or has failed.
@@ -64,6 +64,9 @@ pub trait KeyExchange: Debug + Send + Sync {
     /// As [`gather`](Self::gather) and [`AttentionPart::combine`].
     fn combine(&self, own: AttentionPart) -> Result<AttentionPart> {
         let tokens = own.output.dim(2)?;
+        if tokens == 0 {
+            return Ok(own);
+        }
         if tokens <= PIECE {
             return AttentionPart::combine(&self.gather(own)?);
         }
