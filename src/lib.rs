@@ -179,7 +179,7 @@ pub use deprecated::branch_of;
 pub use error::{AnchorError, AttentionError, PlanError, Unsupported};
 pub use modules::{
     AllKeys, AnchorAttention, AnchorAttentionConfig, AnchorKind, AttentionParts, BoundAttention, DomainRuns,
-    DotProductAttention, DotProductAttentionConfig, KeyExchange, MixedAttention, MixedAttentionConfig,
+    DotProductAttention, DotProductAttentionConfig, KeyExchange, LocalExchange, MixedAttention, MixedAttentionConfig,
     PerceiverAttention, PerceiverAttentionConfig, SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
 };
 pub use padding::KeyPadding;
