@@ -52,7 +52,7 @@ pub(crate) fn job(arguments: &Arguments, reads: bool) -> Result<Job> {
 fn job_of(case: Case, resolution: Resolution, arguments: &Arguments, reads: bool) -> Result<Job> {
     let compute = &arguments.compute;
     let load = |device: &Device| network::predictor(compute.dtype.into(), device);
-    let predictors = compute.device.open()?.iter().map(load).collect::<Result<Vec<_>>>()?;
+    let predictors = compute.open()?.iter().map(load).collect::<Result<Vec<_>>>()?;
     let predictor = predictors.first().context("no device is left")?;
     let identity = json!({
         "model": "ellipsoid",
@@ -82,11 +82,11 @@ fn job_of(case: Case, resolution: Resolution, arguments: &Arguments, reads: bool
         ..Reference::default()
     };
     Ok(Job {
-        identity: identity.as_object().cloned().unwrap_or_default(),
+        identity: compute.with_division(identity),
         origin: arguments.origin(),
         body: match reads {
-            true => Body::new(predictors, input, []),
-            false => Body::of_another_process(predictors, 1),
+            true => Body::new(predictors, compute.division(), input, []),
+            false => Body::of_another_process(predictors, compute.division(), 1),
         },
         places,
         lines: Vec::new(),
@@ -117,8 +117,10 @@ fn place(name: &str, domain: &'static str, mesh: Mesh, case: &Case, predictor: &
 /// The network with a body that it has read.
 #[cfg(test)]
 pub(crate) fn encoded(case: &Case, anchors: usize, seed: u64) -> crate::job::Encoded {
+    use crate::job::Division;
+
     let predictor = network::predictor(DType::F32, &Device::Cpu).expect("the embedded network");
-    let body = Body::new(vec![predictor], network::input(case, anchors, seed), []);
+    let body = Body::new(vec![predictor], Division::Points, network::input(case, anchors, seed), []);
     body.encode(&mut crate::output::Alone::default()).expect("a body that it can read")
 }
 
