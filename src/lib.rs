@@ -124,7 +124,7 @@
 //!
 //! | variable | when | meaning |
 //! |---|---|---|
-//! | `MIXED_ATTENTION_SIMD` | run time | `scalar`, `avx2`, `avx512` …: a lower [`SimdLevel`] than the CPU has |
+//! | `MIXED_ATTENTION_SIMD` | run time | `scalar`, `avx2`, `avx512` …: another [`SimdLevel`] than the fastest of the CPU |
 //! | `RAYON_NUM_THREADS` | run time | threads of the CPU kernels |
 //! | `NVCC`, `CUDA_HOME`, `CUDA_PATH`, `CUDA_ROOT`, `CUDA_TOOLKIT_ROOT_DIR` | build, with `cuda` | where the toolkit is |
 //!
@@ -165,9 +165,10 @@ mod padding;
 pub mod plan;
 mod recent;
 mod rope;
+mod scratch;
+mod simd;
 mod through_candle;
 
-pub use attention::cpu::simd::{SimdLevel, UnknownSimdLevel};
 pub use attention::options::{AttentionOptions, Backend};
 pub use attention::part::AttentionPart;
 pub use attention::{mixed_attention, mixed_attention_cached, mixed_attention_part, supports};
@@ -178,9 +179,10 @@ pub use deprecated::branch_of;
 pub use error::{AnchorError, AttentionError, PlanError, Unsupported};
 pub use modules::{
     AllKeys, AnchorAttention, AnchorAttentionConfig, AnchorKind, AttentionParts, BoundAttention, DomainRuns,
-    DotProductAttention, DotProductAttentionConfig, KeyExchange, MixedAttention, MixedAttentionConfig,
+    DotProductAttention, DotProductAttentionConfig, KeyExchange, LocalExchange, MixedAttention, MixedAttentionConfig,
     PerceiverAttention, PerceiverAttentionConfig, SquareBanks, UntiedLinear, WeightSharing, anchor_patterns, domain_of,
 };
 pub use padding::KeyPadding;
 pub use plan::{AttentionPattern, AttentionPlan, AttentionWindow, BatchPlan, TokenSpec};
 pub use rope::{Rope, RopeConfig, RopeFrequencies, RopeLayout, wave_numbers};
+pub use simd::{SimdLevel, UnknownSimdLevel};

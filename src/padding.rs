@@ -1,5 +1,6 @@
 //! Key padding: which tokens are real.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
@@ -94,6 +95,18 @@ impl KeyPadding {
     /// The padding of some groups, one after another, given as (first token, tokens).
     pub(crate) fn gather(&self, groups: &[(usize, usize)]) -> Self {
         Self::from_bits(self.bits.gather(groups))
+    }
+
+    /// As `padding`, or as if no token were padding, with all tokens outside of some ranges hidden, too.
+    pub(crate) fn within(
+        ranges: impl IntoIterator<Item = Range<usize>>,
+        tokens: usize,
+        padding: Option<&Self>,
+    ) -> Self {
+        let mut inside = vec![false; tokens];
+        ranges.into_iter().for_each(|range| inside[range].fill(true));
+        let real = |row, token: usize| inside[token] && padding.is_none_or(|padding| padding.bits.is_real(row, token));
+        Self::from_bits(PaddingBits::new(padding.map_or(1, Self::batch), tokens, real))
     }
 
     /// Whether no token is padding.

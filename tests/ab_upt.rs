@@ -2,13 +2,16 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use candle_mixed_attention::models::ab_upt::{AbUptCache, AbUptInput, Fields};
+use candle_mixed_attention::LocalExchange;
+use candle_mixed_attention::models::ab_upt::{AbUpt, AbUptCache, AbUptInput, Fields, KeyShare};
 use serde_json::json;
 
 use support::ab_upt::{config, geometry, input, model, parse, points};
-use support::compare::check_close;
+use support::compare::{check_close, numbers};
 
 fn assert_close(got: &Tensor, want: &Tensor) {
     check_close("field", got, want, 2e-5).unwrap();
@@ -112,6 +115,72 @@ fn a_saved_cache_serves_a_network_loaded_elsewhere() -> Result<()> {
     let queries = points(1, 30)?;
     let fields = |cache| model.forward_from_cache([("wing", queries.clone())], cache);
     assert_close(fields(&loaded)?.get("query_wing_pressure")?, fields(&first.cache)?.get("query_wing_pressure")?);
+    Ok(())
+}
+
+/// What each of so many networks makes that keep the keys of a share of the anchors each.
+fn on_shares<T: Send>(model: &AbUpt, ranks: usize, work: impl Fn(AbUpt) -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let start = |exchange| scope.spawn(|| work(model.clone().with_exchange(Arc::new(exchange))));
+        let threads: Vec<_> = LocalExchange::connect(ranks).into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    })
+}
+
+#[test]
+fn networks_with_a_share_of_the_anchors_each_give_what_one_gives() -> Result<()> {
+    let model = model(&parse(config()))?;
+    // More networks than a domain has anchors, a domain without any, several samples.
+    for (batch, wing, tip) in [(1, 90, 41), (2, 3, 70), (1, 50, 0)] {
+        let input = input(batch)?.anchors("wing", &points(batch as usize, wing)?);
+        let input = if tip > 0 { input.anchors("wing_tip", &points(batch as usize, tip)?) } else { input };
+        let queries = points(batch as usize, 33)?;
+        let input = input.queries("wing_tip", &queries);
+        let ask = |model: &AbUpt, cache: &AbUptCache| {
+            model.forward_from_cache([("wing", queries.clone()), ("wing_tip", queries.clone())], cache)
+        };
+        let first = model.forward(&input)?;
+        let later = ask(&model, &first.cache)?;
+        for ranks in [1, 2, 4] {
+            let shares = on_shares(&model, ranks, |model| {
+                let first = model.forward(&input)?;
+                let later = ask(&model, &first.cache)?;
+                Ok((first, later))
+            })?;
+            for (rank, (own_first, own_later)) in shares.iter().enumerate() {
+                let pairs = own_first.fields.iter().zip(first.fields.iter()).chain(own_later.iter().zip(later.iter()));
+                for ((name, got), (expected_name, want)) in pairs {
+                    assert_eq!((name, got.dims()), (expected_name, want.dims()));
+                    let (got, want) = (numbers(got)?, numbers(want)?);
+                    let squared = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>();
+                    let off = squared(&mut got.iter().zip(&want).map(|(got, want)| got - want));
+                    let off = (off / squared(&mut want.iter().copied()).max(f64::MIN_POSITIVE)).sqrt();
+                    // Seven blocks of random weights make more of what a layer is off by.
+                    let allowed = if ranks == 1 { 0.0 } else { 1e-5 };
+                    assert!(off <= allowed, "{ranks} ranks: {name} is off by {off:e}");
+                }
+                assert_eq!(own_first.cache.fingerprint().share, KeyShare { rank, ranks });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_share_of_the_anchors_is_not_taken_for_all_of_them() -> Result<()> {
+    let (folder, model) = (tempfile::tempdir()?, model(&parse(config()))?);
+    let (input, queries) = (input(1)?.anchors("wing", &points(1, 40)?), points(1, 5)?);
+    let path = |rank: usize| folder.path().join(format!("{rank}.safetensors"));
+    on_shares(&model, 2, |model| {
+        let cache = model.forward(&input)?.cache;
+        Ok(cache.save_safetensors(path(cache.fingerprint().share.rank))?)
+    })?;
+    let load = |rank| AbUptCache::load_safetensors(path(rank), &Device::Cpu);
+    let error = model.forward_from_cache([("wing", queries.clone())], &load(1)?).unwrap_err().to_string();
+    assert!(
+        error.contains("the share of the keys") && error.contains("all") && error.contains("rank 1 of 2"),
+        "{error}"
+    );
     Ok(())
 }
 

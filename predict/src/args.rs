@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, ensure};
 use candle_mixed_attention::SquareBanks;
-use candle_mixed_attention::candle_core::DType;
+use candle_mixed_attention::candle_core::{DType, Device};
 use clap::{Parser, ValueEnum};
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ use crate::device::Devices;
 use crate::ellipsoid::Case;
 use crate::forces::Reference;
 use crate::input::Location;
-use crate::job::{Outside, Settings};
+use crate::job::{Division, Outside, Settings};
 use crate::output::{Codec, Existing};
 use crate::progress::Turn;
 use crate::vector::Vec3;
@@ -251,6 +251,10 @@ pub(crate) struct ComputeArguments {
     /// started together share the devices of their host
     #[arg(long, default_value_t = Devices::Cpu(1))]
     pub(crate) device: Devices,
+    /// Let each device of --device hold the keys of some of the anchors, and all predict the same points: for more anchors than
+    /// one device has memory for. The result depends on the number of devices, by rounding errors
+    #[arg(long)]
+    pub(crate) shard_anchors: bool,
     /// The dtype of weights and activations
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub(crate) dtype: Precision,
@@ -269,7 +273,7 @@ pub(crate) struct OutputArguments {
     pub(crate) overwrite: bool,
     /// Work on one folder together with other processes of the same command, on this host or others: the first begins or
     /// goes on with an interrupted run, the last finishes
-    #[arg(long, conflicts_with_all = ["resume", "overwrite", "sweep"])]
+    #[arg(long, conflicts_with_all = ["resume", "overwrite"])]
     pub(crate) join: bool,
     /// Check all input, say what would be written, and stop
     #[arg(long)]
@@ -283,6 +287,36 @@ pub(crate) struct OutputArguments {
     /// Compress the arrays of .vtp and .vtu files
     #[arg(long, value_enum)]
     pub(crate) compress: Option<Codec>,
+}
+
+impl ComputeArguments {
+    /// The devices, at least one.
+    ///
+    /// # Errors
+    /// One is not available, or is alone where several are needed.
+    pub(crate) fn open(&self) -> Result<Vec<Device>> {
+        let devices = self.device.open()?;
+        ensure!(
+            !self.shard_anchors || devices.len() > 1,
+            "--shard-anchors: --device {} is a single device; it takes several, as in cuda:0,1",
+            self.device
+        );
+        Ok(devices)
+    }
+
+    /// What the devices divide among themselves.
+    pub(crate) fn division(&self) -> Division {
+        if self.shard_anchors { Division::Anchors } else { Division::Points }
+    }
+
+    /// What a result depends on, with the division of anchors, whose sums are rounded otherwise.
+    pub(crate) fn with_division(&self, identity: Value) -> Map<String, Value> {
+        let mut identity = identity.as_object().cloned().unwrap_or_default();
+        if self.shard_anchors {
+            identity.insert("anchor_shards".to_string(), self.device.count().into());
+        }
+        identity
+    }
 }
 
 impl Arguments {
@@ -557,7 +591,6 @@ mod tests {
             ("predict --alpha ten".to_string(), "--alpha"),
             ("predict --resume --overwrite".to_string(), "--overwrite"),
             ("predict --join --resume".to_string(), "--resume"),
-            ("predict --weights w --sweep t.csv --join".to_string(), "--join"),
             ("predict --geometry g.stl".to_string(), "--weights"),
             ("predict --anchors 0".to_string(), "--anchors"),
             ("predict --chunk 0".to_string(), "--chunk"),

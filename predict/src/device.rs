@@ -36,6 +36,15 @@ impl Devices {
         devices.with_context(|| format!("--device {self}: not available"))
     }
 
+    /// How many they are.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Cpu(count) => *count,
+            Self::Cuda(Some(indices)) => indices.len(),
+            Self::Cuda(None) | Self::Metal => 1,
+        }
+    }
+
     /// What a result depends on: what kind they are, not how many.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

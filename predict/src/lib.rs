@@ -60,7 +60,7 @@ mod vector;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use args::Arguments;
@@ -70,7 +70,7 @@ use terminal::complain;
 /// The program: reads the command line, predicts, and reports an error in a line.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let session = match Session::start(arguments.output.join) {
+    let session = match Session::start(&arguments.output) {
         Ok(session) => session,
         Err(error) => {
             complain(format_args!("error: {error:#}"));
@@ -91,9 +91,11 @@ fn run(arguments: &Arguments, session: &Session) -> Result<()> {
         terminal::completions(shell, &mut Arguments::command(), "predict");
         return Ok(());
     }
+    if arguments.output.dry_run && !session.leads() {
+        return Ok(());
+    }
     if let Some(table) = &arguments.sweep {
-        ensure!(!session.is_shared(), "--sweep: its rows are predicted one after another by a single process");
-        return sweep::run(arguments, table);
+        return sweep::run(arguments, table, session);
     }
     let mut crew = session.crew(arguments)?;
     let own = arguments.model.weights.is_some();

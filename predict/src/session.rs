@@ -2,9 +2,9 @@
 
 use anyhow::{Error, Result, ensure};
 
-use crate::args::Arguments;
+use crate::args::{Arguments, OutputArguments};
 use crate::launcher;
-use crate::output::{Alone, Joined, LocalCrew};
+use crate::output::{Alone, Joined, LocalCrew, LocalDisk};
 #[cfg(feature = "mpi")]
 use crate::ranks::World;
 use crate::terminal::complain;
@@ -16,6 +16,9 @@ use crate::terminal::hush;
 pub(crate) struct Session {
     #[cfg(feature = "mpi")]
     world: Option<World>,
+    /// A dry run is that of the rank that leads.
+    #[cfg(feature = "mpi")]
+    dry_run: bool,
 }
 
 impl Session {
@@ -23,9 +26,9 @@ impl Session {
     ///
     /// # Errors
     /// A launcher started several processes that could not find each other.
-    pub(crate) fn start(join: bool) -> Result<Self> {
+    pub(crate) fn start(output: &OutputArguments) -> Result<Self> {
         let started = launcher::processes();
-        if join || started.is_none() {
+        if output.join || started.is_none() {
             return Ok(Self::default());
         }
         let started = started.unwrap_or(1);
@@ -41,7 +44,7 @@ impl Session {
             if !world.leads() {
                 hush();
             }
-            Ok(Self { world: Some(world) })
+            Ok(Self { world: Some(world), dry_run: output.dry_run })
         }
         #[cfg(not(feature = "mpi"))]
         {
@@ -54,14 +57,13 @@ impl Session {
         }
     }
 
-    /// Those who work on the results.
+    /// Those who work on the results, or on those of a row of a sweep.
     ///
     /// # Errors
-    /// As [`Joined::enter`]; a sweep by several processes.
+    /// As [`Joined::enter`].
     pub(crate) fn crew(&self, arguments: &Arguments) -> Result<LocalCrew> {
-        #[cfg(feature = "mpi")]
-        if let Some(world) = &self.world {
-            return Ok(Box::new(world.crew()));
+        if let Some(ranks) = self.ranks() {
+            return Ok(ranks);
         }
         // A dry run reads what is there and touches nothing.
         Ok(match arguments.output.join && !arguments.output.dry_run {
@@ -70,12 +72,42 @@ impl Session {
         })
     }
 
-    /// Whether processes work together that cannot share a sweep.
-    pub(crate) fn is_shared(&self) -> bool {
+    /// Whether this process speaks for all that a launcher started with it.
+    pub(crate) fn leads(&self) -> bool {
         #[cfg(feature = "mpi")]
-        return self.world.as_ref().is_some_and(|world| world.size() > 1);
+        return self.world.as_ref().is_none_or(World::leads);
         #[cfg(not(feature = "mpi"))]
-        false
+        true
+    }
+
+    /// A text that says what to do, as the process that leads reads it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn read_once(&self, read: impl Fn() -> Result<String>) -> Result<String> {
+        let Some(mut ranks) = self.ranks() else { return read() };
+        if let Some(bytes) = ranks.receive("")? {
+            return Ok(String::from_utf8(bytes)?);
+        }
+        let text = read()?;
+        ranks.publish(&LocalDisk, "", &mut || Ok(text.clone().into_bytes()))?;
+        Ok(text)
+    }
+
+    /// All ranks of MPI, if they work together.
+    fn ranks(&self) -> Option<LocalCrew> {
+        #[cfg(feature = "mpi")]
+        return self.world.as_ref().filter(|_| !self.dry_run).map(|world| -> LocalCrew { Box::new(world.crew()) });
+        #[cfg(not(feature = "mpi"))]
+        None
+    }
+
+    /// After an error in one of several runs: whether the others can begin, as no process waits for this one.
+    pub(crate) fn goes_on(&self) -> bool {
+        #[cfg(feature = "mpi")]
+        return self.world.as_ref().is_none_or(World::gives_up);
+        #[cfg(not(feature = "mpi"))]
+        true
     }
 
     /// Reports an error, and ends all processes that were started together.

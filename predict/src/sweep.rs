@@ -10,10 +10,12 @@ use candle_mixed_attention::models::open_regular;
 use serde_json::Value;
 
 use crate::args::{Arguments, Condition};
-use crate::job::{Report, Settings};
-use crate::output::{Alone, LocalDisk, write_whole};
+use crate::job::{FORCES_FILE, METRICS_FILE, Settings};
+use crate::metrics::Metrics;
+use crate::output::{FolderLock, LocalDisk, made_of_complete, write_whole};
 use crate::own;
 use crate::progress::Turn;
+use crate::session::Session;
 use crate::terminal::{remark, say};
 
 /// The name of the table.
@@ -31,36 +33,42 @@ pub(crate) struct Row {
     conditions: Vec<Condition>,
 }
 
-/// Predicts row after row. A row that fails is told at the end and stops nothing.
+/// Predicts row after row. A row that fails is told at the end and stops nothing, unless other processes wait for it.
 ///
 /// # Errors
 /// A file that cannot be read; at the end, rows that failed.
-pub(crate) fn run(arguments: &Arguments, table: &Path) -> Result<()> {
-    let mut text = String::new();
-    let read = open_regular(table).and_then(|mut file| file.read_to_string(&mut text));
-    read.with_context(|| format!("--sweep: cannot open {}", table.display()))?;
-    let rows = rows(&text).with_context(|| format!("--sweep: {}", table.display()))?;
-    let (mut results, mut failed, mut networks) = (Vec::new(), Vec::new(), None);
+pub(crate) fn run(arguments: &Arguments, table: &Path, session: &Session) -> Result<()> {
+    let text = session.read_once(|| {
+        let mut text = String::new();
+        let read = open_regular(table).and_then(|mut file| file.read_to_string(&mut text));
+        read.with_context(|| format!("--sweep: cannot open {}", table.display()))?;
+        rows(&text).with_context(|| format!("--sweep: {}", table.display()))?;
+        Ok(text)
+    })?;
+    let rows = rows(&text)?;
+    let (mut failed, mut networks) = (Vec::new(), None);
     for (at, row) in rows.iter().enumerate() {
         remark(format_args!("{} of {}: {}", at + 1, rows.len(), row.name));
         let turn = Turn { at: at as u64, of: rows.len() as u64, name: row.name.clone() };
-        match predict(arguments, row, turn, &mut networks) {
-            Ok(Some(report)) => results.push((row, report)),
-            Ok(None) => {}
-            Err(error) => {
-                remark(format_args!("error: {}: {error:#}", row.name));
-                failed.push(format!("{}: {error:#}", row.name));
+        if let Err(error) = predict(arguments, row, turn, &mut networks, session) {
+            if !session.goes_on() {
+                return Err(error.context(row.name.clone()));
             }
+            remark(format_args!("error: {}: {error:#}", row.name));
+            failed.push((row, format!("{error:#}")));
         }
     }
-    let out = &arguments.output.out;
-    if !arguments.output.dry_run {
-        std::fs::create_dir_all(out).with_context(|| format!("--out: cannot create folder {}", out.display()))?;
-        let path = out.join(SUMMARY_FILE);
-        write_whole(&LocalDisk, &path, summary(&results).as_bytes())?;
-        say(format_args!("{} of {} rows in {}", results.len(), rows.len(), path.display()));
+    if !session.leads() {
+        return Ok(());
     }
-    ensure!(failed.is_empty(), "{} of {} rows failed:\n  {}", failed.len(), rows.len(), failed.join("\n  "));
+    if !arguments.output.dry_run {
+        // Of a row that failed here, others may have completed the result.
+        let has_failed = |row: &Row| failed.iter().any(|(failed, _)| failed.name == row.name);
+        let counts = |row: &&Row| arguments.output.join || !has_failed(row);
+        write_summary(arguments, &rows.iter().filter(counts).collect::<Vec<_>>(), rows.len())?;
+    }
+    let told = failed.iter().map(|(row, error)| format!("\n  {}: {error}", row.name)).collect::<String>();
+    ensure!(failed.is_empty(), "{} of {} rows failed:{told}", failed.len(), rows.len());
     Ok(())
 }
 
@@ -70,7 +78,8 @@ fn predict(
     row: &Row,
     turn: Turn,
     networks: &mut Option<Vec<Predictor>>,
-) -> Result<Option<Report>> {
+    session: &Session,
+) -> Result<()> {
     let mut arguments = arguments.clone();
     for (column, file) in &row.files {
         let option = match column.as_str() {
@@ -85,10 +94,47 @@ fn predict(
     let out = &mut arguments.output.out;
     out.push(&row.name);
     ensure!(!out.is_symlink(), "--out: {} is a link, which could lead anywhere", out.display());
-    let mut crew = Box::new(Alone::default());
+    let mut crew = session.crew(&arguments)?;
     let mut job = own::job(&arguments, networks.clone(), crew.as_mut())?;
     networks.get_or_insert_with(|| job.body.predictors().to_vec());
-    job.run(&Settings { turn, ..arguments.settings() }, crew)
+    job.run(&Settings { turn, ..arguments.settings() }, crew).map(drop)
+}
+
+/// Writes the table of the rows that are complete, whoever completed them.
+fn write_summary(arguments: &Arguments, rows: &[&Row], of: usize) -> Result<()> {
+    let out = &arguments.output.out;
+    std::fs::create_dir_all(out).with_context(|| format!("--out: cannot create folder {}", out.display()))?;
+    // The last process that comes here finds all rows.
+    let _turn = arguments.output.join.then(|| FolderLock::wait(out)).transpose()?;
+    let mut results = Vec::with_capacity(rows.len());
+    for row in rows {
+        results.extend(Known::of(&out.join(&row.name))?.map(|known| (*row, known)));
+    }
+    let path = out.join(SUMMARY_FILE);
+    write_whole(&LocalDisk, &path, summary(&results).as_bytes())?;
+    say(format_args!("{} of {of} rows in {}", results.len(), path.display()));
+    Ok(())
+}
+
+/// What the files of a complete result say of errors and forces.
+struct Known {
+    metrics: Metrics,
+    forces: Option<Value>,
+}
+
+impl Known {
+    /// Nothing where the result is not complete.
+    fn of(folder: &Path) -> Result<Option<Self>> {
+        let Some(made) = made_of_complete(folder)? else { return Ok(None) };
+        let read = |name: &str| -> Result<Option<Vec<u8>>> {
+            let path = folder.join(name);
+            let exists = made.iter().any(|made| made == name);
+            exists.then(|| std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))).transpose()
+        };
+        let metrics = read(METRICS_FILE)?.map(|bytes| serde_json::from_slice(&bytes)).transpose()?;
+        let forces = read(FORCES_FILE)?.map(|bytes| serde_json::from_slice(&bytes)).transpose()?;
+        Ok(Some(Self { metrics: metrics.unwrap_or_default(), forces }))
+    }
 }
 
 /// Reads the table: a header, then a row for each body. Fields are separated by commas and may stand in quotes.
@@ -144,9 +190,9 @@ fn fields(line: &str) -> Result<Vec<String>> {
 }
 
 /// A row for each body: errors, forces and coefficients, each in a column of its own.
-fn summary(results: &[(&Row, Report)]) -> String {
+fn summary(results: &[(&Row, Known)]) -> String {
     let mut table: Vec<(&str, BTreeMap<String, f64>)> = Vec::new();
-    for (row, report) in results {
+    for (row, known) in results {
         let mut values = BTreeMap::new();
         for Condition { name, values: given } in &row.conditions {
             match given[..] {
@@ -154,11 +200,11 @@ fn summary(results: &[(&Row, Report)]) -> String {
                 _ => values.extend(given.iter().enumerate().map(|(i, &value)| (format!("{name}_{i}"), value))),
             }
         }
-        for (field, error) in &report.metrics {
+        for (field, error) in &known.metrics {
             values.insert(format!("{field}_relative_l2"), error.relative_l2);
         }
-        if let Some(forces) = &report.forces {
-            numbers("", &serde_json::to_value(forces).unwrap_or_default(), &mut values);
+        if let Some(forces) = &known.forces {
+            numbers("", forces, &mut values);
         }
         table.push((&row.name, values));
     }

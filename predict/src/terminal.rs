@@ -49,5 +49,6 @@ pub(crate) fn complain(line: impl Display) {
     if cfg!(test) {
         return eprintln!("{line}");
     }
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    // At once: a launcher that forwards what it reads would put words of others, and its own, between the pieces.
+    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }

@@ -87,7 +87,7 @@ impl Workplace {
                 state.as_object_mut().unwrap().remove("origin");
                 bytes = serde_json::to_vec(&state).unwrap();
             }
-            (!name.starts_with('.')).then_some((name, bytes))
+            (!name.starts_with('.') && path.is_file()).then_some((name, bytes))
         };
         paths.filter_map(content).collect()
     }
@@ -195,6 +195,33 @@ fn a_rank_whose_disk_is_full_ends_all_and_loses_nothing() {
     succeeds(workplace.ranks(3, &line("out", &["--resume"])));
     succeeds(workplace.one(&line("whole", &[])));
     assert!(workplace.files("out") == workplace.files("whole"));
+}
+
+#[test]
+fn ranks_predict_row_after_row_of_a_sweep() {
+    let workplace = Workplace::new();
+    let table = "name,geometry,alpha\nfirst,body.stl,3\nbroken,nothing.stl,3\nthird,body.stl,-5\n";
+    std::fs::write(workplace.path("bodies.csv"), table).unwrap();
+    let line = |out: &str, more: &[&str]| workplace.own(out, &[&["--sweep", "bodies.csv"], more].concat());
+    let alone = fails(workplace.one(&line("whole", &[])));
+    let together = fails(workplace.ranks(3, &line("out", &[])));
+    for told in [&alone, &together] {
+        assert!(told.contains("1 of 3 rows failed") && told.contains("broken: --geometry: cannot open"), "{told}");
+        assert_eq!(told.matches("error: ").count(), 2, "{told}");
+    }
+    for row in ["first", "third", ""] {
+        let [whole, out] = ["whole", "out"].map(|folder| workplace.files(&format!("{folder}/{row}")));
+        assert!(whole == out && !whole.is_empty(), "'{row}' differs");
+    }
+    let refused = fails(workplace.ranks(2, &line("dry", &["--dry-run"])));
+    assert!(refused.contains("1 of 3 rows failed") && !workplace.path("dry").exists(), "{refused}");
+    let missing = fails(workplace.ranks(2, &workplace.own("none", &["--sweep", "missing.csv"])));
+    assert_eq!(missing.matches("cannot open missing.csv").count(), 1, "{missing}");
+    // A row that one rank alone cannot predict ends all, with its name.
+    let mut command = workplace.ranks(1, &line("other", &[]));
+    command.arg(":").args(launch(1)).arg(PROGRAM).args(line("other", &["--seed", "3"]));
+    let error = fails(command);
+    assert!(error.contains("rank 1 of 2 on ") && error.contains("first: differs from rank 0: seed was 0"), "{error}");
 }
 
 #[test]

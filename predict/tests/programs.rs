@@ -73,7 +73,7 @@ fn help_is_wrapped_and_grouped_and_options_keep_their_names() {
     assert_eq!(headings, ["Options:", "Your model:", "Demo:", "Computation:", "Results:", "Forces:"]);
     let options = "weights weights-key config stats square-banks geometry surface volume points at scale outside patches \
                    velocity anchor-points truth condition geometry-points supernodes slice line streamlines slice-points \
-                   semi-axes alpha beta anchors seeds seed chunk device dtype out resume overwrite join dry-run npz keep-arrays \
+                   semi-axes alpha beta anchors seeds seed chunk device shard-anchors dtype out resume overwrite join dry-run npz keep-arrays \
                    compress reference-area reference-speed reference-length density drag-axis lift-axis moment-about sweep \
                    completions help version";
     let listed =

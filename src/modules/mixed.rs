@@ -1,11 +1,13 @@
 //! The mixed-attention layer.
 
+use std::ops::Range;
+
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::domains::DomainRuns;
-use super::exchange::KeyExchange;
+use super::exchange::{AllKeys, KeyExchange};
 use super::parts::AttentionParts;
 use super::projection::{self, FusedLinear, OutputProjection, Projection};
 use super::sharing::WeightSharing;
@@ -14,6 +16,7 @@ use crate::attention::{Inputs, mixed_attention_part, run};
 use crate::cache::KvCache;
 use crate::checks::check_tokens;
 use crate::error::{AttentionError, PlanError};
+use crate::padding::KeyPadding;
 use crate::plan::{AttentionPattern, AttentionPlan, BatchPlan, TokenSpec};
 use crate::rope::RopeFrequencies;
 
@@ -251,7 +254,7 @@ impl MixedAttention {
         let [queries, keys, values] = self.project(x, &runs)?;
         let inputs = Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: None };
         let y = self.attend(inputs, plan, &runs, options)?;
-        Ok((y, cache_of(&keys, &values, plan, options)?))
+        Ok((y, cache_of(&keys, &values, plan, options, &AllKeys)?))
     }
 
     /// A later pass: the groups of the plan without a size come from `cache`, `x` holds the others.
@@ -279,14 +282,49 @@ impl MixedAttention {
         }
     }
 
+    /// As [`forward_and_cache`](Self::forward_and_cache) on each of the processes of `exchange`, which all give the same
+    /// `x`: each attends to its [share](KeyExchange::share) of every group's keys, gets attention to the keys of all, and
+    /// returns the cache of its share alone.
+    ///
+    /// Keys and values of all tokens are computed on each process, for as long as the pass takes.
+    ///
+    /// # Errors
+    /// As [`forward_and_cache`](Self::forward_and_cache); what [`KeyExchange::gather`] fails with.
+    pub fn forward_and_shard(
+        &self,
+        x: &Tensor,
+        plan: &AttentionPlan,
+        options: &AttentionOptions,
+        exchange: &dyn KeyExchange,
+    ) -> Result<(Tensor, KvCache)> {
+        if exchange.ranks() == 1 {
+            return self.forward_and_cache(x, plan, options);
+        }
+        let batch = self.check(x, plan, options)?;
+        plan.resolve(None).map_err(AttentionError::from)?;
+        let runs = self.runs(plan)?;
+        let [queries, keys, values] = self.project(x, &runs)?;
+        if let Some(padding) = &options.key_padding {
+            padding.check(batch, plan.len(), || plan.describe_input())?;
+        }
+        // To a process, the keys of the others are padding.
+        let shares = plan.tokens().iter().filter_map(|token| plan.input_group(&token.name));
+        let shares = shares.map(|(start, len)| shifted(exchange.share(len), start));
+        let own_keys = KeyPadding::within(shares, plan.len(), options.key_padding.as_ref());
+        let own_options = options.clone().key_padding(own_keys);
+        let own = mixed_attention_part(&queries, Some((&keys, &values)), None, plan, &own_options)?;
+        let y = self.output.join_heads(&exchange.combine(own)?.output, &runs)?;
+        Ok((y, cache_of(&keys, &values, plan, options, exchange)?))
+    }
+
     /// As [`forward_from_cache`](Self::forward_from_cache), where `shard` holds some of the keys and the other processes of
     /// `exchange` the rest: each of them gives the same `x` and gets attention to the keys of all.
     ///
     /// A group may have any number of keys in each shard, but it has to be in each: without a key, with a size of 0.
     ///
     /// # Errors
-    /// As [`forward_from_cache`](Self::forward_from_cache); a plan with keys among the input tokens, which would count once
-    /// for each process; what [`KeyExchange::gather`] fails with.
+    /// As [`forward_from_cache`](Self::forward_from_cache); of several processes, a plan with keys among the input tokens,
+    /// which would count once for each of them; what [`KeyExchange::gather`] fails with.
     pub fn forward_from_shard(
         &self,
         x: &Tensor,
@@ -295,6 +333,9 @@ impl MixedAttention {
         options: &AttentionOptions,
         exchange: &dyn KeyExchange,
     ) -> Result<Tensor> {
+        if exchange.ranks() == 1 {
+            return self.forward_from_cache(x, plan, shard, options);
+        }
         self.check(x, plan, options)?;
         let resolved = plan.resolve(Some(shard.layout())).map_err(AttentionError::from)?;
         if resolved.ranges().has_input_keys() {
@@ -325,7 +366,7 @@ impl MixedAttention {
         let [queries, keys, values] = self.project(x, &runs)?;
         let inputs = Inputs { queries: &queries, keys_values: Some((&keys, &values)), cache: Some(cache) };
         let y = self.attend(inputs, plan, &runs, options)?;
-        Ok((y, cache.append(&cache_of(&keys, &values, plan, options)?)?))
+        Ok((y, cache.append(&cache_of(&keys, &values, plan, options, &AllKeys)?)?))
     }
 
     /// The layer with a plan, as a plain candle [`Module`].
@@ -333,10 +374,12 @@ impl MixedAttention {
         BoundAttention { attention: self, plan: plan.clone(), options: AttentionOptions::default() }
     }
 
-    fn check(&self, x: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<()> {
+    /// Checks an input, and tells its batch size.
+    fn check(&self, x: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<usize> {
         let tokens = self.projections.check_input("x", x, self.config.hidden_dim)?;
         check_tokens("x", plan.len(), tokens, || plan.describe_input())?;
-        Ok(check_rope(self.config.use_rope, options.rope.as_ref(), "x")?)
+        check_rope(self.config.use_rope, options.rope.as_ref(), "x")?;
+        x.dim(0)
     }
 
     /// Which weights each input token uses.
@@ -373,8 +416,18 @@ pub(super) fn check_rope(
     }
 }
 
-/// The keys, rotated, and values of the groups to keep.
-fn cache_of(keys: &Tensor, values: &Tensor, plan: &AttentionPlan, options: &AttentionOptions) -> Result<KvCache> {
+fn shifted(range: Range<usize>, by: usize) -> Range<usize> {
+    range.start + by..range.end + by
+}
+
+/// The keys, rotated, and values of the groups to keep, as many of each as are this process's share.
+fn cache_of(
+    keys: &Tensor,
+    values: &Tensor,
+    plan: &AttentionPlan,
+    options: &AttentionOptions,
+    exchange: &dyn KeyExchange,
+) -> Result<KvCache> {
     let names: Vec<String> = match &options.cache_groups {
         Some(names) => names.clone(),
         None => {
@@ -399,6 +452,8 @@ fn cache_of(keys: &Tensor, values: &Tensor, plan: &AttentionPlan, options: &Atte
             || plan.tokens().iter().filter(|token| !token.is_cached()).map(|token| token.name.clone()).collect();
         let place = plan.input_group(&name);
         let (start, len) = place.ok_or_else(|| PlanError::NoSuchGroup { group: name.clone(), known: known() })?;
+        let own = shifted(exchange.share(len), start);
+        let (start, len) = (own.start, own.len());
         let mut key = keys.narrow(2, start, len)?;
         if let Some(rope) = &options.rope {
             key = rope.narrow(start, len)?.rotate(&key)?;

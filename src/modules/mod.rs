@@ -17,7 +17,7 @@ mod untied;
 pub use anchor::{AnchorAttention, AnchorAttentionConfig, AnchorKind, anchor_patterns};
 pub use domains::{DomainRuns, domain_of};
 pub use dot_product::{DotProductAttention, DotProductAttentionConfig};
-pub use exchange::{AllKeys, KeyExchange};
+pub use exchange::{AllKeys, KeyExchange, LocalExchange};
 pub use mixed::{BoundAttention, MixedAttention, MixedAttentionConfig};
 pub use parts::AttentionParts;
 pub use perceiver::{PerceiverAttention, PerceiverAttentionConfig};

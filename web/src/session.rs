@@ -144,14 +144,14 @@ mod tests {
         assert_eq!((places[0]["name"].as_str(), count(0)), (Some("surface"), 11 * 16 + 2));
         assert_eq!(floats(&answer, "surface.corners").len() as u64, 3 * count(0));
 
-        let (mut got, mut last) = ([0, 0], Value::Null);
-        loop {
+        let mut got = [0, 0];
+        let last = loop {
             let answer = session.answer(&step(100));
-            last = about(&answer);
-            let Some(place) = last["place"].as_u64() else { break };
-            assert_eq!(last["first"].as_u64(), Some(got[place as usize]));
+            let said = about(&answer);
+            let Some(place) = said["place"].as_u64() else { break said };
+            assert_eq!(said["first"].as_u64(), Some(got[place as usize]));
             got[place as usize] += floats(&answer, "pressure").len() as u64;
-        }
+        };
         assert_eq!(got, [count(0), count(1)]);
         assert_eq!(last["finished"], true);
         for (field, most) in [("surface_pressure", 0.05), ("slice_pressure", 0.05), ("slice_velocity", 0.02)] {

@@ -76,7 +76,7 @@ pub(crate) fn job_of(
     let load = |device: &Device| network::predictor(compute.dtype.into(), device);
     let predictors = match networks {
         Some(networks) => networks,
-        None => compute.device.open()?.iter().map(load).collect::<Result<Vec<_>>>()?,
+        None => compute.open()?.iter().map(load).collect::<Result<Vec<_>>>()?,
     };
     let predictor = predictors.first().context("no device is left")?;
     let identity = json!({
@@ -107,11 +107,11 @@ pub(crate) fn job_of(
         ..Reference::default()
     };
     Ok(Job {
-        identity: identity.as_object().cloned().unwrap_or_default(),
+        identity: compute.with_division(identity),
         origin: arguments.origin(),
         body: match reads {
-            true => Body::new(predictors, input, []),
-            false => Body::of_another_process(predictors, 1),
+            true => Body::new(predictors, compute.division(), input, []),
+            false => Body::of_another_process(predictors, compute.division(), 1),
         },
         places,
         lines: Vec::new(),
@@ -142,8 +142,10 @@ fn place(name: &str, domain: &'static str, mesh: Mesh, case: &Case, predictor: &
 /// The network with a body that it has read.
 #[cfg(test)]
 pub(crate) fn encoded(case: &Case, anchors: usize, seed: u64) -> crate::job::Encoded {
+    use crate::job::Division;
+
     let predictor = network::predictor(DType::F32, &Device::Cpu).expect("the embedded network");
-    let body = Body::new(vec![predictor], network::input(case, anchors, seed), []);
+    let body = Body::new(vec![predictor], Division::Points, network::input(case, anchors, seed), []);
     body.encode(&mut crate::output::Alone::default()).expect("a body that it can read")
 }
 

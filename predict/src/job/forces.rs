@@ -14,7 +14,7 @@ use crate::output::FieldSpec;
 use crate::terminal::{remark, say};
 
 /// The name of the file.
-pub(super) const FORCES_FILE: &str = "forces.json";
+pub(crate) const FORCES_FILE: &str = "forces.json";
 
 /// The contents of `forces.json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]

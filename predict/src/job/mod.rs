@@ -16,6 +16,7 @@ mod scans;
 mod source;
 mod streamlines;
 mod team;
+mod together;
 mod truth;
 
 use std::ops::Range;
@@ -24,12 +25,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
+pub(crate) use forces::FORCES_FILE;
 pub(crate) use lines::Line;
-pub(crate) use model::{Body, Encoded, FlowModel, predict_all};
+pub(crate) use model::{Body, Division, Encoded, FlowModel, predict_all};
 pub(crate) use outside::{Border, Outside};
 pub(crate) use place::Place;
 use place::PlaceModel;
-pub(crate) use report::Report;
+pub(crate) use report::{METRICS_FILE, Report};
 pub(crate) use scans::Scans;
 pub(crate) use source::{Named, Source};
 pub(crate) use streamlines::{MOST_STREAMLINES, Streamlines, obstacle};

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
 use candle_mixed_attention::models::ab_upt::{EncodedBody, Predictor, PredictorInput};
 
+use super::together::Together;
 use crate::output::{Crew, LocalDisk};
 
 /// Something that knows the fields of domains at any point.
@@ -39,10 +40,20 @@ pub(crate) fn predict_all(
     Ok(all)
 }
 
+/// What several devices divide among themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Division {
+    /// Each predicts other points, with all anchors.
+    Points,
+    /// All predict the same points, each with the keys of some of the anchors.
+    Anchors,
+}
+
 /// A network, and what it reads of a body.
 pub(crate) struct Body {
     /// The network on each device.
     predictors: Vec<Predictor>,
+    division: Division,
     draws: usize,
     /// The same body with each draw of anchors, where this process reads it.
     inputs: Vec<PredictorInput>,
@@ -52,16 +63,17 @@ impl Body {
     /// A body with at least one draw of anchors, for a network on one or more devices.
     pub(crate) fn new(
         predictors: Vec<Predictor>,
+        division: Division,
         first: PredictorInput,
         others: impl IntoIterator<Item = PredictorInput>,
     ) -> Self {
         let inputs: Vec<_> = std::iter::once(first).chain(others).collect();
-        Self { predictors, draws: inputs.len(), inputs }
+        Self { predictors, division, draws: inputs.len(), inputs }
     }
 
     /// A body that another process reads, with so many draws of anchors.
-    pub(crate) fn of_another_process(predictors: Vec<Predictor>, draws: usize) -> Self {
-        Self { predictors, draws, inputs: Vec::new() }
+    pub(crate) fn of_another_process(predictors: Vec<Predictor>, division: Division, draws: usize) -> Self {
+        Self { predictors, division, draws, inputs: Vec::new() }
     }
 
     /// The network on each device.
@@ -76,27 +88,42 @@ impl Body {
 
     /// Lets the network read the body, or takes what the process that leads the crew has read.
     pub(crate) fn encode(&self, crew: &mut dyn Crew<LocalDisk>) -> Result<Encoded> {
-        let name = |draw: usize| format!("body_{draw}.safetensors");
-        let (first, others) = self.predictors.split_first().context("no device is left")?;
-        let mut bodies = Vec::with_capacity(self.draws);
+        let (first, others) = match self.division {
+            Division::Points => self.predictors.split_at(1.min(self.predictors.len())),
+            Division::Anchors => (&self.predictors[..], &[][..]),
+        };
+        ensure!(!first.is_empty(), "no device is left");
+        let (together, joined) = Together::join(first)?;
+        let name = |draw: usize, device: usize| format!("body_{draw}_{device}.safetensors");
+        let mut draws = Vec::with_capacity(self.draws);
         for (draw, input) in self.inputs.iter().enumerate() {
-            let body = first.encode(input)?;
-            crew.publish(&LocalDisk, &name(draw), &mut || {
-                through_file(|path| Ok(body.save(path)?), |path| fs::read(path))
-            })?;
-            bodies.push(body);
+            let bodies = together.run(&joined, |predictor| Ok(predictor.encode(input)?))?;
+            for (device, body) in bodies.iter().enumerate() {
+                crew.publish(&LocalDisk, &name(draw, device), &mut || {
+                    through_file(|path| Ok(body.save(path)?), |path| fs::read(path))
+                })?;
+            }
+            draws.push(bodies);
         }
         for draw in self.inputs.len()..self.draws {
-            let bytes = crew.receive(&name(draw))?.context("the process that leads left no encoded body")?;
-            let load = |path: &Path| first.load(path);
-            bodies.push(through_file(|path| Ok(fs::write(path, &bytes)?), load)?);
+            let load = |(device, predictor): (usize, &Predictor)| {
+                let bytes = crew.receive(&name(draw, device))?;
+                let bytes = bytes.context("the process that leads left no encoded body")?;
+                through_file(|path| Ok(fs::write(path, &bytes)?), |path: &Path| predictor.load(path))
+            };
+            draws.push(joined.iter().enumerate().map(load).collect::<Result<_>>()?);
         }
-        let mut devices = Vec::with_capacity(others.len());
+        let mut holders = vec![Holder { together, draws }];
         for predictor in others {
-            let on_device = |body: &EncodedBody| predictor.with_cache(body.cache().clone());
-            devices.push(bodies.iter().map(on_device).collect::<Result<_, _>>()?);
+            let (together, joined) = Together::join(std::slice::from_ref(predictor))?;
+            let same = |bodies: &Vec<EncodedBody>| {
+                let pairs = joined.iter().zip(bodies);
+                pairs.map(|(predictor, body)| predictor.with_cache(body.cache().clone())).collect::<Result<_, _>>()
+            };
+            let draws = holders[0].draws.iter().map(same).collect::<Result<_, _>>()?;
+            holders.push(Holder { together, draws });
         }
-        Ok(Encoded { bodies, others: devices })
+        Ok(Encoded { holders })
     }
 }
 
@@ -114,17 +141,27 @@ fn through_file<T, E: Into<Error>>(
 /// A body that the network has read, once for each draw of anchors.
 #[derive(Debug, Clone)]
 pub(crate) struct Encoded {
-    bodies: Vec<EncodedBody>,
-    /// The same on further devices.
-    others: Vec<Vec<EncodedBody>>,
+    /// At least one, each of which can predict on its own.
+    holders: Vec<Holder>,
+}
+
+/// One device with a body, or several that hold it together.
+#[derive(Debug, Clone)]
+struct Holder {
+    together: Together,
+    /// Of each draw of anchors what each device holds.
+    draws: Vec<Vec<EncodedBody>>,
 }
 
 impl FlowModel for Encoded {
     /// With several draws of anchors: the mean over them, then the standard deviation of each field.
     fn predict(&mut self, domain: &str, first: u64, points: &[[f32; 3]]) -> Result<Vec<Vec<f32>>> {
-        let mut draws = Vec::with_capacity(self.bodies.len());
-        for body in &self.bodies {
-            let predicted = body.predict_from(domain, first, points.as_flattened())?;
+        let Holder { together, draws: held } = &self.holders[0];
+        let mut draws = Vec::with_capacity(held.len());
+        for bodies in held {
+            let predict = |body: &EncodedBody| Ok(body.predict_from(domain, first, points.as_flattened())?);
+            // All devices give the same.
+            let predicted = together.run(bodies, predict)?.swap_remove(0);
             let names: Vec<_> = predicted.iter().map(|(name, _)| name.to_string()).collect();
             draws.push(names.iter().map(|name| predicted.values(name)).collect::<Result<Vec<_>, _>>()?);
         }
@@ -142,11 +179,8 @@ impl FlowModel for Encoded {
     }
 
     fn on_each_device(&self) -> Vec<Box<dyn FlowModel + Send>> {
-        let devices = std::iter::once(&self.bodies).chain(&self.others);
-        let of = |bodies: &Vec<EncodedBody>| -> Box<dyn FlowModel + Send> {
-            Box::new(Self { bodies: bodies.clone(), others: Vec::new() })
-        };
-        devices.map(of).collect()
+        let of = |holder: &Holder| -> Box<dyn FlowModel + Send> { Box::new(Self { holders: vec![holder.clone()] }) };
+        self.holders.iter().map(of).collect()
     }
 }
 

@@ -8,6 +8,9 @@ use crate::forces::areas_of_vertices;
 use crate::metrics::Metrics;
 use crate::output::{LocalDisk, Run, write_npz, write_whole};
 
+/// The name of the file of the errors.
+pub(crate) const METRICS_FILE: &str = "metrics.json";
+
 /// What is known about finished results.
 pub(crate) struct Report {
     /// Errors where the truth is known.
@@ -62,7 +65,7 @@ impl Job {
             files.push((FORCES_FILE.to_string(), serde_json::to_vec_pretty(forces)?));
         }
         if !metrics.is_empty() {
-            files.push(("metrics.json".to_string(), serde_json::to_vec_pretty(&metrics)?));
+            files.push((METRICS_FILE.to_string(), serde_json::to_vec_pretty(&metrics)?));
         }
         run.announce(files.iter().map(|(name, _)| name.clone()))?;
         for (name, bytes) in files {

@@ -18,7 +18,7 @@ pub(super) const LOCK_FILE: &str = ".run.lock";
 
 /// The right to write into a folder, alone or with others. The system takes it back when the process ends, however it ends.
 #[derive(Debug)]
-pub(super) struct FolderLock {
+pub(crate) struct FolderLock {
     file: File,
     folder: PathBuf,
 }
@@ -39,6 +39,16 @@ impl FolderLock {
                 folder.display()
             )),
         }
+        Ok(lock)
+    }
+
+    /// Locks a folder that exists, for this process alone, as soon as nobody else holds it.
+    ///
+    /// # Errors
+    /// The file system has no locks, or fails.
+    pub(crate) fn wait(folder: &Path) -> Result<Self> {
+        let lock = Self::of(folder)?;
+        lock.file.lock().or_else(|error| lock.refuse(error))?;
         Ok(lock)
     }
 

@@ -55,9 +55,10 @@ pub(crate) use crew::{Alone, Crew};
 pub(crate) use disk::{LocalDisk, write_whole};
 pub(crate) use draft::{Existing, Request, Space, human_bytes};
 pub(crate) use join::Joined;
+pub(crate) use lock::FolderLock;
 pub(crate) use npz::write_npz;
 pub(crate) use part::Part;
-pub(crate) use run::{Leaving, Run, progress};
+pub(crate) use run::{Leaving, Run, made_of_complete, progress};
 #[cfg(any(test, fuzzing))]
 pub(crate) use state::State;
 pub(crate) use vtk::{GridShape, Kept, Shape, vtk_layout};

@@ -389,6 +389,11 @@ pub(crate) fn progress(folder: &Path) -> Result<Option<(u64, u64)>> {
     Ok(Some(state.progress()))
 }
 
+/// The files that were made from the results in a folder, if these are complete.
+pub(crate) fn made_of_complete(folder: &Path) -> Result<Option<Vec<String>>> {
+    Ok(State::read(folder)?.filter(|state| state.stage == Stage::Complete).map(|state| state.made))
+}
+
 /// What a run knows of itself when all is predicted.
 fn times(points: u64, seconds: f64) -> [(String, Value); 4] {
     let ended = DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Secs, true);

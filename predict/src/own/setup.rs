@@ -71,7 +71,7 @@ impl Setup {
         let conditions: Vec<_> =
             model.condition.iter().map(|Condition { name, values }| (name.clone(), values.clone())).collect();
         statistics.normalise_conditions(&conditions).context("--condition")?;
-        arguments.compute.device.open()?;
+        arguments.compute.open()?;
 
         let description = model.config.as_deref().map(Description::read).transpose().context("--config")?;
         let description = description.unwrap_or_default();
@@ -179,15 +179,15 @@ impl Setup {
         reads: bool,
     ) -> Result<Job> {
         let predictors = networks.map_or_else(|| self.load(arguments), Ok)?;
-        let draws = arguments.compute.seeds.get();
+        let (division, draws) = (arguments.compute.division(), arguments.compute.seeds.get());
         let body = match reads {
             true => {
                 let geometry = self.draw_geometry(arguments)?;
                 let mut draw = |draw| self.draw_anchors(arguments, geometry.clone(), draw);
                 let (first, others) = (draw(0)?, (1..draws as u64).map(draw).collect::<Result<Vec<_>>>()?);
-                Body::new(predictors, first, others)
+                Body::new(predictors, division, first, others)
             }
-            false => Body::of_another_process(predictors, draws),
+            false => Body::of_another_process(predictors, division, draws),
         };
         let identity = self.identity(arguments)?;
         let lines = lines(&arguments.model.line, &self.config, &self.statistics.position)?;
@@ -239,12 +239,12 @@ impl Setup {
             "outside": format!("{:?}", model.outside).to_lowercase(),
             "compress": arguments.output.compress.map(Codec::name),
         });
-        Ok(identity.as_object().cloned().unwrap_or_default())
+        Ok(compute.with_division(identity))
     }
 
     /// The network on each device.
     fn load(&self, arguments: &Arguments) -> Result<Vec<Predictor>> {
-        let (devices, dtype) = (arguments.compute.device.open()?, DType::from(arguments.compute.dtype));
+        let (devices, dtype) = (arguments.compute.open()?, DType::from(arguments.compute.dtype));
         let load = |device: &Device| {
             let network = self.checkpoint.load(&self.config, dtype, device).context("--weights")?;
             Ok(Predictor::new(network, &self.statistics)?)

@@ -7,13 +7,13 @@
 mod attendant;
 mod counters;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mpi::environment::{Universe, processor_name};
 use mpi::point_to_point::{Destination, Source};
 use mpi::topology::{Communicator, SimpleCommunicator};
@@ -32,15 +32,32 @@ const WRITTEN: mpi::Tag = 1;
 /// In the place of a part: the rank has told all.
 const NOTHING_MORE: u64 = u64::MAX;
 
+/// In the place of a length: the leader has failed before all agreed on a run, and nothing more of it comes.
+const GIVEN_UP: u64 = u64::MAX;
+
 /// Bytes that are broadcast at once: MPI counts in 31 bits.
 const PIECE: usize = 1 << 30;
 
 /// How long a rank sleeps between looks at whether others are ready.
 const NAP: Duration = Duration::from_millis(5);
 
+/// How far the ranks have come with the present run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// None is under way for this rank.
+    Idle,
+    /// All but the leader wait for what it publishes.
+    Preparing,
+    /// The leader has failed, which all know.
+    GivenUp,
+    /// All know that they are asked for the same.
+    Agreed,
+}
+
 /// MPI from its beginning to its end.
 pub(crate) struct World {
     world: SimpleCommunicator,
+    stage: Rc<Cell<Stage>>,
     /// Kept until all ranks end in order: dropping them waits for all, and a rank with an error must not wait.
     counters: Rc<RefCell<Vec<Rc<Counters>>>>,
     /// Of the leader of several ranks.
@@ -64,7 +81,8 @@ impl World {
             Self::library()
         );
         let attendant = (world.size() > 1 && world.rank() == LEADER).then(Attendant::start);
-        Ok(Self { world, counters: Rc::default(), attendant, universe: Some(universe) })
+        let stage = Rc::new(Cell::new(Stage::Idle));
+        Ok(Self { world, stage, counters: Rc::default(), attendant, universe: Some(universe) })
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -93,10 +111,21 @@ impl World {
         self.world.abort(1)
     }
 
-    /// The crew of all ranks.
+    /// After an error of this rank in a run: whether no other rank waits for it, so that all can begin another run.
+    pub(crate) fn gives_up(&self) -> bool {
+        if self.stage.get() == Stage::Preparing && self.leads() {
+            self.stage.set(Stage::GivenUp);
+            self.world.process_at_rank(LEADER).broadcast_into(&mut { GIVEN_UP });
+        }
+        matches!(self.stage.get(), Stage::GivenUp | Stage::Idle)
+    }
+
+    /// The crew of all ranks for a run.
     pub(crate) fn crew(&self) -> Ranks {
+        self.stage.set(Stage::Preparing);
         Ranks {
             world: SimpleCommunicator::world(),
+            stage: self.stage.clone(),
             alone: Alone::default(),
             counters: None,
             kept: self.counters.clone(),
@@ -130,6 +159,7 @@ fn wait_for_all(world: &SimpleCommunicator) {
 /// All ranks, as one of them sees them.
 pub(crate) struct Ranks {
     world: SimpleCommunicator,
+    stage: Rc<Cell<Stage>>,
     /// The folder is the leader's alone.
     alone: Alone,
     /// The next block of each part, by its place among those that are missing.
@@ -152,6 +182,10 @@ impl Ranks {
         let root = self.world.process_at_rank(LEADER);
         let mut length = bytes.len() as u64;
         root.broadcast_into(&mut length);
+        if length == GIVEN_UP {
+            self.stage.set(Stage::GivenUp);
+            bail!("rank {LEADER} has failed");
+        }
         bytes.resize(usize::try_from(length).context("more bytes than this host can address")?, 0);
         bytes.chunks_mut(PIECE).for_each(|piece| root.broadcast_into(piece));
         Ok(())
@@ -195,6 +229,9 @@ impl Crew<LocalDisk> for Ranks {
         asked.check_same(&bytes).context("differs from rank 0")?;
         // Whoever differs does not come here, and ends all.
         self.world.barrier();
+        self.stage.set(Stage::Agreed);
+        // Those of an earlier run: all ranks are here.
+        self.kept.borrow_mut().clear();
         let counters = Rc::new(Counters::new(&self.world, asked.parts())?);
         self.kept.borrow_mut().push(counters.clone());
         self.counters = Some(counters);
@@ -259,9 +296,11 @@ impl Crew<LocalDisk> for Ranks {
         if self.is_leader() {
             let settled = self.hear(true)?;
             ensure!(self.ended + 1 >= self.world.size(), "a rank has gone");
+            self.stage.set(Stage::Idle);
             return Ok(Some(settled));
         }
         self.tell([NOTHING_MORE; 4]);
+        self.stage.set(Stage::Idle);
         Ok(None)
     }
 }

@@ -1,6 +1,7 @@
 //! What later passes need of a first one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -50,6 +51,58 @@ pub struct AbUptFingerprint {
     pub dtype: DType,
     /// Number of samples.
     pub batch: usize,
+    /// Which share of the anchors' keys it holds.
+    pub share: KeyShare,
+}
+
+/// Which of several processes holds some of the keys; see [`AbUpt::with_exchange`](super::AbUpt::with_exchange).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyShare {
+    /// Its place among them, from 0 on.
+    pub rank: usize,
+    /// How many there are.
+    pub ranks: usize,
+}
+
+impl KeyShare {
+    /// That of one process that holds them all.
+    const ALL: Self = Self { rank: 0, ranks: 1 };
+
+    fn is_all(&self) -> bool {
+        self == &Self::ALL
+    }
+}
+
+impl Default for KeyShare {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+impl fmt::Display for KeyShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ALL => f.write_str("all"),
+            Self { rank, ranks } => write!(f, "rank {rank} of {ranks}"),
+        }
+    }
+}
+
+/// What a network and its caches have in common.
+pub(super) struct Identity<'a> {
+    pub(super) config: &'a AbUptConfig,
+    pub(super) weights: &'a str,
+    pub(super) dtype: DType,
+    pub(super) share: KeyShare,
+}
+
+impl Identity<'_> {
+    /// The fingerprint of a cache of so many samples.
+    pub(super) fn of_batch(&self, batch: usize) -> AbUptFingerprint {
+        let &Self { config, weights, dtype, share } = self;
+        let (config, weights) = (config.clone(), weights.to_string());
+        AbUptFingerprint { version: FORMAT_VERSION, config, weights, dtype, batch, share }
+    }
 }
 
 /// The metadata of a cache file.
@@ -59,6 +112,8 @@ struct FileHeader {
     weights: String,
     batch: usize,
     dtype: String,
+    #[serde(default, skip_serializing_if = "KeyShare::is_all")]
+    share: KeyShare,
     parts: BTreeMap<String, CacheHeader>,
     /// Those that the input was normalised by, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,13 +139,9 @@ impl AbUptCache {
         self.fingerprint.batch
     }
 
-    /// Checks that a network of this configuration, weights and dtype may use the cache.
-    pub(super) fn check(
-        &self,
-        config: &AbUptConfig,
-        weights: &str,
-        dtype: DType,
-    ) -> std::result::Result<(), AbUptError> {
+    /// Checks that a network may use the cache.
+    pub(super) fn check(&self, network: &Identity<'_>) -> std::result::Result<(), AbUptError> {
+        let &Identity { config, weights, dtype, share } = network;
         let own = &self.fingerprint;
         let mismatch = |what, expected: String, got: String| Err(AbUptError::CacheMismatch { what, expected, got });
         if let Some((expected, got)) = config.difference(&own.config) {
@@ -101,6 +152,9 @@ impl AbUptCache {
         }
         if own.dtype != dtype {
             return mismatch("the dtype", dtype.as_str().to_string(), own.dtype.as_str().to_string());
+        }
+        if own.share != share {
+            return mismatch("the share of the keys", share.to_string(), own.share.to_string());
         }
         Ok(())
     }
@@ -131,7 +185,7 @@ impl AbUptCache {
 
     /// Writes the cache, with the statistics that the input was normalised by, where they are known.
     pub(super) fn write(&self, path: &Path, statistics: Option<&Normalisation>) -> Result<()> {
-        let AbUptFingerprint { config, weights, dtype, batch, .. } = &self.fingerprint;
+        let AbUptFingerprint { config, weights, dtype, batch, share, .. } = &self.fingerprint;
         let (mut tensors, mut parts) = (Vec::new(), BTreeMap::new());
         for (block, cache) in self.physics.iter().enumerate() {
             let prefix = physics_prefix(block);
@@ -145,8 +199,8 @@ impl AbUptCache {
         }
         tensors.extend(self.condition.iter().map(|condition| (CONDITION.to_string(), condition.clone())));
         let (config, weights, dtype) = (config.clone(), weights.clone(), dtype.as_str().to_string());
-        let statistics = statistics.cloned();
-        FORMAT.write(path, &FileHeader { config, weights, batch: *batch, dtype, parts, statistics }, tensors)
+        let (batch, share, statistics) = (*batch, *share, statistics.cloned());
+        FORMAT.write(path, &FileHeader { config, weights, batch, dtype, share, parts, statistics }, tensors)
     }
 
     /// Reads a file that [`save_safetensors`](Self::save_safetensors) wrote. A pass that uses the cache checks that it
@@ -161,10 +215,13 @@ impl AbUptCache {
     /// Reads a file, with the statistics that it was written with.
     pub(super) fn read(path: &Path, device: &Device) -> Result<(Self, Option<Normalisation>)> {
         let (header, mut tensors) = FORMAT.read::<FileHeader>(path)?;
-        let FileHeader { config, weights, batch, dtype, mut parts, statistics } = header;
+        let FileHeader { config, weights, batch, dtype, share, mut parts, statistics } = header;
         let refuse = |reason: String| candle_core::Error::from(not_a_cache(path, reason));
         let dtype: DType = dtype.parse().map_err(|_| refuse(format!("unknown dtype '{dtype}'")))?;
         config.validate().map_err(|error| refuse(error.to_string()))?;
+        if share.rank >= share.ranks {
+            return Err(refuse(format!("it holds the keys of {share}")));
+        }
         let head_dim = config.head_dim();
         let mut read = |prefix: String| {
             let header = parts.remove(&prefix).ok_or_else(|| refuse(format!("'{prefix}' is missing")))?;
@@ -200,21 +257,8 @@ impl AbUptCache {
             let expected = config.condition_dim();
             return Err(refuse(format!("the condition has shape {shape:?}, its configuration {expected} components")));
         }
-        let fingerprint = AbUptFingerprint { version: FORMAT_VERSION, config, weights, dtype, batch };
+        let fingerprint = AbUptFingerprint { version: FORMAT_VERSION, config, weights, dtype, batch, share };
         let cache = Self { fingerprint, physics, decoders, condition };
         Ok((cache.to_device(device)?, statistics))
-    }
-
-    /// Checked here once, so that every cache has a part for every block.
-    pub(super) fn new(
-        (config, weights, dtype): (&AbUptConfig, &str, DType),
-        batch: usize,
-        physics: Vec<KvCache>,
-        decoders: Vec<Vec<KvCache>>,
-        condition: Option<Tensor>,
-    ) -> Self {
-        let (config, weights) = (config.clone(), weights.to_string());
-        let fingerprint = AbUptFingerprint { version: FORMAT_VERSION, config, weights, dtype, batch };
-        Self { fingerprint, physics, decoders, condition }
     }
 }

@@ -64,7 +64,7 @@ mod tokens;
 mod transformer_block;
 mod weights_hash;
 
-pub use cache::{AbUptCache, AbUptFingerprint};
+pub use cache::{AbUptCache, AbUptFingerprint, KeyShare};
 pub use checkpoint::{Checkpoint, StoredTensor, TensorFile};
 pub use config::{
     AbUptConfig, Aggregation, Component, DomainConfig, MessageMode, PhysicsBlock, PhysicsKind, PoolingConfig,

@@ -1,11 +1,12 @@
 //! The network.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
-use super::cache::AbUptCache;
+use super::cache::{AbUptCache, Identity, KeyShare};
 use super::config::{AbUptConfig, Component, DomainConfig, PhysicsKind, anchor_field, query_field};
 use super::embedding::SinCosEmbedding;
 use super::error::AbUptError;
@@ -18,13 +19,13 @@ use super::pooling::SupernodePooling;
 use super::tokens::{ANCHOR_SUFFIX, DomainTokens};
 use super::transformer_block::{BlockKeys, TransformerBlock, TransformerBlockConfig};
 use super::weights_hash::weights_hash;
-use crate::attention::cpu::simd::SimdLevel;
 use crate::attention::options::{AttentionOptions, Backend};
 use crate::cache::KvCache;
-use crate::modules::{AnchorKind, DotProductAttention};
+use crate::modules::{AllKeys, AnchorKind, DotProductAttention, KeyExchange};
 use crate::ops::to_dtype;
 use crate::ops::{Epilogue, linear};
 use crate::rope::{Rope, RopeConfig, RopeFrequencies};
+use crate::simd::SimdLevel;
 
 /// Added to the variance by the layer norms of perceiver blocks, whatever the configuration says.
 const PERCEIVER_EPS: f64 = 1e-6;
@@ -53,6 +54,8 @@ pub struct AbUpt {
     physics_plans: AnchorPlans,
     decoders: Vec<DomainDecoder>,
     weights_hash: String,
+    /// Of the processes that hold the keys of anchors together.
+    exchange: Arc<dyn KeyExchange>,
 }
 
 #[derive(Debug, Clone)]
@@ -177,7 +180,37 @@ impl AbUpt {
             physics_plans: AnchorPlans::new(config.domain_names()),
             decoders,
             weights_hash,
+            exchange: Arc::new(AllKeys),
         })
+    }
+
+    /// Makes this network one of several, each on another device or process, that keep the keys and values of a share of the
+    /// anchors each: for more anchors than one device has memory for.
+    ///
+    /// Every pass is then one of all of them together: they are given the same input in the same order, and all of them
+    /// return the fields at all anchors and queries. The cache is that of a share of the anchors, while the geometry, whose
+    /// supernodes are few, is kept by each.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use candle_core::Result;
+    /// # use candle_mixed_attention::LocalExchange;
+    /// # use candle_mixed_attention::models::ab_upt::{AbUpt, AbUptInput, AbUptOutput};
+    /// # fn example(on_each_device: &[AbUpt], input: &AbUptInput) -> Vec<Result<AbUptOutput>> {
+    /// let exchanges = LocalExchange::connect(on_each_device.len());
+    /// std::thread::scope(|scope| {
+    ///     let start = |(network, exchange): (&AbUpt, _)| {
+    ///         let network = network.clone().with_exchange(Arc::new(exchange));
+    ///         scope.spawn(move || network.forward(input))
+    ///     };
+    ///     let threads: Vec<_> = on_each_device.iter().zip(exchanges).map(start).collect();
+    ///     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    /// })
+    /// # }
+    /// ```
+    pub fn with_exchange(mut self, exchange: Arc<dyn KeyExchange>) -> Self {
+        self.exchange = exchange;
+        self
     }
 
     /// Chooses the implementation of every attention and, for tests and comparisons, the instruction set of the fused CPU
@@ -222,8 +255,8 @@ impl AbUpt {
         let frequencies = self.rope.frequencies(tokens.positions())?;
         let pass = Pass { tokens, frequencies, condition: condition.as_ref(), geometry, cache: None };
         let (fields, (physics, decoders)) = self.run(&pass)?;
-        let identity = (&self.config, self.weights_hash.as_str(), self.dtype);
-        Ok(AbUptOutput { fields, cache: AbUptCache::new(identity, first.batch, physics, decoders, condition) })
+        let fingerprint = self.identity().of_batch(first.batch);
+        Ok(AbUptOutput { fields, cache: AbUptCache { fingerprint, physics, decoders, condition } })
     }
 
     /// The fields at further queries, given as (domain, positions `[batch, queries, position_dim]`), by the cache of a
@@ -262,7 +295,18 @@ impl AbUpt {
 
     /// Checks that a cache is one of this network.
     pub(super) fn check_cache(&self, cache: &AbUptCache) -> std::result::Result<(), AbUptError> {
-        cache.check(&self.config, &self.weights_hash, self.dtype)
+        cache.check(&self.identity())
+    }
+
+    fn identity(&self) -> Identity<'_> {
+        let share = KeyShare { rank: self.exchange.rank(), ranks: self.exchange.ranks() };
+        Identity { config: &self.config, weights: &self.weights_hash, dtype: self.dtype, share }
+    }
+
+    /// The keys of a block of anchors in a pass.
+    fn keys<'a>(&'a self, cached: Option<&'a KvCache>) -> BlockKeys<'a> {
+        let exchange = self.exchange.as_ref();
+        cached.map_or(BlockKeys::Keep(exchange), |cache| BlockKeys::Cache(cache, exchange))
     }
 
     fn encode_geometry(
@@ -318,9 +362,8 @@ impl AbUpt {
             match layer {
                 PhysicsLayer::Anchors(kind, block) => {
                     let plan = self.physics_plans.of(*kind, groups)?;
-                    let keys = cached.map_or(BlockKeys::Keep, BlockKeys::Cache);
                     let new;
-                    (x, new) = block.forward(&x, &plan, keys, pass.condition, &options)?;
+                    (x, new) = block.forward(&x, &plan, self.keys(cached), pass.condition, &options)?;
                     kept.extend(new);
                 }
                 PhysicsLayer::Perceiver(block) => {
@@ -349,9 +392,8 @@ impl AbUpt {
         let (mut x, mut kept) = (tokens.clone(), Vec::new());
         for (block_index, block) in blocks.iter().enumerate() {
             let cached = pass.cache.and_then(|cache| cache.decoders.get(index)?.get(block_index));
-            let keys = cached.map_or(BlockKeys::Keep, BlockKeys::Cache);
             let new;
-            (x, new) = block.forward(&x, &plan, keys, pass.condition, &options)?;
+            (x, new) = block.forward(&x, &plan, self.keys(cached), pass.condition, &options)?;
             kept.extend(new);
         }
         Ok((to_dtype(&linear(projection, &x, Epilogue::None)?, self.dtype)?, kept))

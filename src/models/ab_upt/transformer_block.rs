@@ -15,7 +15,7 @@ use super::norm::{Modulation, modulate};
 use crate::attention::options::AttentionOptions;
 use crate::cache::KvCache;
 use crate::checks::check_input;
-use crate::modules::{MixedAttention, MixedAttentionConfig, WeightSharing};
+use crate::modules::{KeyExchange, MixedAttention, MixedAttentionConfig, WeightSharing};
 use crate::plan::AttentionPlan;
 
 /// Configuration of a [`TransformerBlock`].
@@ -41,15 +41,16 @@ pub struct TransformerBlockConfig {
     pub use_rope: bool,
 }
 
-/// Where the keys of a block come from, and whether they are kept.
+/// Where the keys of a block come from, and whether they are kept. Keys that are kept, or were, may lie in shares on
+/// several processes; one that has them all says so by [`AllKeys`](crate::AllKeys).
 #[derive(Debug, Clone, Copy)]
 pub enum BlockKeys<'a> {
     /// All from the input.
     Input,
-    /// All from the input; the block returns those that the options name.
-    Keep,
-    /// From this cache, where the plan says so.
-    Cache(&'a KvCache),
+    /// All from the input; the block returns those that the options name, as many of each group as are this process's share.
+    Keep(&'a dyn KeyExchange),
+    /// From this cache, where the plan says so, and from those of the other processes.
+    Cache(&'a KvCache, &'a dyn KeyExchange),
 }
 
 /// A pre-norm transformer block: mixed attention and a feed-forward layer.
@@ -131,11 +132,13 @@ impl TransformerBlock {
         let normed = self.branch.begin(x, first.as_ref())?;
         let (attended, cache) = match keys {
             BlockKeys::Input => (self.attention.forward(&normed, plan, options)?, None),
-            BlockKeys::Keep => {
-                let (attended, cache) = self.attention.forward_and_cache(&normed, plan, options)?;
+            BlockKeys::Keep(exchange) => {
+                let (attended, cache) = self.attention.forward_and_shard(&normed, plan, options, exchange)?;
                 (attended, Some(cache))
             }
-            BlockKeys::Cache(cache) => (self.attention.forward_from_cache(&normed, plan, cache, options)?, None),
+            BlockKeys::Cache(cache, exchange) => {
+                (self.attention.forward_from_shard(&normed, plan, cache, options, exchange)?, None)
+            }
         };
         let x = self.branch.end(x, &attended, first.as_ref())?;
         Ok((self.feed_forward.forward(&x, plan.tokens(), second.as_ref())?, cache))

@@ -56,6 +56,36 @@ fn several_devices_write_the_bytes_of_one() {
 }
 
 #[test]
+fn devices_that_share_the_anchors_predict_what_one_predicts() {
+    let workplace = Workplace::new();
+    let line = |out: &str, more: &[&str]| line(&workplace, out, &[&["--seeds", "2", "--anchors", "40"], more].concat());
+    run(&line("out", &[])).unwrap();
+    let whole = workplace.tensors("volume.safetensors");
+    for device in ["cpu:2", "cpu:4"] {
+        run(&line("out", &["--device", device, "--shard-anchors", "--overwrite"])).unwrap();
+        let shared = workplace.tensors("volume.safetensors");
+        // A spread is a small difference of large numbers.
+        for (name, alone) in whole.iter().filter(|(name, _)| !name.ends_with("_spread")) {
+            let (together, alone) = (numbers(&shared[name]), numbers(alone));
+            let largest = alone.iter().fold(0_f32, |largest, number| largest.max(number.abs()));
+            let difference = together.iter().zip(&alone).map(|(a, b)| (a - b).abs()).fold(0_f32, f32::max);
+            assert!(difference <= 5e-6 * largest, "{device}: {name} differs by {difference} of {largest}");
+        }
+    }
+    // Processes get from the first what each of its devices holds.
+    let shared = ["--device", "cpu:4", "--shard-anchors"];
+    all_succeed((0..2).map(|_| start(&line("together", &[&shared[..], &["--join"]].concat()))).collect());
+    assert!(workplace.files("together") == workplace.files("out"));
+    let error = |more: &[&str]| format!("{:#}", run(&line("out", more)).unwrap_err());
+    assert!(error(&["--resume"]).contains("anchor_shards was 4 when the run began and is absent now"));
+    assert!(error(&["--shard-anchors", "--overwrite"]).contains("--shard-anchors: --device cpu is a single device"));
+    // As one device says it, and not what the others say of that.
+    write_npy(&workplace.path("outside.npy"), &[[0.0_f32, 0.0, 0.0], [9.0, 0.0, 0.0]]);
+    let outside = |more: &[&str]| error(&[&["--volume", "{}/outside.npy", "--overwrite"], more].concat());
+    assert_eq!(outside(&shared), outside(&[]));
+}
+
+#[test]
 fn a_run_of_one_process_is_joined_and_one_of_many_resumed_by_one() {
     let workplace = Workplace::new();
     run(&line(&workplace, "whole", &[])).unwrap();
@@ -70,6 +100,22 @@ fn a_run_of_one_process_is_joined_and_one_of_many_resumed_by_one() {
         assert!(workplace.files("out") == workplace.files("whole"), "{first:?}, {second:?}");
         std::fs::remove_dir_all(workplace.path("out")).unwrap();
     }
+}
+
+#[test]
+fn processes_share_the_rows_of_a_sweep_and_each_row_itself() {
+    let workplace = Workplace::new();
+    workplace.write_table();
+    let sweep = |out: &str, more: &[&str]| line(&workplace, out, &[&["--sweep", "{}/bodies.csv"], more].concat());
+    run(&sweep("whole", &[])).unwrap_err();
+    let mut processes: Vec<_> = (0..3).map(|_| start(&sweep("out", &["--join"]))).collect();
+    // Each of them tells the row that has no body.
+    assert!(processes.iter_mut().all(|process| !process.wait().unwrap().success()));
+    for file in ["first", "second", ""] {
+        let (whole, together) = (workplace.files(&format!("whole/{file}")), workplace.files(&format!("out/{file}")));
+        assert!(whole == together && !whole.is_empty(), "'{file}' differs");
+    }
+    assert!(!workplace.path("out/second/.join").exists());
 }
 
 /// Processes of which some are killed at any moment, each time at another, and after which others go on, as many as may be;

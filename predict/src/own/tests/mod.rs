@@ -79,6 +79,14 @@ impl Workplace {
         write_stl(&self.path("body.stl"), &surface_mesh([1.1, 0.6, 0.8], 7, 12));
     }
 
+    /// `bodies.csv`: this body, one that does not exist, and another.
+    fn write_table(&self) {
+        write_stl(&self.path("other.stl"), &surface_mesh([0.9, 0.7, 0.5], 7, 12));
+        let folder = self.folder.path().display().to_string();
+        let table = "name,geometry\nfirst,{}/body.stl\nbroken,{}/nothing.stl\nsecond,{}/other.stl\n";
+        std::fs::write(self.path("bodies.csv"), table.replace("{}", &folder)).unwrap();
+    }
+
     /// The command line of a run, in which `{}` is the folder. An option in `more` takes the place of the usual one.
     fn line(&self, more: &[&str]) -> Vec<String> {
         let usual = [
@@ -108,7 +116,7 @@ impl Workplace {
         let Ok(entries) = std::fs::read_dir(self.path(folder)) else { return BTreeMap::new() };
         let entry = |entry: std::fs::DirEntry| {
             let name = entry.file_name().into_string().unwrap();
-            if name.starts_with('.') {
+            if name.starts_with('.') || entry.path().is_dir() {
                 return None;
             }
             let mut bytes = std::fs::read(entry.path()).unwrap();

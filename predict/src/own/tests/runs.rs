@@ -344,10 +344,7 @@ fn fields_are_told_along_lines() {
 #[test]
 fn a_sweep_predicts_row_after_row_and_tells_what_failed() {
     let workplace = Workplace::new();
-    write_stl(&workplace.path("other.stl"), &surface_mesh([0.9, 0.7, 0.5], 7, 12));
-    let folder = workplace.folder.path().display().to_string();
-    let table = "name,geometry\nfirst,{}/body.stl\nbroken,{}/nothing.stl\nsecond,{}/other.stl\n".replace("{}", &folder);
-    std::fs::write(workplace.path("bodies.csv"), table).unwrap();
+    workplace.write_table();
     let error = format!("{:#}", workplace.run(&["--sweep", "{}/bodies.csv"]).unwrap_err());
     assert!(error.contains("1 of 3 rows failed") && error.contains("broken: --geometry: cannot open"), "{error}");
     let summary = std::fs::read_to_string(workplace.path("out/summary.csv")).unwrap();

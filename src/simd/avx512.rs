@@ -6,11 +6,11 @@ use super::Simd;
 
 /// Proof that the CPU has AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy)]
-pub(in crate::attention::cpu) struct Avx512(());
+pub(crate) struct Avx512(());
 
 impl Avx512 {
     /// The proof, if this CPU has the instructions.
-    pub(in crate::attention::cpu) fn detect() -> Option<Self> {
+    pub(crate) fn detect() -> Option<Self> {
         let present = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")

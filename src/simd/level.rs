@@ -4,10 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-/// An instruction set of the fused CPU kernel.
+use crate::error::AttentionError;
+
+/// An instruction set of the fused CPU kernel; the variable below counts for linear layers of f16 and bf16, too.
 ///
-/// The best one present is used. Setting the environment variable `MIXED_ATTENTION_SIMD` to one of the names below, or
-/// [`AttentionOptions::simd`](crate::AttentionOptions::simd), asks for a lower one, so that each can be tested on one
+/// The fastest one present is used. Setting the environment variable `MIXED_ATTENTION_SIMD` to one of the names below, or
+/// [`AttentionOptions::simd`](crate::AttentionOptions::simd), asks for another one, so that each can be tested on one
 /// machine; a level that the CPU lacks is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SimdLevel {
@@ -22,7 +24,7 @@ pub enum SimdLevel {
     /// x86 with AVX-512 F, BW, DQ and VL (`avx512`).
     Avx512,
     /// AVX-512 with bf16 dot products (`avx512bf16`); for f32 and f16 the same as `avx512`. These instructions take bf16
-    /// numbers below 2⁻¹²⁶ as 0; the other levels do not.
+    /// numbers below 2⁻¹²⁶ as 0; the other levels do not. Slower than `avx512` on Intel's CPUs.
     Avx512Bf16,
 }
 
@@ -56,7 +58,7 @@ impl SimdLevel {
         })
     }
 
-    /// The best level of this CPU, or the one that `MIXED_ATTENTION_SIMD` names. The variable is read once.
+    /// The fastest level of this CPU, or the one that `MIXED_ATTENTION_SIMD` names. The variable is read once.
     ///
     /// # Errors
     /// The variable names a level that does not exist or that this CPU lacks.
@@ -64,9 +66,18 @@ impl SimdLevel {
         static ACTIVE: OnceLock<Result<SimdLevel, UnknownSimdLevel>> = OnceLock::new();
         let detect = || match std::env::var("MIXED_ATTENTION_SIMD") {
             Ok(name) if !name.is_empty() => name.parse::<SimdLevel>()?.check(),
-            _ => Ok(Self::available().last().copied().unwrap_or(SimdLevel::Scalar)),
+            _ => Ok(Self::fastest()),
         };
         ACTIVE.get_or_init(detect).clone()
+    }
+
+    /// The highest level, unless its dot products are slow.
+    fn fastest() -> SimdLevel {
+        match Self::available().last() {
+            #[cfg(target_arch = "x86_64")]
+            Some(SimdLevel::Avx512Bf16) if super::avx512_bf16::is_slow() => SimdLevel::Avx512,
+            highest => highest.copied().unwrap_or(SimdLevel::Scalar),
+        }
     }
 
     /// This level, if the CPU has it.
@@ -89,6 +100,12 @@ impl SimdLevel {
 
 fn list(levels: &[SimdLevel]) -> String {
     levels.iter().map(SimdLevel::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl From<UnknownSimdLevel> for AttentionError {
+    fn from(error: UnknownSimdLevel) -> Self {
+        AttentionError::value("SIMD level", "one that this CPU has", error)
+    }
 }
 
 impl UnknownSimdLevel {

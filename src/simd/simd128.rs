@@ -9,7 +9,7 @@ use super::Simd;
 
 /// The instructions that the module was compiled for.
 #[derive(Clone, Copy)]
-pub(in crate::attention::cpu) struct Simd128;
+pub(crate) struct Simd128;
 
 impl Simd for Simd128 {
     type Vector = v128;

@@ -1,17 +1,21 @@
-//! The operands of both products in 32-bit words: one f32 each, or two bf16 that one instruction multiplies and adds.
+//! The operands of products in 32-bit words: one f32 each, or two bf16 that one instruction multiplies and adds.
 //!
-//! Both products sum over an axis, `K Qᵀ` over channels and `Vᵀ P` over keys. A word holds [`Words::NUMBERS`]
-//! neighbours along that axis, so that a word of the left times a word of the right operand is a piece of the sum and
-//! the algorithm in [`strip`](super::strip) reads the same for both. Words travel as f32; only the methods below look
-//! into them.
+//! Products sum over an axis: `K Qᵀ` over channels, `Vᵀ P` over keys, `X Wᵀ` over inputs. A word holds [`Words::NUMBERS`]
+//! neighbours along that axis, so that a word of the left times a word of the right operand is a piece of the sum and the
+//! algorithms read the same for both. Words travel as f32; only the methods below look into them.
 
-use super::simd::Simd;
+use std::mem::MaybeUninit;
+
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx512, Avx512Bf16};
+use candle_core::DType;
+
+use super::Simd;
+#[cfg(target_arch = "x86_64")]
+use super::{Avx512, Avx512Bf16};
 use crate::element::Element;
 
 /// What a word holds and how words are multiplied.
-pub(super) trait Words: Copy + Send + Sync {
+pub(crate) trait Words: Copy + Send + Sync {
     /// Vector operations.
     type Simd: Simd;
 
@@ -33,14 +37,31 @@ pub(super) trait Words: Copy + Send + Sync {
     /// A row whose neighbours are in other rows: number `nth` of as many words as it has channels. Number 0 comes first
     /// and sets the others to 0.
     fn pack_across<T: Element>(self, nth: usize, row: &[T], words: &mut [f32]);
+
+    /// Writes `source` rounded to the dtype, to nearest even. Both are of one length.
+    fn narrow<T: Element>(self, source: &[f32], target: &mut [MaybeUninit<T>]);
+}
+
+/// [`Words::narrow`] in plain code.
+#[inline(always)]
+fn narrow<T: Element>(source: &[f32], target: &mut [MaybeUninit<T>]) {
+    /// Numbers that are rounded in registers before they are written.
+    const STEP: usize = 16;
+    for (source, target) in source.chunks(STEP).zip(target.chunks_mut(STEP)) {
+        let mut narrow = [T::ZERO; STEP];
+        T::narrow_times(source, 1.0, &mut narrow[..source.len()]);
+        target.iter_mut().zip(narrow).for_each(|(target, number)| {
+            target.write(number);
+        });
+    }
 }
 
 /// A vector of words or of f32 numbers.
-pub(super) type Vector<W> = <<W as Words>::Simd as Simd>::Vector;
+pub(crate) type Vector<W> = <<W as Words>::Simd as Simd>::Vector;
 
 /// One f32 in a word.
 #[derive(Clone, Copy)]
-pub(super) struct Floats<S>(pub S);
+pub(crate) struct Floats<S>(pub S);
 
 impl<S: Simd> Words for Floats<S> {
     type Simd = S;
@@ -70,12 +91,17 @@ impl<S: Simd> Words for Floats<S> {
     fn pack_across<T: Element>(self, _: usize, row: &[T], words: &mut [f32]) {
         T::widen(row, words);
     }
+
+    #[inline(always)]
+    fn narrow<T: Element>(self, source: &[f32], target: &mut [MaybeUninit<T>]) {
+        narrow(source, target);
+    }
 }
 
 /// Two bf16 in a word, the first in the low half.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Bf16Pairs(pub Avx512Bf16);
+pub(crate) struct Bf16Pairs(pub Avx512Bf16);
 
 #[cfg(target_arch = "x86_64")]
 impl Words for Bf16Pairs {
@@ -114,13 +140,27 @@ impl Words for Bf16Pairs {
             words.iter_mut().zip(row).for_each(|(word, number)| *word |= u32::from(number.bf16_bits()) << 16);
         }
     }
+    #[inline(always)]
+    fn narrow<T: Element>(self, source: &[f32], target: &mut [MaybeUninit<T>]) {
+        const LANES: usize = 16;
+        if T::DTYPE != DType::BF16 {
+            return narrow(source, target);
+        }
+        let (sources, rest) = source.as_chunks::<LANES>();
+        let (targets, rest_of_target) = target.split_at_mut(sources.len() * LANES);
+        for (source, target) in sources.iter().zip(targets.chunks_exact_mut(LANES)) {
+            // SAFETY: both hold LANES numbers, those of the target are bf16.
+            unsafe { self.0.store_bf16(target.as_mut_ptr().cast(), self.simd().load(source.as_ptr())) };
+        }
+        narrow(rest, rest_of_target);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use half::bf16;
 
-    use super::super::simd::Scalar;
+    use super::super::Scalar;
     use super::*;
 
     /// Numbers of many magnitudes and signs, so that rounding, order and sign mistakes show.

@@ -6,11 +6,11 @@ use super::Simd;
 
 /// Proof that the CPU has NEON.
 #[derive(Clone, Copy)]
-pub(in crate::attention::cpu) struct Neon(());
+pub(crate) struct Neon(());
 
 impl Neon {
     /// The proof, if this CPU has the instructions.
-    pub(in crate::attention::cpu) fn detect() -> Option<Self> {
+    pub(crate) fn detect() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
     }
 }

@@ -6,11 +6,11 @@ use super::Simd;
 
 /// Proof that the CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(in crate::attention::cpu) struct Avx2(());
+pub(crate) struct Avx2(());
 
 impl Avx2 {
     /// The proof, if this CPU has the instructions.
-    pub(in crate::attention::cpu) fn detect() -> Option<Self> {
+    pub(crate) fn detect() -> Option<Self> {
         let present =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         present.then_some(Self(()))

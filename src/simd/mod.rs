@@ -1,4 +1,5 @@
-//! Thin instruction-set layers: the vector operations that the algorithm in [`strip`](super::strip) is written with.
+//! Thin instruction-set layers: the vector operations that attention and linear layers are written with, the loop that both
+//! spend their time in ([`product`]), and the choice of an instruction set at run time ([`dispatch`]).
 //!
 //! A value of a type that implements [`Simd`] proves that the CPU has its instructions: the only constructors are the
 //! `detect` functions, but for the levels that any CPU has which the crate was compiled for. All methods are `#[inline(always)]`, so that they become part of the `#[target_feature]` function
@@ -10,30 +11,38 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+mod dispatch;
 mod exp2;
 mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod product;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
+mod words;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx2::Avx2;
+pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx512::Avx512;
+pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx512_bf16::Avx512Bf16;
-pub(super) use exp2::Exponent;
+pub(crate) use avx512_bf16::Avx512Bf16;
+pub(crate) use dispatch::{Task, dispatch};
+pub(crate) use exp2::Exponent;
 pub use level::{SimdLevel, UnknownSimdLevel};
 #[cfg(target_arch = "aarch64")]
-pub(super) use neon::Neon;
-pub(super) use scalar::Scalar;
+pub(crate) use neon::Neon;
+pub(crate) use product::{lay_across, product, strips};
+pub(crate) use scalar::Scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(super) use simd128::Simd128;
+pub(crate) use simd128::Simd128;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use words::Bf16Pairs;
+pub(crate) use words::{Floats, Vector, Words};
 
 /// Vector operations on f32.
-pub(super) trait Simd: Copy + Send + Sync {
+pub(crate) trait Simd: Copy + Send + Sync {
     /// `LANES` numbers.
     type Vector: Copy;
 

@@ -4,7 +4,7 @@ use super::Simd;
 
 /// The level that needs no instruction set.
 #[derive(Clone, Copy)]
-pub(in crate::attention::cpu) struct Scalar;
+pub(crate) struct Scalar;
 
 const LANES: usize = 4;
 

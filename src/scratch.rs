@@ -1,4 +1,4 @@
-//! Memory that a thread keeps from one work item to the next: fresh pages would cost a fault each.
+//! Memory that a thread keeps from one piece of work to the next: fresh pages would cost a fault each.
 
 use std::cell::RefCell;
 
@@ -9,7 +9,7 @@ struct Line([f32; 16]);
 
 /// A buffer of f32 that grows and is never cleared: its numbers are whatever was there before.
 #[derive(Default)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     lines: Vec<Line>,
 }
 
@@ -18,7 +18,7 @@ const KEEP_BYTES: usize = 64 << 20;
 
 impl Buffer {
     /// The first `len` numbers.
-    pub(super) fn of(&mut self, len: usize) -> &mut [f32] {
+    pub(crate) fn of(&mut self, len: usize) -> &mut [f32] {
         let lines = len.div_ceil(16);
         if self.lines.len() < lines {
             self.lines.resize(lines, Line([0.0; 16]));
@@ -36,22 +36,31 @@ impl Buffer {
 thread_local! {
     static ITEM: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
     static ROTATED: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
+    static WEIGHT: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
+    static ROWS: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
 }
 
-/// What a buffer is for: the two are in use at the same time on the thread that starts a launch.
+/// What a buffer is for: the first two are in use at the same time on the thread that starts a launch of attention, the other
+/// two on one that starts a linear layer.
 #[derive(Clone, Copy)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// The tiles of a work item.
     Item,
     /// The rotated keys of a launch.
     RotatedKeys,
+    /// The weight of a linear layer.
+    Weight,
+    /// A block of a linear layer's rows.
+    Rows,
 }
 
 /// Lends this thread's buffer. A nested loan for the same purpose gets a fresh one.
-pub(super) fn with<R>(purpose: Purpose, body: impl FnOnce(&mut Buffer) -> R) -> R {
+pub(crate) fn with<R>(purpose: Purpose, body: impl FnOnce(&mut Buffer) -> R) -> R {
     let slot = match purpose {
         Purpose::Item => &ITEM,
         Purpose::RotatedKeys => &ROTATED,
+        Purpose::Weight => &WEIGHT,
+        Purpose::Rows => &ROWS,
     };
     slot.with(|slot| match slot.try_borrow_mut() {
         Ok(mut buffer) => {

@@ -18,7 +18,7 @@ const LOWEST: f32 = -125.0;
 
 /// The constants of `2^(factor · x − shift)`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::attention::cpu) struct Exponent {
+pub(crate) struct Exponent {
     /// Factor of x, positive and finite.
     pub factor: f32,
     /// [`ROUND`]` − shift`, exact.
