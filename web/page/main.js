@@ -32,12 +32,14 @@ const form = find("controls");
 const number = (value) => value.toFixed(4).replace("-", "−");
 const at = (place) => `(${place.map((x) => x.toFixed(2).replace("-", "−")).join(", ")})`;
 
+addEventListener("error", ({ message }) => tellProblem(message, []));
+
 /** What is shown: the flow, and of it arrays as scalars with their scales. */
 let flow = null;
 let fields = { surface: null, plane: null };
 /** The wish that was sent last. */
 let wished = 0;
-/** A mesh that was opened, or null for the ellipsoid. */
+/** The path of a mesh that was opened, or null for the ellipsoid. */
 let file = null;
 
 const surface = new SurfaceView(find("surface"), find("triad"), (hit) => {
@@ -66,7 +68,7 @@ function wish() {
   const value = (name) => Number(form.elements[name].value);
   const stream = { alpha: value("alpha"), beta: value("beta") };
   const ellipsoid = { body: { semi_axes: ["a", "b", "c"].map(value) }, levels: [COARSE, FINE] };
-  const opened = { body: { scale: Number(find("scale").value) }, file, levels: [OF_FILE] };
+  const opened = { body: { file, scale: Number(find("scale").value) }, levels: [OF_FILE] };
   wished += 1;
   find("progress").value = 0;
   document.body.dataset.state = "predicting";
@@ -161,7 +163,9 @@ function tellProblem(problem, words) {
 
 async function open(chosen) {
   const bytes = new Uint8Array(await chosen.arrayBuffer());
-  file = { path: `/opened/${chosen.name}`, bytes };
+  // Behind a # the program expects the name of an array.
+  file = `/opened/${chosen.name.replaceAll("#", "_")}`;
+  worker.postMessage({ opened: { path: file, bytes } }, [bytes.buffer]);
   find("axes").disabled = true;
   find("back").hidden = false;
   find("surface-title").textContent = `On ${chosen.name}`;

@@ -11,12 +11,18 @@ const compiled = WebAssembly.compileStreaming(fetch(new URL("web.wasm", import.m
 /** What the network says about its inputs: notes and warnings. */
 let words = [];
 let network = null;
+/** The mesh that was opened last: its path and its bytes. */
+let opened = null;
 let newest = null;
 let wake = () => {};
 
 onmessage = ({ data }) => {
-  newest = data;
-  wake();
+  if (data.opened) {
+    opened = data.opened;
+  } else {
+    newest = data;
+    wake();
+  }
 };
 
 async function load() {
@@ -42,15 +48,22 @@ class Refusal extends Error {}
 /** Lets messages in, and says whether there is a newer wish. */
 const overtaken = () => new Promise((resolve) => setTimeout(() => resolve(newest !== null)));
 
+/** Lets the network see the mesh that was opened last, which it reads while it predicts, and no earlier one. */
+function keepOpened(files) {
+  if (files.get(opened.path) === opened.bytes) return;
+  [...files.keys()].filter((path) => path.startsWith("/opened/")).forEach((path) => files.delete(path));
+  files.set(opened.path, opened.bytes);
+}
+
 /** Posts the flow that is wished for at each of its levels, coarse ones first. */
-async function predict({ id, body, file, alpha, beta, levels }) {
+async function predict({ id, body, alpha, beta, levels }) {
+  const { scale, file } = body;
   for (const [at, level] of levels.entries()) {
     words = [];
-    if (file) network.wasi.files.set(file.path, file.bytes);
+    if (file) keepOpened(network.wasi.files);
     const [started, { vertices, ...points }] = [performance.now(), level];
-    const shape = file ? { file: { path: file.path, scale: body.scale } } : { ellipsoid: { ...body, vertices } };
+    const shape = file ? { file: { path: file, scale } } : { ellipsoid: { ...body, vertices } };
     const { about, tensors } = network.ask({ read: { body: shape, alpha, beta, ...points } });
-    if (file) network.wasi.files.delete(file.path);
     const read = performance.now();
     const places = about.places.map(({ name, on_body, points, arrays }) => ({
       name,
