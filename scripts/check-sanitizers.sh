@@ -17,8 +17,9 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/sanitizers
 export ASAN_OPTIONS=allocator_may_return_null=1 TSAN_OPTIONS=allocator_may_return_null=1
 
 address() {
-  for level in scalar avx2 avx512; do
-    if [ "$level" = scalar ] || grep -qm1 "${level/avx512/avx512vl}" /proc/cpuinfo; then
+  for level in scalar avx2 avx512vl avx512_bf16; do
+    if [ "$level" = scalar ] || grep -qm1 "$level" /proc/cpuinfo; then
+      level=${level/vl/} level=${level/_/}
       RUSTFLAGS=-Zsanitizer=address MIXED_ATTENTION_SIMD=$level \
         cargo +nightly test --release --target "$host" --test golden --test properties
     fi

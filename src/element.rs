@@ -1,7 +1,5 @@
 //! The dtypes of the CPU kernels: how a row becomes f32 and back.
 
-use std::mem::MaybeUninit;
-
 use candle_core::{CpuStorage, DType, WithDType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -26,16 +24,6 @@ pub(crate) trait Element: WithDType {
     #[cfg(target_arch = "x86_64")]
     fn bf16_bits(self) -> u16;
 
-    /// The numbers themselves, if this is f32.
-    fn as_f32(_: &[Self]) -> Option<&[f32]> {
-        None
-    }
-
-    /// The places themselves, if this is f32.
-    fn as_uninit_f32(_: &mut [MaybeUninit<Self>]) -> Option<&mut [MaybeUninit<f32>]> {
-        None
-    }
-
     /// Wraps an output.
     fn storage(data: Vec<Self>) -> CpuStorage;
 }
@@ -57,14 +45,6 @@ impl Element for f32 {
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         bf16::from_f32(self).to_bits()
-    }
-
-    fn as_f32(numbers: &[Self]) -> Option<&[f32]> {
-        Some(numbers)
-    }
-
-    fn as_uninit_f32(places: &mut [MaybeUninit<Self>]) -> Option<&mut [MaybeUninit<f32>]> {
-        Some(places)
     }
 
     fn storage(data: Vec<Self>) -> CpuStorage {

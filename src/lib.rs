@@ -124,7 +124,7 @@
 //!
 //! | variable | when | meaning |
 //! |---|---|---|
-//! | `MIXED_ATTENTION_SIMD` | run time | `scalar`, `avx2`, `avx512` …: a lower [`SimdLevel`] than the CPU has |
+//! | `MIXED_ATTENTION_SIMD` | run time | `scalar`, `avx2`, `avx512` …: another [`SimdLevel`] than the fastest of the CPU |
 //! | `RAYON_NUM_THREADS` | run time | threads of the CPU kernels |
 //! | `NVCC`, `CUDA_HOME`, `CUDA_PATH`, `CUDA_ROOT`, `CUDA_TOOLKIT_ROOT_DIR` | build, with `cuda` | where the toolkit is |
 //!
@@ -165,9 +165,10 @@ mod padding;
 pub mod plan;
 mod recent;
 mod rope;
+mod scratch;
+mod simd;
 mod through_candle;
 
-pub use attention::cpu::simd::{SimdLevel, UnknownSimdLevel};
 pub use attention::options::{AttentionOptions, Backend};
 pub use attention::part::AttentionPart;
 pub use attention::{mixed_attention, mixed_attention_cached, mixed_attention_part, supports};
@@ -184,3 +185,4 @@ pub use modules::{
 pub use padding::KeyPadding;
 pub use plan::{AttentionPattern, AttentionPlan, AttentionWindow, BatchPlan, TokenSpec};
 pub use rope::{Rope, RopeConfig, RopeFrequencies, RopeLayout, wave_numbers};
+pub use simd::{SimdLevel, UnknownSimdLevel};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::cpu::simd::SimdLevel;
 use super::options::AttentionOptions;
 use crate::cache::KvCache;
 use crate::checks::{check_batch, check_float, check_heads, check_same, check_tokens};
 use crate::error::{AttentionError, Unsupported};
 use crate::plan::{AttentionPlan, PaddingBits, ResolvedPlan};
+use crate::simd::SimdLevel;
 
 /// The tensors of a call, as they came.
 #[derive(Clone, Copy)]

@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 
-use crate::attention::cpu::simd::SimdLevel;
 use crate::padding::KeyPadding;
 use crate::rope::RopeFrequencies;
+use crate::simd::SimdLevel;
 
 /// Which implementation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -1,6 +1,6 @@
 //! One work item: a tile of queries of one head, taken past all the keys it sees.
 //!
-//! Keys and values are staged tile by tile as contiguous rows of [`words`](super::words). Staging is where everything
+//! Keys and values are staged tile by tile as contiguous rows of [`words`](crate::simd). Staging is where everything
 //! irregular ends: key ranges of several groups fill one tile one after another, masked keys are left out (so that
 //! padding costs nothing and whatever it holds has no influence), strides that would collide in the cache are gone. A
 //! tile is then used by every strip of the item.
@@ -9,14 +9,13 @@ use super::kernel::StripKernel;
 use super::operands::{Keys, Operands};
 use super::output::Target;
 use super::rotate::rotate_row;
-use super::scratch::Buffer;
-use super::simd::{Exponent, Simd};
 use super::strip::{Seeing, StagedKeys, Strip};
 use super::total::{self, Compensated, Total};
 use super::visible::{VisibleKey, visible_keys};
-use super::words::Words;
 use crate::element::Element;
 use crate::plan::WorkItem;
+use crate::scratch::Buffer;
+use crate::simd::{Exponent, Simd, Words, lay_across};
 
 /// The parts of a thread's buffer.
 struct Tiles<'b> {
@@ -123,15 +122,10 @@ impl Shape {
     }
 }
 
-/// The strips of an item: first query and number of vectors, as even as can be.
+/// The strips of an item: first query and number of vectors.
 #[inline(always)]
 fn strips<K: StripKernel>(queries: usize) -> impl Iterator<Item = (usize, usize)> {
-    let vectors = queries.div_ceil(lanes::<K>());
-    let count = vectors.div_ceil(K::VECTORS);
-    (0..count).map(move |strip| {
-        let (first, end) = (vectors * strip / count, vectors * (strip + 1) / count);
-        (first * lanes::<K>(), end - first)
-    })
+    crate::simd::strips(queries, lanes::<K>(), K::VECTORS)
 }
 
 /// Runs one work item.
@@ -243,16 +237,7 @@ fn stage_queries<K: StripKernel, T: Element>(
             }
         }
         let target = &mut tiles.queries[first * shape.query_words..][..width * shape.query_words];
-        for row in (0..width).step_by(lanes) {
-            for word in (0..shape.query_words).step_by(lanes) {
-                let source = &tiles.rows[row * shape.query_words + word..][..(lanes - 1) * shape.query_words + lanes];
-                let target = &mut target[word * width + row..][..(lanes - 1) * width + lanes];
-                // SAFETY: both slices hold `lanes` rows of `lanes` numbers at these strides.
-                unsafe {
-                    words.simd().transpose(source.as_ptr(), shape.query_words, target.as_mut_ptr(), width);
-                }
-            }
-        }
+        lay_across(words.simd(), tiles.rows, shape.query_words, width, target);
     }
 }
 

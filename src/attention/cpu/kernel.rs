@@ -1,7 +1,7 @@
 //! The sizes of a kernel: how many sums it keeps in registers, and how many keys it stages at a time.
 
 use super::strip::{self, Seeing, StagedKeys, Strip};
-use super::words::Words;
+use crate::simd::Words;
 
 /// A kernel for strips of queries.
 pub(super) trait StripKernel: Copy + Send + Sync {

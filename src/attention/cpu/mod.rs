@@ -1,19 +1,17 @@
 //! The fused CPU backend: the whole plan in one pass over the thread pool, without a score matrix and without copies
-//! of queries, keys or values.
+//! of queries, keys or values. Vector operations and the loop of both products are in [`simd`](crate::simd).
 //!
 //! | file | idea |
 //! |---|---|
-//! | [`simd`] | vector operations per instruction set, chosen at run time |
 //! | [`strip`] | the algorithm: online softmax for a strip of queries and a tile of keys |
 //! | [`total`] | sums over very many keys |
-//! | [`words`] | what differs between f32 and bf16 dot products |
 //! | [`kernel`] | block sizes |
 //! | [`operands`] | what the work items of a launch read |
 //! | [`item`] | one work item: staging keys and queries, looping over tiles, handing out rows |
 //! | [`dispatch`] | all work items on the thread pool |
 //! | [`output`] | where rows are written; combining the parts of split items |
 //! | [`rotate`] | RoPE of queries and keys |
-//! | [`view`], [`scratch`] | strided access, memory that threads keep |
+//! | [`view`] | strided access |
 
 mod dispatch;
 mod item;
@@ -21,26 +19,23 @@ mod kernel;
 mod operands;
 mod output;
 mod rotate;
-mod scratch;
-pub(crate) mod simd;
 mod strip;
 mod total;
 mod view;
 mod visible;
-mod words;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
 use half::{bf16, f16};
 
 use self::operands::{Keys, Operands, Source};
 use self::output::{OutputShape, Results};
-use self::scratch::Purpose;
-use self::simd::{Exponent, SimdLevel};
 use self::view::{BiasView, RopeView, View};
 use crate::attention::call::Arguments;
 use crate::element::Element;
 use crate::error::AttentionError;
 use crate::plan::{KeyRows, TileSchedule, TileShape};
+use crate::scratch::{self, Purpose};
+use crate::simd::{Exponent, SimdLevel};
 
 /// Queries of a work item: enough that staging its keys stays small against using them. Large items gain up to 3 % with
 /// f32 and 6 % with bf16 (AVX-512, head_dim 64), but leave threads idle at the end unless there are many to each.
@@ -163,8 +158,7 @@ const MOST_SHIFT: u32 = 40;
 
 /// The instruction set of a launch.
 fn level(asked: Option<SimdLevel>) -> std::result::Result<SimdLevel, AttentionError> {
-    let level = asked.map_or_else(SimdLevel::active, SimdLevel::check);
-    level.map_err(|error| AttentionError::value("SIMD level", "one that this CPU has", error))
+    Ok(asked.map_or_else(SimdLevel::active, SimdLevel::check)?)
 }
 
 fn queries_per_item(arguments: &Arguments, threads: usize) -> usize {

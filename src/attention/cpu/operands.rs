@@ -1,8 +1,8 @@
 //! What the work items of a launch read: queries, keys and values of the input and of the cache, rotation and scale.
 
-use super::simd::Exponent;
 use super::view::{BiasView, RopeView, View};
 use crate::plan::{KeyRows, PaddingBits, TileSchedule};
+use crate::simd::Exponent;
 
 /// What the work items of a launch share.
 pub(super) struct Operands<'a, T> {

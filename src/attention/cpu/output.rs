@@ -2,9 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::simd::Exponent;
 use crate::element::Element;
 use crate::plan::{Reduction, WorkItem};
+use crate::simd::Exponent;
 
 /// The extents of the output.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@
 //! Oᵀ[c, query]    =  Oᵀ · 2^(s · (m − m'))  +  Σ_key V[key, c] · P[key, query]
 //! ```
 //!
-//! Channels (first product) and keys (second) come in [`words`](super::words) of one f32 or two bf16; sums, scores and
+//! Channels (first product) and keys (second) come in [`words`](crate::simd) of one f32 or two bf16; sums, scores and
 //! the softmax are f32. Queries are as they came: s is the factor of differences of scores, so that its rounding counts
 //! as little as can be and nothing overflows. The bias b of a key is divided by the scale, so that it counts as a score.
 //! `2^shift` is at least the number of keys: sums of values stay below the largest one.
@@ -25,8 +25,7 @@
 //! behind the multiply-adds, which bound the kernel together with the exponentials (about 16 vector instructions per
 //! vector of scores, against `4 · head_dim` multiply-adds per two).
 
-use super::simd::{Exponent, Simd};
-use super::words::{Vector, Words};
+use crate::simd::{Exponent, Simd, Vector, Words, product};
 
 /// A tile of keys and values, staged as rows of words.
 #[derive(Clone, Copy)]
@@ -159,34 +158,6 @@ unsafe fn hide<W: Words, const VECTORS: usize>(words: W, strip: &Strip, seeing: 
         }
     }
     maximum
-}
-
-/// `Σ_i left(i, row) · right[i, :]` over `count` words: broadcasts of the left times vectors of the right.
-///
-/// # Safety
-/// `left` may be called for every `i < count` and `row < ROWS`; `right` has `count` rows of `VECTORS · LANES` words.
-#[inline(always)]
-unsafe fn product<W: Words, const ROWS: usize, const VECTORS: usize>(
-    words: W,
-    count: usize,
-    left: impl Fn(usize, usize) -> f32,
-    right: *const f32,
-) -> [[Vector<W>; VECTORS]; ROWS] {
-    let simd = words.simd();
-    let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
-    for i in 0..count {
-        let vectors: [Vector<W>; VECTORS] = std::array::from_fn(|vector| {
-            // SAFETY: row `i` of `right` has VECTORS vectors.
-            unsafe { simd.load(right.add((i * VECTORS + vector) * <W::Simd as Simd>::LANES)) }
-        });
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let broadcast = simd.splat(left(i, row));
-            for vector in 0..VECTORS {
-                sums[vector] = words.multiply_add(broadcast, vectors[vector], sums[vector]);
-            }
-        }
-    }
-    sums
 }
 
 /// P = 2^(s · (Sᵀ − m') − shift) over the scores, in words of keys; updates maximum and sum and returns the factor

@@ -5,7 +5,7 @@
 //! that its error does not depend on the number of groups. It costs some ten instructions per number and group, against
 //! thousands of multiply-adds of the group itself.
 
-use super::simd::{Exponent, Simd};
+use crate::simd::{Exponent, Simd};
 
 /// Staged tiles of a group.
 pub(super) const TILES: usize = 16;

@@ -19,13 +19,13 @@ use super::pooling::SupernodePooling;
 use super::tokens::{ANCHOR_SUFFIX, DomainTokens};
 use super::transformer_block::{BlockKeys, TransformerBlock, TransformerBlockConfig};
 use super::weights_hash::weights_hash;
-use crate::attention::cpu::simd::SimdLevel;
 use crate::attention::options::{AttentionOptions, Backend};
 use crate::cache::KvCache;
 use crate::modules::{AllKeys, AnchorKind, DotProductAttention, KeyExchange};
 use crate::ops::to_dtype;
 use crate::ops::{Epilogue, linear};
 use crate::rope::{Rope, RopeConfig, RopeFrequencies};
+use crate::simd::SimdLevel;
 
 /// Added to the variance by the layer norms of perceiver blocks, whatever the configuration says.
 const PERCEIVER_EPS: f64 = 1e-6;

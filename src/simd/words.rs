@@ -1,0 +1,272 @@
+//! The operands of products in 32-bit words: one f32 each, or two bf16 that one instruction multiplies and adds.
+//!
+//! Products sum over an axis: `K Qᵀ` over channels, `Vᵀ P` over keys, `X Wᵀ` over inputs. A word holds [`Words::NUMBERS`]
+//! neighbours along that axis, so that a word of the left times a word of the right operand is a piece of the sum and the
+//! algorithms read the same for both. Words travel as f32; only the methods below look into them.
+
+use std::mem::MaybeUninit;
+
+#[cfg(target_arch = "x86_64")]
+use candle_core::DType;
+
+use super::Simd;
+#[cfg(target_arch = "x86_64")]
+use super::{Avx512, Avx512Bf16};
+use crate::element::Element;
+
+/// What a word holds and how words are multiplied.
+pub(crate) trait Words: Copy + Send + Sync {
+    /// Vector operations.
+    type Simd: Simd;
+
+    /// Numbers in a word, 1 or 2.
+    const NUMBERS: usize;
+
+    /// Vector operations.
+    fn simd(self) -> Self::Simd;
+
+    /// `sum + left · right`, where `·` sums over the numbers of a word.
+    fn multiply_add(self, left: Vector<Self>, right: Vector<Self>, sum: Vector<Self>) -> Vector<Self>;
+
+    /// The first NUMBERS of two vectors of neighbours, as one vector of words.
+    fn pack(self, first: Vector<Self>, second: Vector<Self>) -> Vector<Self>;
+
+    /// A row whose channels are neighbours: `⌈channels / NUMBERS⌉` words. A missing number is 0.
+    fn pack_row<T: Element>(self, row: &[T], words: &mut [f32]);
+
+    /// A row whose neighbours are in other rows: number `nth` of as many words as it has channels. Number 0 comes first
+    /// and sets the others to 0.
+    fn pack_across<T: Element>(self, nth: usize, row: &[T], words: &mut [f32]);
+
+    /// Writes `source` rounded to the dtype, to nearest even. Both are of one length.
+    fn narrow<T: Element>(self, source: &[f32], target: &mut [MaybeUninit<T>]);
+}
+
+/// [`Words::narrow`] in plain code.
+#[inline(always)]
+fn narrow<T: Element>(source: &[f32], target: &mut [MaybeUninit<T>]) {
+    /// Numbers that are rounded in registers before they are written.
+    const STEP: usize = 16;
+    for (source, target) in source.chunks(STEP).zip(target.chunks_mut(STEP)) {
+        let mut narrow = [T::ZERO; STEP];
+        T::narrow_times(source, 1.0, &mut narrow[..source.len()]);
+        target.iter_mut().zip(narrow).for_each(|(target, number)| {
+            target.write(number);
+        });
+    }
+}
+
+/// A vector of words or of f32 numbers.
+pub(crate) type Vector<W> = <<W as Words>::Simd as Simd>::Vector;
+
+/// One f32 in a word.
+#[derive(Clone, Copy)]
+pub(crate) struct Floats<S>(pub S);
+
+impl<S: Simd> Words for Floats<S> {
+    type Simd = S;
+    const NUMBERS: usize = 1;
+
+    #[inline(always)]
+    fn simd(self) -> S {
+        self.0
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, left: S::Vector, right: S::Vector, sum: S::Vector) -> S::Vector {
+        self.0.mul_add(left, right, sum)
+    }
+
+    #[inline(always)]
+    fn pack(self, first: S::Vector, _: S::Vector) -> S::Vector {
+        first
+    }
+
+    #[inline(always)]
+    fn pack_row<T: Element>(self, row: &[T], words: &mut [f32]) {
+        T::widen(row, words);
+    }
+
+    #[inline(always)]
+    fn pack_across<T: Element>(self, _: usize, row: &[T], words: &mut [f32]) {
+        T::widen(row, words);
+    }
+
+    #[inline(always)]
+    fn narrow<T: Element>(self, source: &[f32], target: &mut [MaybeUninit<T>]) {
+        narrow(source, target);
+    }
+}
+
+/// Two bf16 in a word, the first in the low half.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16Pairs(pub Avx512Bf16);
+
+#[cfg(target_arch = "x86_64")]
+impl Words for Bf16Pairs {
+    type Simd = Avx512;
+    const NUMBERS: usize = 2;
+
+    #[inline(always)]
+    fn simd(self) -> Avx512 {
+        self.0.avx512()
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, left: Vector<Self>, right: Vector<Self>, sum: Vector<Self>) -> Vector<Self> {
+        self.0.dot_add(left, right, sum)
+    }
+
+    #[inline(always)]
+    fn pack(self, first: Vector<Self>, second: Vector<Self>) -> Vector<Self> {
+        self.0.pairs(first, second)
+    }
+
+    #[inline(always)]
+    fn pack_row<T: Element>(self, row: &[T], words: &mut [f32]) {
+        let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut words[..row.len().div_ceil(2)]);
+        let (channels, padding) = halves.split_at_mut(row.len());
+        channels.iter_mut().zip(row).for_each(|(half, number)| *half = number.bf16_bits());
+        padding.fill(0);
+    }
+
+    #[inline(always)]
+    fn pack_across<T: Element>(self, nth: usize, row: &[T], words: &mut [f32]) {
+        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut words[..row.len()]);
+        if nth == 0 {
+            words.iter_mut().zip(row).for_each(|(word, number)| *word = u32::from(number.bf16_bits()));
+        } else {
+            words.iter_mut().zip(row).for_each(|(word, number)| *word |= u32::from(number.bf16_bits()) << 16);
+        }
+    }
+    #[inline(always)]
+    fn narrow<T: Element>(self, source: &[f32], target: &mut [MaybeUninit<T>]) {
+        const LANES: usize = 16;
+        if T::DTYPE != DType::BF16 {
+            return narrow(source, target);
+        }
+        let (sources, rest) = source.as_chunks::<LANES>();
+        let (targets, rest_of_target) = target.split_at_mut(sources.len() * LANES);
+        for (source, target) in sources.iter().zip(targets.chunks_exact_mut(LANES)) {
+            // SAFETY: both hold LANES numbers, those of the target are bf16.
+            unsafe { self.0.store_bf16(target.as_mut_ptr().cast(), self.simd().load(source.as_ptr())) };
+        }
+        narrow(rest, rest_of_target);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::super::Scalar;
+    use super::*;
+
+    /// Numbers of many magnitudes and signs, so that rounding, order and sign mistakes show.
+    fn row(len: usize, seed: usize) -> Vec<bf16> {
+        let number = |i: usize| ((i * 37 + seed * 101) % 97) as f32 - 48.0;
+        (0..len).map(|i| bf16::from_f32(number(i) * 0.37 * 2f32.powi((i % 7) as i32 - 3))).collect()
+    }
+
+    /// `Σ_c left[c] · right[c]` through rows packed along the summed axis, for every length.
+    fn check_rows<W: Words>(words: W) {
+        for len in 1..40 {
+            let (left, right) = (row(len, 1), row(len, 2));
+            let want: f64 = left.iter().zip(&right).map(|(l, r)| f64::from(l.to_f32()) * f64::from(r.to_f32())).sum();
+            // NaN in the missing number of the last word would show.
+            let pack = |row: &[bf16]| {
+                let mut packed = vec![f32::NAN; len.div_ceil(W::NUMBERS)];
+                words.pack_row(row, &mut packed);
+                packed
+            };
+            let got = multiply(words, &pack(&left), &pack(&right));
+            assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{len} channels: {got}, expected {want}");
+        }
+    }
+
+    /// The same with rows across the summed axis: `Σ_key left[key, c] · right[key, c]` for each channel.
+    fn check_across<W: Words>(words: W) {
+        let channels = 19;
+        for keys in 1..6 {
+            let (left, right): (Vec<_>, Vec<_>) =
+                (0..keys).map(|key| (row(channels, key), row(channels, key + 50))).unzip();
+            let pack = |rows: &[Vec<bf16>]| {
+                let mut packed = vec![vec![f32::NAN; channels]; keys.div_ceil(W::NUMBERS)];
+                for (key, row) in rows.iter().enumerate() {
+                    words.pack_across(key % W::NUMBERS, row, &mut packed[key / W::NUMBERS]);
+                }
+                packed
+            };
+            let (packed_left, packed_right) = (pack(&left), pack(&right));
+            for channel in 0..channels {
+                let column = |rows: &[Vec<f32>]| rows.iter().map(|row| row[channel]).collect::<Vec<_>>();
+                let product =
+                    |key: usize| f64::from(left[key][channel].to_f32()) * f64::from(right[key][channel].to_f32());
+                let want: f64 = (0..keys).map(product).sum();
+                let got = multiply(words, &column(&packed_left), &column(&packed_right));
+                assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{keys} keys: {got}, expected {want}");
+            }
+        }
+    }
+
+    /// Packing vectors gives what packing rows gives, rounding included.
+    fn check_vectors<W: Words>(words: W) {
+        let lanes = <W::Simd as Simd>::LANES;
+        let numbers = |seed: usize| (0..lanes).map(|i| 1.0 / ((i + seed) as f32 + 1.37)).collect::<Vec<f32>>();
+        let rows = [numbers(0), numbers(7)];
+        let mut want = vec![0.0; lanes];
+        let mut got = vec![0.0; lanes];
+        for (nth, row) in rows.iter().enumerate().take(W::NUMBERS) {
+            words.pack_across(nth, row, &mut want);
+        }
+        // SAFETY: all vectors hold LANES numbers.
+        unsafe {
+            let simd = words.simd();
+            let packed = words.pack(simd.load(rows[0].as_ptr()), simd.load(rows[1].as_ptr()));
+            simd.store(got.as_mut_ptr(), packed);
+        }
+        let bits = |words: &[f32]| words.iter().map(|word| word.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&got), bits(&want));
+    }
+
+    /// Sums products of words with `multiply_add`; all lanes must agree.
+    fn multiply<W: Words>(words: W, left: &[f32], right: &[f32]) -> f64 {
+        let simd = words.simd();
+        let mut sum = simd.splat(0.0);
+        for (left, right) in left.iter().zip(right) {
+            sum = words.multiply_add(simd.splat(*left), simd.splat(*right), sum);
+        }
+        let mut lanes = vec![0f32; <W::Simd as Simd>::LANES];
+        // SAFETY: `lanes` holds a vector.
+        unsafe { simd.store(lanes.as_mut_ptr(), sum) };
+        assert!(lanes.iter().all(|lane| lane.to_bits() == lanes[0].to_bits()), "{lanes:?}");
+        f64::from(lanes[0])
+    }
+
+    macro_rules! on_all_words {
+        ($check:ident) => {{
+            $check(Floats(Scalar));
+            #[cfg(target_arch = "x86_64")]
+            {
+                Avx512::detect().map(|simd| $check(Floats(simd)));
+                Avx512Bf16::detect().map(|simd| $check(Bf16Pairs(simd)));
+            }
+        }};
+    }
+
+    #[test]
+    fn rows_multiply_to_the_dot_product() {
+        on_all_words!(check_rows);
+    }
+
+    #[test]
+    fn rows_across_multiply_to_the_dot_product() {
+        on_all_words!(check_across);
+    }
+
+    #[test]
+    fn vectors_pack_as_rows_do() {
+        on_all_words!(check_vectors);
+    }
+}
