@@ -20,6 +20,16 @@ void* emulator_allocate(emulator::GlobalMemory* device, const char* name, size_t
     return device->allocate(name, bytes, initial, writable);
 }
 
+// Takes a buffer away by its start; whether there is one.
+bool emulator_release(emulator::GlobalMemory* device, void* address) { return device->release(address); }
+
+// Whether the host may copy to or from there, in the order of the launches.
+void emulator_check(emulator::GlobalMemory* device, const void* address, size_t bytes, bool write,
+                    emulator::Finding* finding) {
+    *finding = emulator::Finding{};
+    device->host_access(address, bytes, write, *finding);
+}
+
 // Runs a kernel. `finding->kind` tells whether something was found.
 void emulator_launch(emulator::GlobalMemory* device, const char* name, const emulator::Shape* shape,
                      const void* arguments, size_t argument_bytes, emulator::Finding* finding) {

@@ -1,6 +1,7 @@
 #include "global_memory.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <sys/mman.h>
 
@@ -11,10 +12,12 @@ namespace emulator {
 namespace {
 
 // Address space, not memory: only the pages of buffers are ever mapped.
-constexpr size_t ARENA_BYTES = size_t(1) << 36;
+constexpr size_t ARENA_BYTES = size_t(1) << 38;
 // Between two buffers, so that a wrong index is reported for the buffer that was meant.
 constexpr size_t GAP = 1 << 20;
 constexpr size_t PAGE = 4096;
+// What cudaMalloc promises; buffers are aligned to no more.
+constexpr size_t ALIGNMENT = 256;
 
 size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -31,12 +34,12 @@ GlobalMemory::~GlobalMemory() {
 
 void* GlobalMemory::allocate(const char* name, size_t bytes, const void* initial, bool writable) {
     const size_t offset = used_ + GAP / 2;
-    const size_t mapped = round_up(std::max<size_t>(bytes, 1), PAGE);
+    const size_t mapped = round_up(bytes + ALIGNMENT, PAGE);
     if (!arena_ || mapped > ARENA_BYTES - GAP || offset > ARENA_BYTES - GAP - mapped) return nullptr;
-    unsigned char* start = arena_ + offset;
-    if (mprotect(start, mapped, PROT_READ | PROT_WRITE) != 0) return nullptr;
+    if (mprotect(arena_ + offset, mapped, PROT_READ | PROT_WRITE) != 0) return nullptr;
+    unsigned char* start = arena_ + offset + ALIGNMENT;
     used_ = round_up(offset + mapped + GAP / 2, PAGE);
-    Buffer buffer{name, start, bytes, writable, {}, {}};
+    Buffer buffer{name, start, bytes, writable, false, {}, {}};
     if (initial) {
         memcpy(start, initial, bytes);
     } else {
@@ -45,6 +48,44 @@ void* GlobalMemory::allocate(const char* name, size_t bytes, const void* initial
     }
     buffers_.push_back(std::move(buffer));
     return start;
+}
+
+bool GlobalMemory::release(void* start) {
+    Buffer* const buffer = nearest(start);
+    if (!buffer || buffer->start != start || buffer->released) return false;
+    buffer->released = true;
+    buffer->initialised = {};
+    buffer->cells = {};
+    // The pages go, too: nobody may look at what was there.
+    mmap(buffer->start - ALIGNMENT, round_up(buffer->bytes + ALIGNMENT, PAGE), PROT_NONE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return true;
+}
+
+void GlobalMemory::host_access(const void* address, size_t bytes, bool write, Finding& finding) {
+    const char* what = write ? "copy to the device" : "copy to the host";
+    const auto refuse = [&](Kind kind, const char* format, auto... values) {
+        finding.kind = kind;
+        snprintf(finding.message, sizeof finding.message, format, what, bytes, values...);
+    };
+    Buffer* const buffer = nearest(address);
+    if (!buffer) return refuse(Kind::OutOfBounds, "%s of %zu bytes at %p, which is no buffer", address);
+    if (buffer->released) {
+        return refuse(Kind::OutOfBounds, "%s of %zu bytes: buffer `%s` has been freed", buffer->name.c_str());
+    }
+    const ptrdiff_t offset = static_cast<const unsigned char*>(address) - buffer->start;
+    if (offset < 0 || offset + bytes > buffer->bytes) {
+        return refuse(Kind::OutOfBounds, "%s of %zu bytes at offset %td of buffer `%s`, which has %zu bytes", offset,
+                      buffer->name.c_str(), buffer->bytes);
+    }
+    if (buffer->initialised.empty()) return;
+    const auto first = buffer->initialised.begin() + offset, last = first + bytes;
+    if (write) {
+        std::fill(first, last, true);
+    } else if (const auto missing = std::find(first, last, false); missing != last) {
+        refuse(Kind::Uninitialised, "%s of %zu bytes: nobody has written offset %td of buffer `%s`",
+               missing - buffer->initialised.begin(), buffer->name.c_str());
+    }
 }
 
 void GlobalMemory::begin_launch() {
@@ -56,14 +97,21 @@ bool GlobalMemory::owns(const void* address) const {
     return arena_ && byte >= arena_ && byte < arena_ + ARENA_BYTES;
 }
 
-GlobalMemory::Location GlobalMemory::locate(const void* address, size_t bytes, const char* what) {
+GlobalMemory::Buffer* GlobalMemory::nearest(const void* address) {
     const auto byte = static_cast<const unsigned char*>(address);
-    // The buffer in whose half of the gap the address lies.
     const auto next = std::upper_bound(buffers_.begin(), buffers_.end(), byte,
                                        [](const unsigned char* b, const Buffer& x) { return b + GAP / 2 < x.start; });
-    if (next == buffers_.begin()) report(Kind::OutOfBounds, "%s of %zu bytes in front of all buffers", what, bytes);
-    Buffer& buffer = *std::prev(next);
-    const ptrdiff_t offset = byte - buffer.start;
+    return owns(address) && next != buffers_.begin() ? &*std::prev(next) : nullptr;
+}
+
+GlobalMemory::Location GlobalMemory::locate(const void* address, size_t bytes, const char* what) {
+    Buffer* const found = nearest(address);
+    if (!found) report(Kind::OutOfBounds, "%s of %zu bytes in front of all buffers", what, bytes);
+    Buffer& buffer = *found;
+    if (buffer.released) {
+        report(Kind::OutOfBounds, "%s of %zu bytes: buffer `%s` has been freed", what, bytes, buffer.name.c_str());
+    }
+    const ptrdiff_t offset = static_cast<const unsigned char*>(address) - buffer.start;
     if (offset < 0 || offset + bytes > buffer.bytes) {
         report(Kind::OutOfBounds, "%s of %zu bytes at offset %td of buffer `%s`, which has %zu bytes", what, bytes,
                offset, buffer.name.c_str(), buffer.bytes);

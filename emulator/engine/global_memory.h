@@ -24,6 +24,7 @@ struct Accessor {
 };
 
 class Publications;
+struct Finding;
 
 class GlobalMemory {
    public:
@@ -35,6 +36,12 @@ class GlobalMemory {
     // A new buffer, a copy of `initial`; without it, NaN that must not be read before it is written. Null if the
     // address space is used up.
     void* allocate(const char* name, size_t bytes, const void* initial, bool writable);
+
+    // Takes a buffer away by its start; whether there is one. Its addresses are never given out again.
+    bool release(void* start);
+
+    // Checks a copy by the host, to the device if it writes.
+    void host_access(const void* address, size_t bytes, bool write, Finding& finding);
 
     // Forgets who wrote what: kernels on one stream are ordered.
     void begin_launch();
@@ -57,6 +64,7 @@ class GlobalMemory {
         unsigned char* start;
         size_t bytes;
         bool writable;
+        bool released;
         std::vector<bool> initialised;  // per byte; empty where all of it is
         std::vector<Cell> cells;        // per granule; empty until the first write of a launch
     };
@@ -68,6 +76,8 @@ class GlobalMemory {
     static constexpr uint32_t NOBODY = 0xffffffff;
     static constexpr size_t GRANULE = 2;
 
+    // The buffer in whose half of the gap an address lies, or null.
+    Buffer* nearest(const void* address);
     Location locate(const void* address, size_t bytes, const char* what);
     static void check_ordered(const Buffer& buffer, const Cell& cell, size_t index, const Accessor& who,
                               const Publications& known, const char* what);

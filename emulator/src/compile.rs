@@ -23,6 +23,9 @@ const NEWEST_CLANG: u32 = 21;
 /// Names a compiler to use instead of the first that is found.
 const COMPILER_VARIABLE: &str = "EMULATOR_CXX";
 
+/// Names the folder for what is compiled, for programs that do not lie in a build folder.
+const CACHE_VARIABLE: &str = "EMULATOR_CACHE";
+
 /// A C++20 compiler.
 #[derive(Clone, Debug)]
 pub struct Compiler {
@@ -282,10 +285,15 @@ pub(super) fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> 
     Ok(found)
 }
 
-/// `target/<profile>/emulator`: beside the folder of the program that runs.
+/// The folder that `EMULATOR_CACHE` names, else `target/<profile>/emulator`: beside the folder of the program that runs.
 fn cache_folder() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let cache = program.ancestors().nth(2).context("a program in a build folder")?.join("emulator");
+    let cache = match std::env::var_os(CACHE_VARIABLE) {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let program = std::env::current_exe()?;
+            program.ancestors().nth(2).context("a program in a build folder")?.join("emulator")
+        }
+    };
     fs::create_dir_all(&cache)?;
     Ok(cache)
 }

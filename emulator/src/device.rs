@@ -1,7 +1,6 @@
 //! Emulated device memory and launches.
 
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::CString;
 use std::fs;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -11,43 +10,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytemuck::{NoUninit, Pod, Zeroable};
-use libloading::Library;
 
 use crate::compile::Compiler;
 use crate::finding::{Finding, RawFinding};
-use crate::ptx::{self, Opcodes, Program, RawProgram};
+use crate::interface::{Interface, RawDevice, Shape};
+use crate::interpreter::{Interpreter, Programs};
 use crate::source::Source;
-
-/// The engine's view of a device: opaque.
-#[repr(C)]
-struct RawDevice {
-    _opaque: [u8; 0],
-}
-
-#[repr(C)]
-struct Shape {
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared_bytes: u64,
-    order: u64,
-}
-
-type LaunchCompiled =
-    unsafe extern "C" fn(*mut RawDevice, *const c_char, *const Shape, *const c_void, usize, *mut RawFinding);
-type LaunchProgram =
-    unsafe extern "C" fn(*mut RawDevice, *const RawProgram, *const Shape, *const c_void, usize, *mut RawFinding);
-type DescribeOpcode = unsafe extern "C" fn(usize, *mut *const c_char, *mut *const c_char) -> bool;
-
-/// The C interface of a kernel library (`engine/api.cpp`).
-#[derive(Debug)]
-struct Interface {
-    device_new: unsafe extern "C" fn() -> *mut RawDevice,
-    device_free: unsafe extern "C" fn(*mut RawDevice),
-    allocate: unsafe extern "C" fn(*mut RawDevice, *const c_char, usize, *const c_void, bool) -> *mut c_void,
-    launch: LaunchCompiled,
-    // Keeps the functions above valid; dropped last.
-    library: Library,
-}
 
 /// Kernels that can run: compiled ones, or programs in PTX.
 #[derive(Clone, Debug)]
@@ -55,49 +23,7 @@ pub struct Kernels {
     interface: Arc<Interface>,
     path: PathBuf,
     /// None where the kernels are compiled.
-    programs: Option<Arc<Programs>>,
-}
-
-/// What the interpreter runs, and how.
-#[derive(Debug)]
-struct Programs {
-    by_name: HashMap<String, Program>,
-    launch: LaunchProgram,
-}
-
-impl Interface {
-    fn load(path: &Path) -> Result<Self> {
-        // SAFETY: the library is ours, its static initialisers only set up constants.
-        let library = unsafe { Library::new(path)? };
-        // SAFETY: the types are those of `engine/api.cpp`, and the library outlives the copied pointers.
-        unsafe {
-            Ok(Self {
-                device_new: *library.get(b"emulator_device_new")?,
-                device_free: *library.get(b"emulator_device_free")?,
-                allocate: *library.get(b"emulator_allocate")?,
-                launch: *library.get(b"emulator_launch")?,
-                library,
-            })
-        }
-    }
-
-    /// What an interpreter can execute.
-    fn opcodes(&self) -> Result<Opcodes> {
-        // SAFETY: the type is that of `ptx/api.cpp`.
-        let describe = unsafe { self.library.get::<DescribeOpcode>(b"emulator_ptx_opcode")? };
-        let mut opcodes = Opcodes::default();
-        for number in 0.. {
-            let (mut name, mut operands) = (ptr::null(), ptr::null());
-            // SAFETY: both pointers are valid for writes.
-            if !unsafe { describe(number, &mut name, &mut operands) } {
-                break;
-            }
-            // SAFETY: the interpreter set both to texts of its own that end with a zero and last as long as the library.
-            let (name, operands) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(operands)) };
-            opcodes.add(u32::try_from(number)?, name.to_str()?, operands.to_str()?)?;
-        }
-        Ok(opcodes)
-    }
+    programs: Option<Programs>,
 }
 
 impl Kernels {
@@ -109,14 +35,11 @@ impl Kernels {
 
     /// Reads the kernels of a PTX file, for the interpreter, which is compiled unless it is in the cache.
     pub fn interpret(compiler: &Compiler, ptx: &Path) -> Result<Self> {
-        let path = compiler.build_interpreter()?;
-        let interface = Interface::load(&path)?;
+        let interpreter = Interpreter::new(compiler)?;
         let text = fs::read_to_string(ptx).with_context(|| ptx.display().to_string())?;
-        let programs = ptx::translate(&text, &interface.opcodes()?, ptx).with_context(|| ptx.display().to_string())?;
-        // SAFETY: the type is that of `ptx/api.cpp`, and the library outlives the copied pointer.
-        let launch = unsafe { *interface.library.get::<LaunchProgram>(b"emulator_ptx_launch")? };
-        let by_name = programs.into_iter().map(|program| (program.name.clone(), program)).collect();
-        Ok(Self { interface: Arc::new(interface), path, programs: Some(Arc::new(Programs { by_name, launch })) })
+        let programs = interpreter.read(&text, ptx)?;
+        let Interpreter { interface, path, .. } = interpreter;
+        Ok(Self { interface, path, programs: Some(programs) })
     }
 
     /// A device with no buffers, on which these kernels run.
@@ -191,26 +114,20 @@ impl Device {
     ///
     /// `arguments` holds the kernel's parameters in order, each at its own alignment.
     pub fn launch(&self, kernel: &str, launch: Launch, arguments: &impl NoUninit) -> Result<(), Finding> {
+        let arguments = bytemuck::bytes_of(arguments);
+        if let Some(programs) = &self.kernels.programs {
+            // SAFETY: the device is alive. The kernel's own accesses are checked by the engine before they happen, and no
+            // reference into a buffer exists: `Buffer::read` copies.
+            return unsafe { programs.launch(self.raw.as_ptr(), kernel, launch, arguments) };
+        }
         let Launch { grid, block, shared_bytes, order } = launch;
         let shape = Shape { grid, block, shared_bytes: shared_bytes as u64, order };
-        let arguments = bytemuck::bytes_of(arguments);
-        let (start, bytes) = (arguments.as_ptr().cast(), arguments.len());
+        let name = CString::new(kernel).expect("a name without a zero byte");
         let mut found = RawFinding::new();
-        match &self.kernels.programs {
-            None => {
-                let name = CString::new(kernel).expect("a name without a zero byte");
-                // SAFETY: all pointers are valid for the call. The kernel's own accesses are checked by the engine
-                // before they happen, and no reference into a buffer exists: `Buffer::read` copies.
-                unsafe {
-                    let launch = self.kernels.interface.launch;
-                    launch(self.raw.as_ptr(), name.as_ptr(), &shape, start, bytes, &mut found);
-                }
-            }
-            Some(programs) => {
-                let Some(program) = programs.by_name.get(kernel) else { return Err(Finding::no_kernel(kernel)) };
-                // SAFETY: as above, and the program's slots and opcodes are those that the interpreter was asked for.
-                unsafe { (programs.launch)(self.raw.as_ptr(), &program.raw(), &shape, start, bytes, &mut found) };
-            }
+        // SAFETY: as above, and all pointers are valid for the call.
+        unsafe {
+            let (start, bytes) = (arguments.as_ptr().cast(), arguments.len());
+            (self.kernels.interface.launch)(self.raw.as_ptr(), name.as_ptr(), &shape, start, bytes, &mut found);
         }
         found.decode(&self.kernels.path).map_or(Ok(()), Err)
     }
@@ -259,12 +176,24 @@ impl TensorMap {
 
     /// The same for a tensor that starts at an address inside a buffer.
     pub fn at<T: Pod>(address: u64, sizes: &[u64], strides: &[u64], boxed: &[u32], swizzle_span: u32) -> Self {
+        Self::of(address, size_of::<T>(), sizes, strides, boxed, swizzle_span)
+    }
+
+    /// The same for elements of so many bytes.
+    pub fn of(
+        address: u64,
+        element_bytes: usize,
+        sizes: &[u64],
+        strides: &[u64],
+        boxed: &[u32],
+        swizzle_span: u32,
+    ) -> Self {
         assert!(sizes.len() == boxed.len() && strides.len() + 1 == sizes.len() && sizes.len() <= 5);
         let mut map = Self {
             magic: 0x7061_6d72_6f73_6e74,
             base: address,
             rank: sizes.len() as u32,
-            element_bytes: size_of::<T>() as u32,
+            element_bytes: element_bytes as u32,
             swizzle_span,
             ..Self::zeroed()
         };

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+#[cfg(not(target_family = "wasm"))]
+use anyhow::Context;
+use anyhow::Result;
 
 use crate::output::progress;
 use crate::terminal::remark;
@@ -31,7 +33,18 @@ pub(crate) fn explain(folder: &Path) -> Result<()> {
         }
         exit(EXIT_CODE);
     };
+    listen(explain)
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn listen(explain: impl FnMut() + Send + 'static) -> Result<()> {
     ctrlc::set_handler(explain).context("cannot listen for Ctrl-C")
+}
+
+/// Nothing interrupts WebAssembly.
+#[cfg(target_family = "wasm")]
+fn listen(_: impl FnMut() + Send + 'static) -> Result<()> {
+    Ok(())
 }
 
 fn message(folder: &Path) -> String {

@@ -23,6 +23,7 @@
 //! | `output/` | what is written: known places, kills and resumption, processes that share a run |
 //! | `mesh.rs`, `solid.rs`, `forces.rs`, `metrics.rs`, `vector.rs` | faces; the inside of a body; forces; errors; vectors in space |
 //! | `picture/` | figures |
+//! | `live.rs` | a prediction in memory, for programs that draw it themselves |
 //! | `inspect/` | the program that looks into checkpoints |
 
 #![deny(missing_debug_implementations, unreachable_pub)]
@@ -43,6 +44,7 @@ pub mod inspect;
 mod interrupt;
 mod job;
 mod launcher;
+pub mod live;
 mod mesh;
 mod metrics;
 mod output;

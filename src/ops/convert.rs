@@ -4,9 +4,9 @@ use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
-use pulp::Arch;
 
 use super::rows::make_rows;
+use super::vectorised::vectorised;
 use crate::element::Element;
 use crate::error::AttentionError;
 
@@ -59,7 +59,7 @@ impl CustomOp1 for Convert {
 
 fn widened<T: Element>(source: &[T]) -> CpuStorage {
     let fill = |first: usize, block: &mut [MaybeUninit<f32>]| {
-        Arch::new().dispatch(Widen { source: &source[first..][..block.len()], target: block });
+        vectorised(Widen { source: &source[first..][..block.len()], target: block });
     };
     // SAFETY: `Widen` writes as many numbers as its source has.
     f32::storage(unsafe { make_rows(source.len(), 1, 1, fill) })
@@ -67,7 +67,7 @@ fn widened<T: Element>(source: &[T]) -> CpuStorage {
 
 fn narrowed<T: Element>(source: &[f32]) -> CpuStorage {
     let fill = |first: usize, block: &mut [MaybeUninit<T>]| {
-        Arch::new().dispatch(Narrow { source: &source[first..][..block.len()], target: block });
+        vectorised(Narrow { source: &source[first..][..block.len()], target: block });
     };
     // SAFETY: `Narrow` writes as many numbers as its source has.
     T::storage(unsafe { make_rows(source.len(), 1, 1, fill) })
@@ -76,7 +76,7 @@ fn narrowed<T: Element>(source: &[f32]) -> CpuStorage {
 /// Numbers that are converted in registers before they are written.
 const STEP: usize = 64;
 
-/// Conversion to f32, compiled once for every instruction set that [`Arch`] may find.
+/// Conversion to f32, compiled once for every instruction set that [`vectorised`] may find.
 struct Widen<'a, T> {
     source: &'a [T],
     target: &'a mut [MaybeUninit<f32>],
@@ -97,7 +97,7 @@ impl<T: Element> pulp::NullaryFnOnce for Widen<'_, T> {
     }
 }
 
-/// Conversion from f32, rounded to nearest even; compiled once for every instruction set that [`Arch`] may find.
+/// Conversion from f32, rounded to nearest even; compiled once for every instruction set that [`vectorised`] may find.
 pub(super) struct Narrow<'a, T> {
     pub source: &'a [f32],
     /// As long as the source.

@@ -5,7 +5,7 @@
 //! 2e-8 in exact arithmetic, below 2.4e-7 when evaluated in f32 (`stays_within_its_bound` checks it). A scalar erf takes
 //! longer than the matrix product before it.
 
-use pulp::Arch;
+use super::vectorised::{multiply_add, vectorised};
 
 /// From here on erf is 1 to the last bit but one: 3.9 · √2.
 const LIMIT: f32 = 5.515_433;
@@ -35,10 +35,10 @@ const ERF: [f32; 16] = [
 
 /// Applies the GELU to every number. NaN stays NaN.
 pub(super) fn gelu(values: &mut [f32]) {
-    Arch::new().dispatch(Gelu { values });
+    vectorised(Gelu { values });
 }
 
-/// The loop, compiled once for every instruction set that [`Arch`] may find.
+/// The loop, compiled once for every instruction set that [`vectorised`] may find.
 struct Gelu<'a> {
     values: &'a mut [f32],
 }
@@ -57,10 +57,10 @@ impl pulp::NullaryFnOnce for Gelu<'_> {
 /// The GELU of one number; vectorises inside a function that is compiled for an instruction set.
 #[inline(always)]
 pub(super) fn gelu_of(x: f32) -> f32 {
-    let u = (x * x).mul_add(TO_UNIT, -1.0);
+    let u = multiply_add(x * x, TO_UNIT, -1.0);
     let mut p = ERF[15];
     for coefficient in ERF[..15].iter().rev() {
-        p = p.mul_add(u, *coefficient);
+        p = multiply_add(p, u, *coefficient);
     }
     let erf = if x.abs() < LIMIT { x * p } else { 1f32.copysign(x) };
     0.5 * x * (1.0 + erf)

@@ -10,11 +10,11 @@
 use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
-use pulp::Arch;
 
 use super::is_plain;
 use super::per_sample::PerSample;
 use super::rows::make_rows;
+use super::vectorised::{multiply_add, vectorised};
 
 /// Partial sums of a row.
 const LANES: usize = 16;
@@ -64,7 +64,7 @@ impl CustomOp1 for FusedLayerNorm {
         let offset =
             offset.as_ref().map(|(storage, layout)| PerSample::new(storage, layout, batch, width)).transpose()?;
         let fill = |first: usize, block: &mut [MaybeUninit<f32>]| {
-            Arch::new().dispatch(Block { x, first, tokens, width, factor, offset, eps: self.eps, block });
+            vectorised(Block { x, first, tokens, width, factor, offset, eps: self.eps, block });
         };
         // SAFETY: `Block` writes every number of its block.
         let output = unsafe { make_rows(batch * tokens, width, width, fill) };
@@ -72,7 +72,7 @@ impl CustomOp1 for FusedLayerNorm {
     }
 }
 
-/// The rows of one block, from row `first` on; compiled once for every instruction set that [`Arch`] may find.
+/// The rows of one block, from row `first` on; compiled once for every instruction set that [`vectorised`] may find.
 struct Block<'a> {
     x: &'a [f32],
     first: usize,
@@ -109,7 +109,7 @@ impl pulp::NullaryFnOnce for Block<'_> {
                 (Some(factor), Some(offset)) => {
                     let both = factor.of(sample).iter().zip(offset.of(sample));
                     x.iter().zip(y).zip(both).for_each(|((x, y), (factor, offset))| {
-                        y.write(((x - mean) * scale).mul_add(*factor, *offset));
+                        y.write(multiply_add((x - mean) * scale, *factor, *offset));
                     });
                 }
             }

@@ -7,10 +7,10 @@
 use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use pulp::Arch;
 
 use super::gelu::gelu_of;
 use super::rows::make_rows;
+use super::vectorised::vectorised;
 
 /// Which messages are sent.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +55,7 @@ impl CustomOp2 for Messages<'_> {
         }
         let messages_per_row = self.points.len() / count.max(1) + 1;
         let fill = |first: usize, block: &mut [MaybeUninit<f32>]| {
-            Arch::new().dispatch(Block { messages: *self, x, centres, width, first, block });
+            vectorised(Block { messages: *self, x, centres, width, first, block });
         };
         // SAFETY: `Block` writes every number of its block.
         let output = unsafe { make_rows(count, width, messages_per_row * width, fill) };
@@ -75,7 +75,7 @@ fn rows<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<(&'a [f32], usiz
 /// messages.
 const CHUNK: usize = 64;
 
-/// The receivers of one block, from `first` on; compiled once for every instruction set that [`Arch`] may find.
+/// The receivers of one block, from `first` on; compiled once for every instruction set that [`vectorised`] may find.
 struct Block<'a> {
     messages: Messages<'a>,
     x: &'a [f32],

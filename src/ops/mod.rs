@@ -11,6 +11,7 @@
 //! | [`residual`] | the sum that ends a residual branch |
 //! | [`per_sample`] | numbers for each channel of a sample |
 //! | [`convert`] | conversion of tensors of any size |
+//! | [`vectorised`] | plain loops, compiled for several instruction sets |
 //! | [`finite`] | is there NaN or infinity |
 //!
 //! Every function here has the result of the candle ops that its documentation names, and falls back to them on other
@@ -26,6 +27,7 @@ mod per_sample;
 mod residual;
 mod rows;
 mod sin_cos;
+mod vectorised;
 
 use candle_core::{DType, Tensor};
 

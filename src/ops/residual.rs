@@ -3,10 +3,10 @@
 use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
-use pulp::Arch;
 
 use super::per_sample::PerSample;
 use super::rows::make_rows;
+use super::vectorised::{multiply_add, vectorised};
 use super::{is_plain, to_dtype};
 
 /// `x + factor · y`, or `x + y`, for `x` and `y [batch, tokens, width]`, in the dtype of `x`. `factor` is `[width]` for all
@@ -64,7 +64,7 @@ impl CustomOp2 for FusedResidual {
         let factor =
             factor.as_ref().map(|(storage, layout)| PerSample::new(storage, layout, batch, width)).transpose()?;
         let fill = |first: usize, block: &mut [MaybeUninit<f32>]| {
-            Arch::new().dispatch(Block { x, y, first, tokens, width, factor, block });
+            vectorised(Block { x, y, first, tokens, width, factor, block });
         };
         // SAFETY: `Block` writes every number of its block.
         let output = unsafe { make_rows(batch * tokens, width, width, fill) };
@@ -72,7 +72,7 @@ impl CustomOp2 for FusedResidual {
     }
 }
 
-/// The rows of one block, from row `first` on; compiled once for every instruction set that [`Arch`] may find.
+/// The rows of one block, from row `first` on; compiled once for every instruction set that [`vectorised`] may find.
 struct Block<'a> {
     x: &'a [f32],
     y: &'a [f32],
@@ -97,7 +97,7 @@ impl pulp::NullaryFnOnce for Block<'_> {
                     sum.write(x + y);
                 }),
                 Some(factor) => both.zip(factor.of((first + index) / tokens)).for_each(|(((x, y), sum), factor)| {
-                    sum.write(y.mul_add(*factor, *x));
+                    sum.write(multiply_add(*y, *factor, *x));
                 }),
             }
         }

@@ -24,16 +24,20 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     trials
 }
 
-/// Thread orders: ascending, random, descending.
-const ORDERS: [u64; 3] = [0, 17, 1];
+/// Thread orders: random, ascending, descending.
+const ORDERS: [u64; 3] = [17, 0, 1];
 
-/// How many of them a case runs in: all where a different tile size could break it, one where only numbers could go wrong.
+/// Whether everything runs: `EMULATED=all` in the environment.
+fn is_whole() -> bool {
+    env::var_os("EMULATED").is_some_and(|value| value == "all")
+}
+
+/// How many thread orders a case runs in: more where a different tile size could break it, fewer where only numbers could go
+/// wrong.
 fn orders_for(case: &Case) -> &'static [u64] {
-    match case.brief {
-        _ if case.name == MANY_KEYS.name => &ORDERS[..1],
-        true => &ORDERS,
-        false => &ORDERS[..2],
-    }
+    let least = if case.brief { 2 } else { 1 };
+    let more = usize::from(is_whole() && case.name != MANY_KEYS.name);
+    &ORDERS[..least + more]
 }
 
 /// head_dims to run: those of the tuned rows, and ones that are padded inside.
@@ -42,7 +46,7 @@ const HEAD_DIMS: [usize; 9] = [8, 32, 40, 64, 96, 128, 136, 192, 256];
 /// head_dims that run every case. At the others those that a tile size can break are enough: the rest of the code is the same.
 const FULL_HEAD_DIMS: [usize; 2] = [64, 128];
 
-/// What more of them run with `EMULATED=all` in the environment.
+/// What more of them do where everything runs.
 const MORE_FULL_HEAD_DIMS: [usize; 3] = [32, 40, 96];
 
 /// The head_dim for so many keys: the least that all kernels take.
@@ -50,8 +54,7 @@ const MANY_KEYS_HEAD_DIM: usize = 40;
 
 /// The cases to run with a head_dim.
 fn cases_for(head_dim: usize) -> impl Iterator<Item = &'static Case> {
-    let whole = env::var_os("EMULATED").is_some_and(|value| value == "all");
-    let full = FULL_HEAD_DIMS.contains(&head_dim) || whole && MORE_FULL_HEAD_DIMS.contains(&head_dim);
+    let full = FULL_HEAD_DIMS.contains(&head_dim) || is_whole() && MORE_FULL_HEAD_DIMS.contains(&head_dim);
     let many_keys = (head_dim == MANY_KEYS_HEAD_DIM).then_some(&MANY_KEYS);
     CASES.iter().filter(move |case| case.brief || full).chain(many_keys)
 }

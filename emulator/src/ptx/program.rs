@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::flat::{Constant, Flat, Flow, Part, flatten};
 use super::opcodes::Opcodes;
 use super::slots::Slots;
-use super::syntax::Kernel;
+use super::syntax::{Kernel, Parameter};
 
 /// More would not fit onto the stack of a thread (`STACK_BYTES` in `engine/launch.h`).
 const MOST_SLOTS: u32 = 32 << 10;
@@ -21,6 +21,7 @@ const PARAMETERS: u32 = 14;
 #[derive(Debug)]
 pub(crate) struct Program {
     pub name: String,
+    pub parameters: Vec<Parameter>,
     file: CString,
     instructions: Vec<RawInstruction>,
     operands: Vec<u32>,
@@ -80,6 +81,7 @@ impl Program {
         ensure!(slots.count() <= MOST_SLOTS, "{} slots for registers, at most {MOST_SLOTS} fit", slots.count());
         let mut program = Self {
             name: kernel.name.clone(),
+            parameters: kernel.parameters.clone(),
             file: CString::new(path.to_string_lossy().as_bytes())?,
             instructions: Vec::with_capacity(flat.len()),
             operands: Vec::new(),

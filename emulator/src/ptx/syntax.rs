@@ -19,7 +19,7 @@ pub(crate) struct Kernel {
 }
 
 /// A parameter of a kernel.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Parameter {
     /// Where it lies among the bytes of all parameters.
     pub offset: u32,

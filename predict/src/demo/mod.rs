@@ -4,13 +4,13 @@ mod exact;
 mod network;
 mod pictures;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_mixed_attention::candle_core::{DType, Device};
 use candle_mixed_attention::models::ab_upt::Predictor;
 use serde_json::json;
 
 use crate::args::Arguments;
-use crate::ellipsoid::{Case, Flow, Slice, surface_mesh};
+use crate::ellipsoid::{BOX, Case, Flow, Slice, surface_mesh};
 use crate::forces::Reference;
 use crate::input::Input;
 use crate::job::{Body, Border, Job, Outside, Place, Source, Truth};
@@ -18,6 +18,7 @@ use crate::mesh::Mesh;
 use crate::output::Kept;
 use crate::terminal::remark;
 use exact::ExactFlow;
+pub(crate) use network::{FILES as NETWORK_FILES, predictor};
 use pictures::DemoPictures;
 
 /// The domains of the network.
@@ -29,11 +30,26 @@ const SLICE_HALF_HEIGHT: f64 = 2.0;
 
 /// How many points the demo predicts.
 #[derive(Debug, Clone, Copy)]
-struct Resolution {
+pub(crate) struct Resolution {
     /// Vertices of the surface mesh: rings between the poles, and around.
     surface: [usize; 2],
     /// Points of the slice along x and z.
     slice: [usize; 2],
+}
+
+impl Resolution {
+    /// A surface mesh with so many rings and points around, and a slice with so many points along x.
+    ///
+    /// # Errors
+    /// So few that there are no faces.
+    pub(crate) fn new(surface: [usize; 2], slice: usize) -> Result<Self> {
+        let [rings, sectors] = surface;
+        ensure!(rings > 0 && sectors > 2, "a body has at least 1 ring of 3 vertices, got {rings} of {sectors}");
+        ensure!(slice > 2, "a slice has at least 3 points across, got {slice}");
+        // As many points per length along z.
+        let rows = (slice - 1) as f64 * SLICE_HALF_HEIGHT / BOX;
+        Ok(Self { surface, slice: [slice, rows.round() as usize + 1] })
+    }
 }
 
 /// Fine enough for pictures.
@@ -42,17 +58,26 @@ const FINE: Resolution = Resolution { surface: [127, 256], slice: [401, 321] };
 /// The prediction that the command line asks for; `reads` says whether this process lets the network read the body.
 pub(crate) fn job(arguments: &Arguments, reads: bool) -> Result<Job> {
     let case = arguments.demo.case()?;
-    let anchors = anchors(arguments);
-    for warning in case.warnings().into_iter().chain(network::warning(anchors)) {
-        remark(format_args!("warning: {warning}; expect larger errors"));
-    }
-    job_of(case, FINE, arguments, reads)
+    job_of(case, FINE, arguments, None, reads)
 }
 
-fn job_of(case: Case, resolution: Resolution, arguments: &Arguments, reads: bool) -> Result<Job> {
+/// The prediction for a body; by a network that was loaded before on each device, if it is given.
+pub(crate) fn job_of(
+    case: Case,
+    resolution: Resolution,
+    arguments: &Arguments,
+    networks: Option<Vec<Predictor>>,
+    reads: bool,
+) -> Result<Job> {
     let compute = &arguments.compute;
+    for warning in case.warnings().into_iter().chain(network::warning(anchors(arguments))) {
+        remark(format_args!("warning: {warning}; expect larger errors"));
+    }
     let load = |device: &Device| network::predictor(compute.dtype.into(), device);
-    let predictors = compute.open()?.iter().map(load).collect::<Result<Vec<_>>>()?;
+    let predictors = match networks {
+        Some(networks) => networks,
+        None => compute.open()?.iter().map(load).collect::<Result<Vec<_>>>()?,
+    };
     let predictor = predictors.first().context("no device is left")?;
     let identity = json!({
         "model": "ellipsoid",

@@ -10,8 +10,13 @@ use serde::Deserialize;
 use super::{SURFACE, VOLUME};
 use crate::ellipsoid::{Case, sample_surface, sample_volume};
 
-const WEIGHTS: &[u8] = include_bytes!("../../data/ellipsoid.safetensors");
-const DESCRIPTION: &str = include_str!("../../data/ellipsoid.json");
+// A constant would be in the program once for each use.
+static WEIGHTS: &[u8] = include_bytes!("../../data/ellipsoid.safetensors");
+static DESCRIPTION: &str = include_str!("../../data/ellipsoid.json");
+
+/// The files of the network: its weights and its description.
+pub(crate) static FILES: [(&str, &[u8]); 2] =
+    [("ellipsoid.safetensors", WEIGHTS), ("ellipsoid.json", DESCRIPTION.as_bytes())];
 
 /// Points that describe the body, and supernodes among them: the middle of what the network has seen.
 const GEOMETRY_POINTS: usize = 768;
@@ -29,7 +34,7 @@ struct Description {
 }
 
 /// The embedded network with its statistics.
-pub(super) fn predictor(dtype: DType, device: &Device) -> Result<Predictor> {
+pub(crate) fn predictor(dtype: DType, device: &Device) -> Result<Predictor> {
     let description: Description = serde_json::from_str(DESCRIPTION).context("the embedded description")?;
     let weights = VarBuilder::from_slice_safetensors(WEIGHTS, dtype, device).context("the embedded weights")?;
     Ok(Predictor::new(AbUpt::new(&description.model, weights)?, &description.normalisation)?)

@@ -39,7 +39,7 @@ impl FlowModel for Shifted {
 fn run(folder: &Path, existing: Existing, model: &mut dyn FlowModel) -> Result<Metrics> {
     let resolution = Resolution { surface: [15, 24], slice: [41, 33] };
     let arguments = Arguments::try_parse_from(["predict"]).unwrap();
-    let mut job = job_of(Case::new([1.1, 0.6, 0.8], 10.0, 5.0)?, resolution, &arguments, true)?;
+    let mut job = job_of(Case::new([1.1, 0.6, 0.8], 10.0, 5.0)?, resolution, &arguments, None, true)?;
     job.run_with(
         model,
         &Settings { folder, existing, chunk: 500, npz: true, codec: None, dry_run: false, turn: Default::default() },

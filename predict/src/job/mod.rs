@@ -19,16 +19,15 @@ mod team;
 mod together;
 mod truth;
 
+use std::ops::Range;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 pub(crate) use forces::FORCES_FILE;
 pub(crate) use lines::Line;
-#[cfg(test)]
-pub(crate) use model::Encoded;
-pub(crate) use model::{Body, Division, FlowModel, predict_all};
+pub(crate) use model::{Body, Division, Encoded, FlowModel, predict_all};
 pub(crate) use outside::{Border, Outside};
 pub(crate) use place::Place;
 use place::PlaceModel;
@@ -42,7 +41,7 @@ pub(crate) use truth::{Exact, Truth};
 use crate::forces::Reference;
 use crate::interrupt;
 use crate::metrics::Metrics;
-use crate::output::{Codec, Existing, Leaving, LocalCrew, LocalDisk, Part, Request, Run};
+use crate::output::{Chunk, Codec, Existing, Leaving, LocalCrew, LocalDisk, Part, Predict, Request, Run};
 use crate::plan;
 use crate::progress::{Progress, Turn, summary};
 use crate::terminal::{remark, say};
@@ -96,6 +95,11 @@ pub(crate) trait Pictures {
         settings: &Settings,
         metrics: &Metrics,
     ) -> Result<Vec<(String, Vec<u8>)>>;
+}
+
+/// All arrays of a place at some of its points.
+pub(crate) fn predict_range(place: &mut Place, model: &mut dyn FlowModel, range: Range<u64>) -> Result<Chunk> {
+    PlaceModel::one(place, model).begin(range)?.context("one model answers at once")
 }
 
 impl Job {

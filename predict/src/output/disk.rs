@@ -73,8 +73,17 @@ impl Disk for LocalDisk {
     }
 
     fn free_space(&self, folder: &Path) -> io::Result<u64> {
-        fs4::available_space(folder)
+        available_space(folder)
     }
+}
+
+#[cfg(not(target_family = "wasm"))]
+use fs4::available_space;
+
+/// Nobody tells it to WebAssembly.
+#[cfg(target_family = "wasm")]
+fn available_space(_: &Path) -> io::Result<u64> {
+    Ok(u64::MAX)
 }
 
 /// Opens a file, but not what a link of its name leads to: whoever may write into a folder of results could plant one.
@@ -128,7 +137,7 @@ pub(super) fn allocated(metadata: &Metadata) -> u64 {
 }
 
 #[cfg(not(unix))]
-pub fn allocated(_: &Metadata) -> u64 {
+pub(super) fn allocated(_: &Metadata) -> u64 {
     0
 }
 

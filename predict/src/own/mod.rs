@@ -15,6 +15,7 @@ mod tests;
 
 use anyhow::Result;
 use candle_mixed_attention::models::ab_upt::Predictor;
+pub(crate) use pictures::is_velocity;
 #[cfg(any(test, fuzzing))]
 pub(crate) use statistics::flat_keys;
 

@@ -10,7 +10,7 @@ use super::ticks;
 use crate::mesh::Mesh;
 
 /// Distance of streamlines where they enter, in units of the plane's height.
-const STREAMLINE_SPACING: f32 = 1.0 / 18.0;
+pub(crate) const STREAMLINE_SPACING: f32 = 1.0 / 18.0;
 
 /// Rounds in which the field is continued into the body, so that no gap shows between the grid and the outline.
 const CONTINUATION: usize = 3;

@@ -1,7 +1,7 @@
 //! Streamlines of the velocity in a plane.
 
 /// Velocities on a regular grid that covers a rectangle; `None` inside the body.
-pub(super) struct PlaneVelocity<'a> {
+pub(crate) struct PlaneVelocity<'a> {
     /// Points along both axes.
     pub size: [usize; 2],
     /// Half the extent along both axes; the rectangle is centred at the origin.
@@ -15,7 +15,7 @@ const STEP: f32 = 0.5;
 
 impl PlaneVelocity<'_> {
     /// Streamlines that enter the rectangle `spacing` apart.
-    pub(super) fn streamlines(&self, spacing: f32) -> Vec<Vec<[f32; 2]>> {
+    pub(crate) fn streamlines(&self, spacing: f32) -> Vec<Vec<[f32; 2]>> {
         let lines = self.seeds(spacing).into_iter().map(|seed| self.follow(seed));
         lines.filter(|line| line.len() > 2).collect()
     }

@@ -7,9 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::Result;
-use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 
+use super::failure::Doing;
 use super::scratch::{StreamId, StreamScratch, check_no_capture};
 use super::tensor_map;
 use crate::kernels::cuda::arguments::TensorMap;
@@ -97,7 +97,10 @@ impl Drop for DevicePlan {
 
 /// Copies numbers to the device; nothing if there are none.
 fn upload<T: DeviceRepr>(stream: &Arc<CudaStream>, numbers: &[T]) -> Result<Option<CudaSlice<T>>> {
-    if numbers.is_empty() { Ok(None) } else { stream.clone_htod(numbers).map(Some).w() }
+    if numbers.is_empty() {
+        return Ok(None);
+    }
+    stream.clone_htod(numbers).map(Some).doing(|| "cannot copy the schedule of a plan to GPU memory")
 }
 
 impl fmt::Debug for DevicePlan {

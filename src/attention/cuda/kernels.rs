@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use candle_core::Result;
-use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, sys};
 use candle_core::cuda::cudarc::nvrtc::Ptx;
 
+use super::failure::Doing;
 use super::scratch::check_no_capture;
 use crate::error::{AttentionError, Unsupported};
 use crate::lock::lock;
@@ -41,6 +41,9 @@ pub(super) struct Gpu {
     /// By name.
     functions: Mutex<HashMap<&'static str, CudaFunction>>,
 }
+
+/// What could not be done if [`Gpu::of`] fails.
+pub(super) const ASKING: &str = "cannot ask the GPU for its compute capability and multiprocessors";
 
 /// GPUs by context. A primary context is the same for every candle device of a GPU, and loaded code stays with it.
 static GPUS: Mutex<Option<HashMap<usize, Arc<Gpu>>>> = Mutex::new(None);
@@ -95,7 +98,7 @@ pub(super) fn check_device(context: &CudaContext) -> std::result::Result<(), Uns
 /// There is none, the driver cannot load it, or the stream is being captured when it is called for the first time.
 pub(super) fn load(stream: &CudaStream, name: &str) -> Result<CudaFunction> {
     let context = stream.context();
-    let gpu = Gpu::of(context).w()?;
+    let gpu = Gpu::of(context).doing(|| ASKING)?;
     // Held while the driver compiles: a second thread would only compile the same; other GPUs do not wait.
     let mut functions = lock(&gpu.functions);
     if let Some(function) = functions.get(name) {
@@ -106,17 +109,18 @@ pub(super) fn load(stream: &CudaStream, name: &str) -> Result<CudaFunction> {
         let device = candle_core::DeviceLocation::Cuda { gpu_id: context.ordinal() };
         AttentionError::from(Unsupported::Device { device, reason: format!("this build has no kernel '{name}'") })
     })?;
+    let loading = || format!("cannot load the kernel {}", image.name);
     let code = match image.code {
         Code::Ptx(text) => Ptx::from_src(text),
         Code::Machine(bytes) => Ptx::from_binary(bytes.to_vec()),
     };
     let module = match context.load_module(code) {
         Err(LATER_PTX) => return Err(AttentionError::from(later_ptx(context, image)).into()),
-        module => module.w()?,
+        module => module.doing(loading)?,
     };
-    let function = module.load_function(image.name).w()?;
+    let function = module.load_function(image.name).doing(loading)?;
     let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    function.set_attribute(attribute, image.shared_bytes as i32).w()?;
+    function.set_attribute(attribute, image.shared_bytes as i32).doing(loading)?;
     functions.insert(image.name, function.clone());
     Ok(function)
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, LaunchConfig, PushKernelArg};
-use candle_core::cuda::{CudaDType, WrapErr};
 use candle_core::{CudaStorage, Layout, Result, Tensor};
 
 use super::addresses::Address;
 use super::device_plan::{DevicePlan, DevicePlans};
+use super::failure::Doing;
 use super::kernels;
 use super::scratch::{Buffers as ScratchBuffers, StreamId};
 use crate::attention::call::Arguments;
@@ -162,6 +163,6 @@ unsafe fn start<A: DeviceRepr>(stream: &CudaStream, launch: &Launch<A>) -> Resul
     let mut builder = stream.launch_builder(&function);
     builder.arg(&launch.arguments);
     // SAFETY: the caller vouches for the arguments; the extents are those that the kernel was compiled for.
-    unsafe { builder.launch(config) }.w()?;
+    unsafe { builder.launch(config) }.doing(|| format!("cannot launch the kernel {}", launch.kernel))?;
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! | [`scratch`] | memory that launches write, one for each stream |
 //! | [`kernels`] | embedded code, loaded once per GPU |
 //! | [`tensor_map`] | the driver's encoding of tensor maps |
+//! | [`failure`] | errors of the driver, told with what could not be done |
 //! | [`launch`] | from tensors to launches; the one unsafe launch |
 //!
 //! Tiles, arguments and launches are described in `crate::kernels::cuda`. With RoPE, a second small kernel rotates the
@@ -15,6 +16,7 @@
 
 mod addresses;
 mod device_plan;
+mod failure;
 mod kernels;
 mod launch;
 mod scratch;
@@ -22,13 +24,14 @@ mod support;
 mod tensor_map;
 
 use candle_core::backend::BackendStorage;
+use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::DeviceRepr;
-use candle_core::cuda::{CudaDType, WrapErr};
 use candle_core::{CudaStorage, DType, Error, Result, Shape};
 use half::{bf16, f16};
 
 pub(super) use self::support::supports;
 
+use self::failure::Doing;
 use crate::attention::call::Arguments;
 use crate::attention::gpu::Operands;
 use crate::kernels::cuda::tiling::Element;
@@ -65,16 +68,18 @@ fn typed<T: CudaDType + DeviceRepr>(
     let stream = device.cuda_stream();
     let rows = arguments.batch * arguments.tokens() * arguments.heads;
     let len = rows * arguments.head_dim;
+    let no_room = || "cannot allocate GPU memory for the result";
     if len == 0 {
-        let nothing = CudaStorage::wrap_cuda_slice(stream.null::<T>().w()?, device.clone());
-        let no_numbers = || Ok::<_, Error>(CudaStorage::wrap_cuda_slice(stream.null::<f32>().w()?, device.clone()));
+        let nothing = CudaStorage::wrap_cuda_slice(stream.null::<T>().doing(no_room)?, device.clone());
+        let no_numbers =
+            || Ok::<_, Error>(CudaStorage::wrap_cuda_slice(stream.null::<f32>().doing(no_room)?, device.clone()));
         return Ok((nothing, with_log_sum_exp.then(no_numbers).transpose()?));
     }
     let call = support::call(element, arguments, operands, &stream)?;
     // SAFETY: every query token is in exactly one work item, or in one split tile, so that all rows are written.
-    let mut output = unsafe { device.alloc::<T>(len)? };
+    let mut output = unsafe { stream.alloc::<T>(len) }.doing(no_room)?;
     // SAFETY: as above.
-    let log_sum_exp = with_log_sum_exp.then(|| unsafe { device.alloc::<f32>(rows) });
+    let log_sum_exp = with_log_sum_exp.then(|| unsafe { stream.alloc::<f32>(rows) }.doing(no_room));
     let mut log_sum_exp = log_sum_exp.transpose()?;
     launch::run(&call, arguments, operands, &stream, (&mut output, log_sum_exp.as_mut()))?;
     let log_sum_exp = log_sum_exp.map(|numbers| CudaStorage::wrap_cuda_slice(numbers, device.clone()));

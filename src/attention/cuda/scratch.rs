@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::{self, ThreadId};
 
 use candle_core::Result;
-use candle_core::cuda::WrapErr;
-use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, sys};
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, DriverError, sys};
 
+use super::failure::Doing;
 use crate::AttentionError;
 use crate::kernels::cuda::launch::Scratch;
 use crate::lock::lock;
@@ -58,7 +58,7 @@ impl StreamId {
 /// # Errors
 /// The stream is being captured.
 pub(super) fn check_no_capture(stream: &CudaStream) -> Result<()> {
-    match stream.capture_status().w()? {
+    match stream.capture_status().doing(|| "cannot ask whether the stream is captured")? {
         sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE => Ok(()),
         _ => {
             let expected = "one that is not captured into a CUDA graph, the first time that a plan meets these sizes: run \
@@ -114,10 +114,10 @@ impl StreamScratch {
         let mut buffers = lock(&self.buffers);
         let stream = &self.stream;
         // SAFETY: only kernels touch them, and they write each slot and row before they read it.
-        grow(&mut buffers.partials, need.partials, stream, |len| unsafe { stream.alloc(len) }.w())?;
-        grow(&mut buffers.arrivals, need.arrivals, stream, |len| stream.alloc_zeros(len).w())?;
+        grow(&mut buffers.partials, need.partials, stream, |len| unsafe { stream.alloc(len) })?;
+        grow(&mut buffers.arrivals, need.arrivals, stream, |len| stream.alloc_zeros(len))?;
         // SAFETY: as above.
-        grow(&mut buffers.rotated, need.rotated, stream, |len| unsafe { stream.alloc(len) }.w())?;
+        grow(&mut buffers.rotated, need.rotated, stream, |len| unsafe { stream.alloc(len) })?;
         Ok(buffers)
     }
 }
@@ -134,13 +134,14 @@ fn grow<T: DeviceRepr>(
     buffer: &mut Option<CudaSlice<T>>,
     len: usize,
     stream: &CudaStream,
-    make: impl FnOnce(usize) -> Result<CudaSlice<T>>,
+    make: impl FnOnce(usize) -> std::result::Result<CudaSlice<T>, DriverError>,
 ) -> Result<()> {
     if buffer.as_ref().map_or(0, CudaSlice::len) < len {
         check_no_capture(stream)?;
-        stream.context().bind_to_thread().w()?;
+        let no_room = || "cannot allocate GPU memory for what launches write besides their results";
+        stream.context().bind_to_thread().doing(no_room)?;
         *buffer = None;
-        *buffer = Some(make(len)?);
+        *buffer = Some(make(len).doing(no_room)?);
     }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::CudaStream;
 use candle_core::{CudaDevice, CudaStorage, DeviceLocation, Result};
 
+use super::failure::Doing;
 use super::kernels::{self, Gpu};
 use crate::attention::call::Arguments;
 use crate::attention::gpu::Operands;
@@ -34,7 +34,7 @@ pub(crate) fn call(
     operands: &Operands<'_, CudaStorage>,
     stream: &Arc<CudaStream>,
 ) -> Result<Call> {
-    let gpu = Gpu::of(stream.context()).w()?;
+    let gpu = Gpu::of(stream.context()).doing(|| kernels::ASKING)?;
     let shape = arguments.shape();
     // Without input keys the operands mean nothing; keys that are rotated come from scratch memory.
     let keys = (shape.input_keys && arguments.rope.is_none()).then_some(operands.keys.1);

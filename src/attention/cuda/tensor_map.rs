@@ -5,9 +5,9 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use candle_core::Result;
-use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::sys;
 
+use super::failure::Doing;
 use crate::kernels::cuda::arguments::TensorMap;
 use crate::kernels::cuda::tensor_map::TensorMapDescription;
 use crate::kernels::cuda::tiling::Element;
@@ -80,7 +80,7 @@ fn encode_function() -> Result<Encode> {
     let result = unsafe {
         sys::cuGetProcAddress_v2(c"cuTensorMapEncodeTiled".as_ptr(), &mut function, ENCODE_SINCE, 0, &mut found)
     };
-    result.result().w()?;
+    result.result().doing(|| "cannot ask the driver for its encoding of tensor maps")?;
     if function.is_null() {
         candle_core::bail!("the CUDA driver has no cuTensorMapEncodeTiled ({found:?}); it is older than CUDA 12.0");
     }

@@ -18,10 +18,10 @@ use libtest_mimic::Trial;
 
 use super::case::{CASES, Case};
 use super::numbers::Number;
-use super::{HEAD_DIMS, Operands, cases_for};
+use super::{HEAD_DIMS, Operands, cases_for, is_whole};
 use candle_mixed_attention::kernels::metal::recipes;
 use candle_mixed_attention::kernels::metal::source::Recipe;
-use candle_mixed_attention::kernels::metal::tiling::{CANDIDATES, Element, Tiling};
+use candle_mixed_attention::kernels::metal::tiling::{CANDIDATES, Element, Family, Tiling};
 use emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
 use kernels::ELEMENTS;
 use launch::CallKernels;
@@ -48,10 +48,10 @@ pub fn trials() -> Vec<Trial> {
                 add(tiling, head_dim, &mut cases_for(head_dim));
             }
         }
-        let of_element = |tiling: &&Tiling| families.iter().any(|&family| tiling.serves(family, element));
-        for tiling in CANDIDATES.iter().filter(of_element) {
-            // Whole runs of channels, and the ends of such.
-            for head_dim in [tiling.head_dim - 24, tiling.head_dim] {
+        for tiling in CANDIDATES.iter().filter(|tiling| is_candidate_of(element, families, tiling)) {
+            // The ends of runs of channels, and whole ones.
+            let head_dims = [tiling.head_dim - 24, tiling.head_dim];
+            for &head_dim in if is_whole() { &head_dims[..] } else { &head_dims[..1] } {
                 add(tiling, head_dim, &mut CASES.iter().filter(|case| case.brief));
             }
         }
@@ -63,6 +63,13 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(numerics::trials(&compiler));
     trials.extend(registers::trials(&compiler));
     trials
+}
+
+/// Whether a tile that a Mac should try runs with an element: with the first that it serves, or with all of them.
+fn is_candidate_of(element: Element, families: &[Family], tiling: &Tiling) -> bool {
+    let serves = |families: &[Family], element| families.iter().any(|&family| tiling.serves(family, element));
+    let first = ELEMENTS.iter().find(|(element, families)| serves(families, *element));
+    serves(families, element) && (is_whole() || first.is_some_and(|(first, _)| *first == element))
 }
 
 /// A tile in a test's name.
