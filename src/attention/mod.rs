@@ -92,7 +92,8 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 ///
 /// On CUDA a call can be captured into a graph once the plan has met its sizes on that stream: the first time uploads its
 /// schedule, and is refused in a capture. A graph refers to what the plan keeps and to scratch memory of the stream, so it
-/// is replayed on that stream, while the plan lives and no call there has needed more scratch memory.
+/// is replayed on that stream, while the plan lives and no call there has needed more scratch memory. The device is one of
+/// `Device::new_cuda`, or its event tracking is off: else candle waits for events from before the capture, which CUDA forbids.
 ///
 /// # Errors
 /// Shapes, dtypes or devices that do not fit each other, the plan or the options; heads that those of the keys do not divide; a

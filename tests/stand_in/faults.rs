@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_mixed_attention::Backend;
 
 use crate::bench::{Bench, Test};
+use crate::compare::check_close;
 use crate::control::{AMPERE, HOPPER, StandIn};
 use crate::problem::{Call, Features, PLAIN, Problem, SPLIT};
 
@@ -19,6 +20,9 @@ pub const TESTS: [(&str, Test); 3] = [
 
 /// Any code but that of a full memory.
 const UNKNOWN: u32 = 999;
+
+/// What is called where something is dropped, which cannot be an error.
+const IN_DROPS: [&str; 3] = ["cuMemFreeAsync", "cuEventDestroy_v2", "cuCtxGetCurrent"];
 
 /// What a call says when a function fails, as a part of the text.
 const TOLD: [(&str, &str); 9] = [
@@ -109,13 +113,25 @@ fn every_call_fails_once(bench: &Bench) -> Result<()> {
         let call = problem.on(device, DType::F16, Backend::Fused)?;
         let mut before = alive()?;
         let body = || run_once(&problem, &call);
+        let right =
+            |what: &str, result: &Tensor| check_close(what, result, &expected, 4e-3).map_err(anyhow::Error::msg);
+        let mut met: BTreeMap<String, usize> = BTreeMap::new();
         let failed = each_call_fails(driver, body, |name, outcome| {
-            let told = outcome.err().map_or(Ok(()), |error| tells(name, &error));
+            match outcome {
+                Err(error) => tells(name, &error)?,
+                Ok(result) => {
+                    ensure!(IN_DROPS.contains(&name), "{name} failed, and the call went through");
+                    right(name, &result)?;
+                }
+            }
             // What a drop could not do would be told by the next call.
             bench.findings()?;
-            let again = run_once(&problem, &call)?;
-            crate::compare::check_close(name, &again, &expected, 4e-3).map_err(anyhow::Error::msg)?;
-            drop(again);
+            let times = met.entry(name.to_string()).or_default();
+            *times += 1;
+            // A kernel takes long here.
+            if *times % 8 == 1 {
+                right(name, &run_once(&problem, &call)?)?;
+            }
             let after = alive()?;
             // What the call that failed was to free or destroy is still there; and cudarc keeps memory whose events it cannot
             // make.
@@ -127,7 +143,7 @@ fn every_call_fails_once(bench: &Bench) -> Result<()> {
             let allowed = after.iter().zip(&before).zip(kept).all(|((after, before), kept)| *after <= before + kept);
             ensure!(allowed, "{name} failed: {kinds:?} {after:?}, before {before:?}");
             before = after;
-            told
+            Ok(())
         })?;
         println!("device {number}: {failed:?}");
         for name in ["cuMemAllocAsync", "cuMemcpyHtoDAsync_v2", "cuLaunchKernel", "cuMemFreeAsync"] {

@@ -43,7 +43,7 @@ fn memory_that_runs_out_is_an_error_and_no_leak(bench: &Bench) -> Result<()> {
     const WHOLE: usize = 2 << 30;
     let (number, device) = (AMPERE, bench.device(AMPERE)?);
     let mut refused = 0;
-    for free in (0..).map(|step| step * 5_000) {
+    for free in (0..).map(|step| step * 16_000) {
         let problem = Problem::new(CALL, 70)?;
         let call = problem.on(device, DType::F16, Backend::Fused)?;
         let before = bench.driver.alive(number, "bytes")?;

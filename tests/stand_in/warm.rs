@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use candle_mixed_attention::{Backend, KeyPadding};
 
 use crate::bench::{Bench, Test};
-use crate::control::{AMPERE, HOPPER};
+use crate::control::{AMPERE, Counts, HOPPER};
 use crate::problem::{Features, PLAIN, Problem, SPLIT};
 
 pub const TESTS: [(&str, Test); 2] = [
@@ -45,7 +45,11 @@ fn a_warm_call_allocates_once_and_launches_once(bench: &Bench) -> Result<()> {
             let (_, first) = bench.driver.counting(&names, || call.run())?;
             let (result, warm) = bench.driver.counting(&names, || call.run())?;
             problem.compare(&result, DType::F16)?;
-            println!("device {number}, {features:?}: first {first:?}, warm {warm:?}");
+            let told = |counts: &Counts| -> Vec<String> {
+                let called = counts.iter().filter(|(_, count)| *count > 0);
+                called.map(|(name, count)| format!("{} {count}", if name.is_empty() { "all" } else { name })).collect()
+            };
+            println!("device {number}, {features:?}: first {:?}; warm {:?}", told(&first), told(&warm));
             for (&(name, plain, with_rope), &(_, count)) in LIMITS.iter().zip(&warm) {
                 let most = if features.rope { with_rope } else { plain };
                 ensure!(count <= most, "{features:?} on device {number}: {count} calls of {name}, at most {most}");

@@ -28,8 +28,10 @@ impl Counters {
     /// More bytes than can be addressed.
     pub(super) fn new(world: &SimpleCommunicator, count: usize) -> Result<Self> {
         let held = if world.rank() == HOLDER { count } else { 0 };
-        let bytes =
-            held.checked_mul(WIDTH).and_then(|bytes| isize::try_from(bytes).ok()).context("too many counters")?;
+        let bytes = held
+            .checked_mul(WIDTH)
+            .and_then(|bytes| ffi::MPI_Aint::try_from(bytes).ok())
+            .context("too many counters")?;
         let (mut base, mut window) = (ptr::null_mut::<u64>(), unset());
         // SAFETY: the communicator is alive, and MPI writes one pointer and one handle to where these are. `base` is then
         // memory of `held` numbers, aligned for any type, that nobody else sees before the barrier; it is freed with the window.
@@ -57,7 +59,15 @@ impl Counters {
         // stay valid until the flush, which ends the operation.
         unsafe {
             let (one, before) = ((&raw const one).cast(), (&raw mut before).cast());
-            ffi::MPI_Fetch_and_op(one, before, ffi::RSMPI_UINT64_T, HOLDER, at as isize, ffi::RSMPI_SUM, self.window);
+            ffi::MPI_Fetch_and_op(
+                one,
+                before,
+                ffi::RSMPI_UINT64_T,
+                HOLDER,
+                at as ffi::MPI_Aint,
+                ffi::RSMPI_SUM,
+                self.window,
+            );
             ffi::MPI_Win_flush(HOLDER, self.window);
         }
         before

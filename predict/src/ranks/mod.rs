@@ -94,10 +94,11 @@ impl World {
         self.world.rank() == LEADER
     }
 
-    /// What MPI calls itself.
+    /// What MPI calls itself: "Open MPI v4.1.4", "MPICH 4.0.2".
     pub(crate) fn library() -> String {
-        let version = mpi::environment::library_version().unwrap_or_default();
-        version.split([',', '\n', '\0']).next().unwrap_or_default().trim().to_string()
+        let told = mpi::environment::library_version().unwrap_or_default();
+        let first = told.split([',', '\n', '\0']).next().unwrap_or_default();
+        first.split_whitespace().filter(|word| *word != "Version:").collect::<Vec<_>>().join(" ")
     }
 
     /// This process, for messages.

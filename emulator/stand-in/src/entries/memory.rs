@@ -14,9 +14,11 @@ use crate::failure::{Failure, Outcome};
 /// # Safety
 /// There are so many bytes.
 unsafe fn upload(to: u64, from: *const c_void, bytes: usize) -> Work {
-    // SAFETY: the caller vouches for it.
-    let copy =
-        if bytes == 0 { Vec::new() } else { unsafe { slice::from_raw_parts(from.cast::<u8>(), bytes) }.to_vec() };
+    let copy = match bytes {
+        0 => Vec::new(),
+        // SAFETY: the caller vouches for it.
+        _ => unsafe { slice::from_raw_parts(from.cast::<u8>(), bytes) }.to_vec(),
+    };
     Arc::new(move |memory| memory.write(to, &copy))
 }
 
