@@ -245,7 +245,7 @@ pub(crate) struct ComputeArguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Points predicted at once
-    #[arg(long, value_name = "N", default_value = "65536")]
+    #[arg(long, value_name = "N", default_value = "16384")]
     pub(crate) chunk: NonZeroU64,
     /// cpu, cuda, cuda:1, metal, or several at once as in cuda:0,1,2,3; cpu:2 has two networks. With cuda, processes that were
     /// started together share the devices of their host

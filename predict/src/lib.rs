@@ -13,6 +13,7 @@
 //! | folder | idea |
 //! |---|---|
 //! | `args.rs`, `device.rs` | the command line; devices by name |
+//! | `allocator.rs` | freed memory is kept |
 //! | `session.rs`, `launcher.rs`, `ranks/` | processes that were started together; what launchers tell; MPI |
 //! | `demo/`, `ellipsoid/` | the job of the demo; its exact flow |
 //! | `own/` | the job of a network and files of the user's own; anchors as in training |
@@ -27,6 +28,7 @@
 
 #![deny(missing_debug_implementations, unreachable_pub)]
 
+mod allocator;
 mod args;
 #[cfg(test)]
 #[path = "../../fuzz/src/counting.rs"]
@@ -69,6 +71,7 @@ use terminal::complain;
 
 /// The program: reads the command line, predicts, and reports an error in a line.
 pub fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let arguments = Arguments::parse();
     let session = match Session::start(&arguments.output) {
         Ok(session) => session,

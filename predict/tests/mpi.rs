@@ -70,7 +70,7 @@ impl Workplace {
         // Ranks that wait for each other for ever are a failure.
         command
             .env("RAYON_NUM_THREADS", "1")
-            .env("MPIEXEC_TIMEOUT", "100")
+            .env("MPIEXEC_TIMEOUT", "300")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command

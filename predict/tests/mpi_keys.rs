@@ -57,7 +57,7 @@ fn keys_on_two_and_four_ranks_are_those_of_one() {
         let mut command = Command::new("mpirun");
         command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", ranks]);
         command.arg(std::env::current_exe().unwrap()).args(["--exact", "rank", "--ignored"]);
-        command.env("RAYON_NUM_THREADS", "1").env("MPIEXEC_TIMEOUT", "60");
+        command.env("RAYON_NUM_THREADS", "1").env("MPIEXEC_TIMEOUT", "300");
         let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
         assert!(output.status.success(), "{ranks} ranks: {}", String::from_utf8_lossy(&output.stdout));
     }

@@ -50,7 +50,7 @@ pub(super) struct Sizes {
     #[arg(long, value_name = "N", default_value_t = 2048, requires = "points")]
     pub supernodes: u64,
     /// Points predicted at once
-    #[arg(long, value_name = "N", default_value_t = 65_536, requires = "points")]
+    #[arg(long, value_name = "N", default_value_t = 16_384, requires = "points")]
     pub chunk: u64,
     /// f32, f16 or bf16
     #[arg(long, default_value = "f32", value_parser = dtype, requires = "points")]

@@ -69,7 +69,7 @@ fn files_of_pytorch_describe_themselves() {
         let (text, fits) = report(file, &["--points", "150000000"]);
         assert!(fits, "{text}");
         let words =
-            ["AB-UPT of the file's model_config", "stored as backbone.", "150,000,000 points in f32, 65,536 at"];
+            ["AB-UPT of the file's model_config", "stored as backbone.", "150,000,000 points in f32, 16,384 at"];
         assert_says(&text, &words);
     }
     let (text, _) = report("tests/torch_files/old.th", &[]);
