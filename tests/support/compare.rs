@@ -4,6 +4,10 @@ use candle_core::{DType, Tensor};
 
 /// The numbers of a tensor as f64, row-major.
 pub fn numbers(tensor: &Tensor) -> candle_core::Result<Vec<f64>> {
+    // candle's kernels take no empty tensors.
+    if tensor.elem_count() == 0 {
+        return Ok(Vec::new());
+    }
     tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()
 }
 

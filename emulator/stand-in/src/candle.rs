@@ -27,6 +27,8 @@ enum Operation {
     /// By elements of this type.
     Where(Number),
     Select(Number),
+    /// Adds rows to those that elements of this type name.
+    Add(Number),
     Copy2d,
     Set,
     LayerNorm,
@@ -120,7 +122,8 @@ impl Kernel {
             .or_else(|| unary(what).map(Operation::Unary))
             .or_else(|| binary(what).map(Operation::Binary))
             .or_else(|| by("where_").map(Operation::Where))
-            .or_else(|| by("is_").map(Operation::Select))?;
+            .or_else(|| by("is_").map(Operation::Select))
+            .or_else(|| by("ia_").map(Operation::Add))?;
         Some(Self { operation, from: to, to })
     }
 
@@ -133,6 +136,7 @@ impl Kernel {
             Operation::Affine => [vec![8; 5], vec![element; 2]].concat(),
             Operation::Where(_) => vec![8; 7],
             Operation::Select(_) => vec![8; 10],
+            Operation::Add(_) => vec![8; 8],
             Operation::Copy2d => vec![8, 8, 4, 4, 4, 4],
             Operation::Set => vec![8, 8, 8, element, 8],
             Operation::LayerNorm => vec![8, 8, 8, 8, 4, 4, 4],
@@ -211,6 +215,18 @@ impl Kernel {
                 let places: Vec<usize> = (0..count(0)).map(place).collect();
                 let values = from.read(memory, bits(4), &places)?;
                 to.write(memory, bits(5), &values)
+            }
+            Operation::Add(index) => {
+                let [ids, left, target, right] = [count(1), count(4), count(6), count(7)];
+                let dense = |count: usize| (0..count).collect::<Vec<_>>();
+                let chosen = index.read(memory, bits(0), &dense(ids))?;
+                let added = from.read(memory, bits(2), &dense(left * ids * right))?;
+                let mut sums = from.read(memory, bits(3), &dense(left * target * right))?;
+                for (place, value) in added.into_iter().enumerate() {
+                    let row = chosen[place / right % ids] as usize;
+                    sums[(place / (ids * right) * target + row) * right + place % right] += value;
+                }
+                to.write(memory, bits(3), &sums)
             }
             Operation::Copy2d => (0..count(2)).try_for_each(|row| {
                 let bytes = from.bytes();
