@@ -250,7 +250,7 @@ def main(folder, predict, screenshot=None):
             executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
             args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
         )
-        tab = browser.new_page(viewport={"width": 1400, "height": 760}, color_scheme="light")
+        tab = browser.new_page(viewport={"width": 1400, "height": 940}, color_scheme="light")
         page = Page(tab, address)
         page.wait()
         print(tab.inner_text("#speed"))
