@@ -15,6 +15,7 @@ use crate::compile::Compiler;
 use crate::finding::{Finding, RawFinding};
 use crate::interface::{Interface, RawDevice, Shape};
 use crate::interpreter::{Interpreter, Programs};
+use crate::launch::Launch;
 use crate::source::Source;
 
 /// Kernels that can run: compiled ones, or programs in PTX.
@@ -48,17 +49,6 @@ impl Kernels {
         let raw = unsafe { (self.interface.device_new)() };
         Device { raw: NonNull::new(raw).expect("`new` does not return null"), kernels: self.clone() }
     }
-}
-
-/// Grid, block and the order in which threads and blocks take turns.
-#[derive(Clone, Copy, Debug)]
-pub struct Launch {
-    pub grid: [u32; 3],
-    pub block: [u32; 3],
-    /// Dynamic shared memory.
-    pub shared_bytes: usize,
-    /// 0: ascending; 1: descending; otherwise the seed of a random order, in which TMA loads arrive at random too.
-    pub order: u64,
 }
 
 /// Memory of an emulated device.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use crate::compile::Compiler;
-use crate::device::Launch;
 use crate::finding::{Finding, RawFinding};
 use crate::interface::{Interface, LaunchProgram, RawDevice, Shape};
+use crate::launch::Launch;
 use crate::ptx::{self, Opcodes, Program};
 
 /// What runs PTX.

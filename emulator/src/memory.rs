@@ -3,10 +3,10 @@
 use std::ffi::{CString, c_void};
 use std::ptr::{self, NonNull};
 
-use crate::device::Launch;
 use crate::finding::{Finding, RawFinding};
 use crate::interface::RawDevice;
 use crate::interpreter::{Interpreter, Programs};
+use crate::launch::Launch;
 
 /// Memory that kernels in PTX run on. Addresses are device addresses as numbers; what was freed is never given out again.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use emulator::{DeviceMemory, Finding};
 
-use crate::device::Step;
 use crate::driver::{Driver, Handle};
 use crate::entries::{entries, give};
 use crate::failure::{Failure, Outcome};
 use crate::number::Number;
+use crate::step::{Step, StreamId};
 
 /// A matrix of a batch: column by column, as cuBLAS has them.
 #[derive(Clone, Copy)]
@@ -211,7 +211,7 @@ impl Driver {
     pub(crate) unsafe fn new_tool(&mut self, handle: *mut Handle) -> Outcome {
         let (device, _) = self.current()?;
         let number = self.new_handle();
-        self.tools.insert(number, (device, crate::device::StreamId::Legacy));
+        self.tools.insert(number, (device, StreamId::Legacy));
         // SAFETY: the caller vouches for it.
         unsafe { give(handle, number as Handle) }
     }

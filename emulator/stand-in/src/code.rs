@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use emulator::{Compiler, Interpreter, Launch, Programs};
 
 use crate::candle;
-use crate::device::Work;
 use crate::failure::{Failure, Outcome};
+use crate::step::Work;
 
 /// Names the folder with the PTX of kernels that come as machine code, which cannot run: `NAME.ptx`.
 const PTX_FOLDER: &str = "CUDA_STAND_IN_PTX";

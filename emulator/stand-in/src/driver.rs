@@ -9,8 +9,9 @@ use std::thread::ThreadId;
 
 use crate::calls::Calls;
 use crate::code::{Function, Module};
-use crate::device::{Device, Mark, Step, StreamId, thread_number};
+use crate::device::{Device, thread_number};
 use crate::failure::{Failure, Outcome};
+use crate::step::{Mark, Step, StreamId};
 
 /// A handle, as callers see it: an address that nobody looks behind.
 pub(crate) type Handle = *mut c_void;

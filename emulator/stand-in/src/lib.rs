@@ -8,6 +8,7 @@
 //! | [`calls`] | every call is counted, and one can be made to fail |
 //! | [`driver`] | what a process has: devices, events, modules, graphs |
 //! | [`device`] | a device: memory, streams, and the work that waits on them |
+//! | [`step`] | one piece of that work |
 //! | [`code`] | modules and functions: PTX, or one of candle's kernels |
 //! | [`candle`] | candle's own kernels, as loops over memory |
 //! | [`tensor_map`] | the rules of tensor maps |
@@ -27,4 +28,5 @@ mod entries;
 mod failure;
 mod number;
 mod random;
+mod step;
 mod tensor_map;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::device::Step;
 use crate::driver::{Driver, Handle};
 use crate::entries::entries;
 use crate::failure::{Failure, Outcome};
 use crate::number::Number;
+use crate::step::Step;
 
 /// Numbers in (0, 1], by their index: SplitMix64.
 fn uniform(index: u64) -> f64 {

@@ -1,9 +1,9 @@
 //! Events.
 
 use super::{entries, give};
-use crate::device::Step;
 use crate::driver::{Event, Handle};
 use crate::failure::Failure;
+use crate::step::Step;
 
 entries! {
     fn cuEventCreate(event: *mut Handle, _flags: u32) |driver, event, _| {

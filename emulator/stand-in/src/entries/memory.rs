@@ -5,9 +5,10 @@ use std::slice;
 use std::sync::Arc;
 
 use super::{entries, give};
-use crate::device::{Device, Step, Work};
+use crate::device::Device;
 use crate::driver::{Driver, Handle};
 use crate::failure::{Failure, Outcome};
+use crate::step::{Step, Work};
 
 /// Copies the host's bytes, which it may change behind the call, to the device in the order of a stream.
 ///

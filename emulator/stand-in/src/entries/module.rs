@@ -6,9 +6,9 @@ use std::slice;
 use super::context::most_shared_bytes;
 use super::{entries, give};
 use crate::code::Module;
-use crate::device::Step;
 use crate::driver::Handle;
 use crate::failure::Failure;
+use crate::step::Step;
 
 /// The attribute of a function that says how much dynamic shared memory its blocks may have.
 const MOST_DYNAMIC_SHARED_BYTES: u32 = 8;

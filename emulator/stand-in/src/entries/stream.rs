@@ -1,9 +1,10 @@
 //! Streams, and their capture into graphs.
 
 use super::{entries, give};
-use crate::device::{Capture, Stream, StreamId};
+use crate::device::{Capture, Stream};
 use crate::driver::Handle;
 use crate::failure::Failure;
+use crate::step::{Step, StreamId};
 
 /// A stream that the legacy stream does not wait for.
 const NON_BLOCKING: u32 = 1;
@@ -53,7 +54,7 @@ entries! {
         }
         // Of an event that was never recorded nobody waits.
         let Some(source) = source else { return Ok(()) };
-        driver.enqueue(stream, crate::device::Step::Wait(mark, source))
+        driver.enqueue(stream, Step::Wait(mark, source))
     }
 
     fn cuStreamIsCapturing(stream: Handle, status: *mut u32) |driver, stream, status| {
