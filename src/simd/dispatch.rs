@@ -21,7 +21,12 @@ pub(crate) trait Task {
 }
 
 /// Runs a task on operands of this dtype.
-pub(crate) fn dispatch<T: Task>(level: SimdLevel, dtype: DType, task: T) -> T::Output {
+pub(crate) fn dispatch<T: Task>(
+    level: SimdLevel,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "elsewhere all words are one number"))]
+    dtype: DType,
+    task: T,
+) -> T::Output {
     match level {
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512Bf16 if dtype == DType::BF16 => {
