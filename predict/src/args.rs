@@ -29,7 +29,7 @@ const MOST_ON_LINE: usize = 1 << 20;
 const MOST_DRAWS: usize = 1000;
 
 /// Points at most along the side of a plane, whose square is predicted.
-const MOST_ACROSS: usize = 1 << 14;
+pub(crate) const MOST_ACROSS: usize = 1 << 14;
 
 /// Predicts the flow around a body.
 ///

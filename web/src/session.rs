@@ -201,6 +201,9 @@ mod tests {
     #[test]
     fn bad_questions_are_told() {
         let (_folder, mut session) = session();
+        let ellipsoid = json!({"ellipsoid": {"semi_axes": [1.0, 1.0, 1.0], "vertices": [1 << 20, 1 << 20]}});
+        let error = about(&session.answer(&read(ellipsoid)))["error"].to_string();
+        assert!(error.contains("at most") && error.contains("1048576 rings of 1048576"), "{error}");
         for question in ["", "{}", r#"{"step": {"points": -1}}"#, r#"{"read": {"alpha": 1}}"#] {
             let answer = session.answer(question.as_bytes());
             assert!(about(&answer)["error"].as_str().unwrap().contains("the question"), "{question}");

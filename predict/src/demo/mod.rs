@@ -9,7 +9,7 @@ use candle_mixed_attention::candle_core::{DType, Device};
 use candle_mixed_attention::models::ab_upt::Predictor;
 use serde_json::json;
 
-use crate::args::Arguments;
+use crate::args::{Arguments, MOST_ACROSS, MOST_POINTS};
 use crate::ellipsoid::{BOX, Case, Flow, Slice, surface_mesh};
 use crate::forces::Reference;
 use crate::input::Input;
@@ -41,11 +41,13 @@ impl Resolution {
     /// A surface mesh with so many rings and points around, and a slice with so many points along x.
     ///
     /// # Errors
-    /// So few that there are no faces.
+    /// So few that there are no faces, or more than the program takes for a mesh or a plane.
     pub(crate) fn new(surface: [usize; 2], slice: usize) -> Result<Self> {
         let [rings, sectors] = surface;
         ensure!(rings > 0 && sectors > 2, "a body has at least 1 ring of 3 vertices, got {rings} of {sectors}");
-        ensure!(slice > 2, "a slice has at least 3 points across, got {slice}");
+        let vertices = rings.checked_mul(sectors).filter(|&vertices| vertices <= MOST_POINTS);
+        ensure!(vertices.is_some(), "a body has at most {MOST_POINTS} vertices, got {rings} rings of {sectors}");
+        ensure!((3..=MOST_ACROSS).contains(&slice), "a slice has 3 to {MOST_ACROSS} points across, got {slice}");
         // As many points per length along z.
         let rows = (slice - 1) as f64 * SLICE_HALF_HEIGHT / BOX;
         Ok(Self { surface, slice: [slice, rows.round() as usize + 1] })
