@@ -6,8 +6,11 @@
 #   scripts/gpu-check.sh tests bench            # some of them
 #   scripts/gpu-check.sh variants               # on request: how the rows of the Hopper kernels compare
 #
-# On a GPU that has never run these kernels, start with `first`: one step after the other, the simplest kernels before the
-# Hopper one, each under a time limit, and none after one that fails: a kernel that hangs keeps the GPU busy.
+# On a GPU that has never run these kernels, start with `first`: one step after the other, single instructions before whole
+# kernels and the simplest of these before the one for Hopper, each under a time limit, and none after one that fails: a
+# kernel that hangs keeps the GPU busy. Without a GPU the steps that are small enough run on what stands for the driver:
+#
+#   eval "$(scripts/cuda-toolkit.sh)" && eval "$(scripts/cuda-stand-in.sh)" && NVCC=… scripts/gpu-check.sh first
 #
 # Built are the executables here, which needs Rust and the CUDA toolkit (scripts/cuda-toolkit.sh installs one). For a GPU
 # machine without them, they are packed where they are; the folder goes beside a copy of the repository:
@@ -21,13 +24,17 @@
 #   GPU_CHECK_BENCH='cuda/f16 --measurement-time 5'     # arguments of the bench, instead of all of it in minutes
 #   GPU_CHECK_PEERS='--dtypes f16 --workloads A,C'      # arguments of benches/peers/torch_attention.py
 #   GPU_CHECK_LIMIT=600                                 # seconds of a step of `first` and `variants`
+#   GPU_CHECK_STEPS='primitive|small'                   # the steps of `first` whose names match, instead of all
+#   MIXED_ATTENTION_CUDA_DEVICE=1                       # the second GPU
 #
 # Logs go to target/gpu-check. Exit status: 0 all is well, 1 something failed, 2 wrong usage, 3 something was skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 logs=${CARGO_TARGET_DIR:-target}/gpu-check
-names=(golden properties gpu attention)
+names=(golden properties behaviour windows gpu attention)
+# Kernels of single instructions, with what they are compiled for.
+declare -A primitives=([primitives]=compute_80 [primitives_hopper]=compute_90a)
 # Small calls for the memory checker: every kind of mask, cache, rotation and group; rows that are copied; split keys.
 sanitized=(cuda::rows_at_odd_addresses_are_read cuda::split_keys_rope_padding_and_cache)
 declare -A executables=()
@@ -71,9 +78,13 @@ built() {
 
 build() {
   local name path lines
-  lines=$(built test --release --test golden --test properties --test gpu --no-run) &&
+  lines=$(built test --release --test golden --test properties --test behaviour --test windows --test gpu --no-run) &&
     lines+=$'\n'$(built bench --bench attention --no-run) || return
   while read -r name path; do executables[$name]=$path; done <<<"$lines"
+  for name in "${!primitives[@]}"; do
+    "${NVCC:-${CUDA_HOME:+$CUDA_HOME/bin/}nvcc}" -std=c++17 -O3 -ptx -gencode="arch=${primitives[$name]},code=${primitives[$name]}" \
+      -I kernels/cuda -o "$work/$name.ptx" "emulator/kernels/$name.cu" || return
+  done
 }
 
 decompress() {
@@ -91,6 +102,7 @@ unpack() {
     chmod +x "$work/$name"
     executables[$name]=$work/$name
   done
+  cp "$GPU_CHECK_BINARIES"/*.ptx "$work"
 }
 
 pack() {
@@ -100,6 +112,7 @@ pack() {
     strip -o "$work/$name" "${executables[$name]}" || return
     xz --threads=0 --stdout "$work/$name" >"$folder/$name.xz" || return
   done
+  cp "$work"/*.ptx "$folder" || return
   du -h "$folder"/*.xz
 }
 
@@ -131,26 +144,48 @@ no_device() {
     head -1
 }
 
-# A step of `first`: fewer seconds than anybody would wait for a kernel that hangs.
+# A step of `first`: fewer seconds than anybody would wait for a kernel that hangs. One thread, because candle lets no thread's
+# stream wait for another's.
 limited() {
   local name=$1
   shift
-  run "$name" timeout --kill-after=10 "${GPU_CHECK_LIMIT:-600}" "$@"
+  [[ $name =~ ${GPU_CHECK_STEPS:-.} ]] || return 0
+  run "first-$name" timeout --kill-after=10 "${GPU_CHECK_LIMIT:-600}" "$@" --test-threads 1
   [ "$failed" = 0 ]
 }
 
-# What can go wrong, from the simplest: loading a kernel; f32, which has no Hopper kernel; rows at odd addresses, which the
-# copy engine may not read; every head_dim, so the Hopper kernel with whole and with padded channels; windows, biases, split
-# keys, RoPE, padding, caches; then what depends on time: repeats and threads.
+# gpu_step NAME [ARGUMENT...]: one of the tests in tests/gpu, or several.
+gpu_step() { limited "$1" "${executables[gpu]}" "cuda::$1" "${@:2}"; }
+
+# What can go wrong, from the simplest.
 first() {
   local name
-  limited first-load "${executables[gpu]}" --exact cuda::tf32_is_near_and_not_the_same || return
-  limited first-golden "${executables[golden]}" --test-threads 1 cuda || return
-  for name in rows_at_odd_addresses_are_read every_multiple_of_8_is_supported \
-    heads_that_share_their_keys_are_read_in_place windows_biases_and_log_sum_exps split_keys_rope_padding_and_cache \
-    repeats_have_the_same_bits threads_share_a_plan; do
-    limited "first-$name" "${executables[gpu]}" --exact "cuda::$name" || return
+  # Single instructions, with the driver's tensor maps: what the emulator knows of them. How tensor cores cut sums off is told
+  # and stops nothing.
+  gpu_step primitive --skip cut_off || return
+  gpu_step primitive::cut_off || failed=0
+  # f32, then head_dims that only the kernel for every GPU has.
+  limited f32 "${executables[golden]}" '[cuda f32]' || return
+  gpu_step every_multiple_of_8_in_f32 || return
+  gpu_step every_multiple_of_8_beyond_128 || return
+  # One feature after the other, the kernel for Hopper first with whole tiles; then every head_dim.
+  for name in whole_tiles padded_channels a_rest_of_keys hidden_keys split_keys rotated_keys a_cache batches; do
+    gpu_step "small::$name" || return
   done
+  gpu_step every_multiple_of_8_up_to_128 || return
+  # Rows that the copy engine may not read, or not as they are.
+  gpu_step rows_at_odd_addresses_are_read || return
+  gpu_step heads_that_share_their_keys_are_read_in_place || return
+  # Everything else of a call, at once.
+  gpu_step split_keys_rope_padding_and_cache || return
+  gpu_step windows_biases_and_log_sum_exps || return
+  limited golden "${executables[golden]}" cuda || return
+  # What depends on time.
+  for name in repeats_have_the_same_bits threads_share_a_plan two_devices_share_a_plan; do gpu_step "$name" || return; done
+  # Odd calls.
+  limited behaviour "${executables[behaviour]}" || return
+  limited windows "${executables[windows]}" || return
+  gpu_step tf32_is_near_and_not_the_same
 }
 
 # The options of the Hopper kernels that only a GPU can choose between, on two workloads: kernels are built anew for each.
@@ -176,7 +211,9 @@ variants() {
 }
 
 tests() {
-  run golden "${executables[golden]}" cuda
+  run golden "${executables[golden]}" --test-threads 1 cuda
+  run behaviour "${executables[behaviour]}" --test-threads 1
+  run windows "${executables[windows]}" --test-threads 1
   PROPTEST_CASES=${PROPTEST_CASES:-400} run properties "${executables[properties]}"
   # One after the other: two of them need most of the device's memory.
   run gpu "${executables[gpu]}" --test-threads 1 cuda::
@@ -241,6 +278,7 @@ trap 'rm -rf "$work"' EXIT
 
 # Paths that were compiled into the executables are those of the machine that built them.
 export MIXED_ATTENTION_GOLDEN=${MIXED_ATTENTION_GOLDEN:-$PWD/tests/golden}
+export MIXED_ATTENTION_PRIMITIVES=$work
 export CRITERION_HOME=${CRITERION_HOME:-${CARGO_TARGET_DIR:-$PWD/target}/criterion}
 
 # Whether our executables are there and can be started.

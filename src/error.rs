@@ -277,7 +277,7 @@ pub enum AttentionError {
         got: DType,
     },
     /// A tensor lives on another device than the rest.
-    #[error("{argument} is on {got:?}, expected {expected:?}")]
+    #[error("{argument} is on {got:?}, expected {expected:?}{}", opened_twice(expected, got))]
     Device {
         /// The argument.
         argument: &'static str,
@@ -378,6 +378,11 @@ impl AttentionError {
     pub(crate) fn value(argument: &'static str, expected: impl Into<String>, got: impl Display) -> Self {
         Self::Value { argument, expected: expected.into(), got: got.to_string() }
     }
+}
+
+/// What else there is to say of devices that are not the same.
+fn opened_twice(expected: &DeviceLocation, got: &DeviceLocation) -> &'static str {
+    if expected == got { " as the same `Device`: of one GPU, only clones of a `Device` are" } else { "" }
 }
 
 /// Why the fused backend does not serve a device, dtype and head_dim.

@@ -168,6 +168,7 @@ mod rope;
 mod scratch;
 mod simd;
 mod through_candle;
+mod transfer;
 
 pub use attention::options::{AttentionOptions, Backend};
 pub use attention::part::AttentionPart;

@@ -41,7 +41,7 @@ extern "C" __global__ void multiply_f16(MatrixArguments p) { multiply_16<mma_f16
 extern "C" __global__ void multiply_bf16(MatrixArguments p) { multiply_16<mma_bf16>(p); }
 
 // D [16, 8] = A [16, 8] · B [8, 8]ᵀ in TF32.
-extern "C" __global__ void multiply_tf32(MatrixArguments p) {
+__device__ __forceinline__ void multiply_8(const MatrixArguments& p) {
     const auto a_matrix = static_cast<const float*>(p.a), b_matrix = static_cast<const float*>(p.b);
     const int group = threadIdx.x / 4, column = threadIdx.x % 4;
     const auto a_at = [&](int row, int k) { return ptx::to_tf32(a_matrix[row * 8 + k]); };
@@ -53,6 +53,10 @@ extern "C" __global__ void multiply_tf32(MatrixArguments p) {
     ptx::mma_m16n8k8_tf32(d, a, b);
     store_fragment(p.d, d);
 }
+
+extern "C" __global__ void multiply_tf32(MatrixArguments p) { multiply_8(p); }
+
+extern "C" __global__ void cut_off_tf32(MatrixArguments p) { multiply_8(p); }
 
 // D [16, 8] = A [16, 16] · B, fragments through ldmatrix: B is [8, 16] (ldmatrix) or [16, 8] (transposed).
 template <bool TRANSPOSED>

@@ -104,7 +104,11 @@ impl Device {
     ///
     /// `arguments` holds the kernel's parameters in order, each at its own alignment.
     pub fn launch(&self, kernel: &str, launch: Launch, arguments: &impl NoUninit) -> Result<(), Finding> {
-        let arguments = bytemuck::bytes_of(arguments);
+        self.launch_with(kernel, launch, bytemuck::bytes_of(arguments))
+    }
+
+    /// The same with the bytes of the parameters.
+    pub fn launch_with(&self, kernel: &str, launch: Launch, arguments: &[u8]) -> Result<(), Finding> {
         if let Some(programs) = &self.kernels.programs {
             // SAFETY: the device is alive. The kernel's own accesses are checked by the engine before they happen, and no
             // reference into a buffer exists: `Buffer::read` copies.

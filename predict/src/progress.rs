@@ -1,10 +1,14 @@
-//! How far the run is.
+//! How far the run is: a bar on a terminal, elsewhere a line now and then, as in the log of a batch job.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
-use crate::terminal::is_hushed;
+use crate::terminal::{is_hushed, remark};
+
+/// How long lines are silent at least.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Which of many runs one is.
 #[derive(Debug, Clone)]
@@ -22,9 +26,22 @@ impl Default for Turn {
     }
 }
 
-/// A bar with points per second and time left. It draws nothing where the output is not a terminal.
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    /// Points that are predicted: speed and time left are told, too.
+    Predicted,
+    Points,
+    Bytes,
+}
+
+/// A bar with points per second and time left. Where the output is not a terminal, as under `mpirun`, lines say the same: the
+/// first after ten seconds, then ever fewer.
 pub(crate) struct Progress {
     bar: ProgressBar,
+    unit: Unit,
+    /// When the last line was said.
+    said: Cell<Instant>,
     /// Points that an earlier run did: they tell nothing about the speed of this one.
     before: u64,
     started: Instant,
@@ -49,25 +66,26 @@ impl Progress {
             };
             bar.set_style(style.with_key("speed", speed).with_key("left", left).progress_chars("━╸─"));
         }
-        Self { bar: bar.with_prefix(prefix), before, started }
+        Self { bar: bar.with_prefix(prefix), unit: Unit::Predicted, said: Cell::new(started), before, started }
     }
 
     /// A bar for so many bytes of something that takes a while.
     pub(crate) fn bytes(what: &str, bytes: u64) -> Self {
-        Self::plain(what, bytes, "{msg:8} {bar:36.cyan/blue} {bytes}/{total_bytes}")
+        Self::plain(what, bytes, Unit::Bytes, "{msg:8} {bar:36.cyan/blue} {bytes}/{total_bytes}")
     }
 
     /// A bar for so many points that are read.
     pub(crate) fn reading(what: &str, points: u64) -> Self {
-        Self::plain(what, points, "{msg} {bar:36.cyan/blue} {human_pos}/{human_len} points")
+        Self::plain(what, points, Unit::Points, "{msg} {bar:36.cyan/blue} {human_pos}/{human_len} points")
     }
 
-    fn plain(what: &str, length: u64, template: &str) -> Self {
+    fn plain(what: &str, length: u64, unit: Unit, template: &str) -> Self {
         let bar = visible(length).with_message(what.to_string());
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
         }
-        Self { bar, before: 0, started: Instant::now() }
+        let started = Instant::now();
+        Self { bar, unit, said: Cell::new(started), before: 0, started }
     }
 
     /// Removes the bar.
@@ -80,9 +98,29 @@ impl Progress {
         self.bar.set_message(part.to_string());
     }
 
-    /// Counts points.
-    pub(crate) fn add(&self, points: u64) {
-        self.bar.inc(points);
+    /// Counts points or bytes.
+    pub(crate) fn add(&self, more: u64) {
+        self.bar.inc(more);
+        if self.bar.is_hidden() && is_due(self.said.get().elapsed(), self.started.elapsed()) {
+            self.said.set(Instant::now());
+            remark(self.line());
+        }
+    }
+
+    /// What the bar shows, in words.
+    fn line(&self) -> String {
+        let (done, all) = (self.bar.position(), self.bar.length().unwrap_or_default());
+        let what = format!("{}{}", self.bar.prefix(), self.bar.message());
+        let points = format!("{what}: {}/{} points", HumanCount(done), HumanCount(all));
+        match self.unit {
+            Unit::Predicted => {
+                let (new, elapsed) = (done - self.before, self.started.elapsed());
+                let left = left(new, all.saturating_sub(done), elapsed);
+                format!("{points}, {}, {left} left", speed(new, elapsed))
+            }
+            Unit::Points => points,
+            Unit::Bytes => format!("{what}: {}/{}", HumanBytes(done), HumanBytes(all)),
+        }
     }
 
     /// Removes the bar; returns how many points were done since it began, and in how many seconds.
@@ -102,6 +140,12 @@ fn visible(length: u64) -> ProgressBar {
         return bar;
     }
     ProgressBar::new(length)
+}
+
+/// Whether a line follows another: after ten seconds, later after a twentieth of the time since the beginning, so that a day
+/// has some two hundred.
+fn is_due(silent: Duration, running: Duration) -> bool {
+    silent >= SILENCE.max(running / 20)
 }
 
 /// How long so many points took.
@@ -133,6 +177,26 @@ fn left(points: u64, remaining: u64, elapsed: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_tell_what_the_bar_shows_and_become_rare() {
+        let part = Progress::new(&Turn { at: 1, of: 3, name: "car".to_string() }, 20_000, 5_000);
+        part.begin("surface");
+        part.add(1_500);
+        let line = part.line();
+        assert!(line.starts_with("2 of 3, car: surface: 26,500/60,000 points, ") && line.ends_with(" left"), "{line}");
+        assert_eq!(Progress::reading("reading volume", 9_000).line(), "reading volume: 0/9,000 points");
+        assert_eq!(Progress::bytes("copying", 3 << 20).line(), "copying: 0 B/3.00 MiB");
+        let seconds = Duration::from_secs;
+        assert!(!is_due(seconds(9), seconds(9)) && is_due(seconds(10), seconds(200)));
+        assert!(!is_due(seconds(10), seconds(400)) && is_due(seconds(20), seconds(400)));
+        let (mut now, mut lines) = (0, 0);
+        while now < 24 * 3600 {
+            now += (1..).find(|&silent| is_due(seconds(silent), seconds(now + silent))).unwrap();
+            lines += 1;
+        }
+        assert!((100..200).contains(&lines), "{lines} lines a day");
+    }
 
     #[test]
     fn rates_have_no_decimals_and_nothing_is_absurd() {

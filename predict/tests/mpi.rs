@@ -37,8 +37,8 @@ impl Workplace {
         self.folder.path().join(name)
     }
 
-    /// The network of the demo as one of the user's own, in chunks that are small, so that there is something to share. An
-    /// option in `more` takes the place of the usual one.
+    /// The network of the demo as one of the user's own, in chunks that are small, so that there is something to share; its body
+    /// of 2 MB is broadcast in several pieces. An option in `more` takes the place of the usual one.
     fn own(&self, out: &str, more: &[&str]) -> Vec<String> {
         let usual = format!(
             "--weights {DATA}/ellipsoid.safetensors --config {DATA}/ellipsoid.json --geometry body.stl --condition alpha=3 \

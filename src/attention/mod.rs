@@ -95,6 +95,10 @@ pub fn supports(device: &Device, dtype: DType, head_dim: usize) -> std::result::
 /// is replayed on that stream, while the plan lives and no call there has needed more scratch memory. The device is one of
 /// `Device::new_cuda`, or its event tracking is off: else candle waits for events from before the capture, which CUDA forbids.
 ///
+/// On a device of `Device::new_cuda` each thread has a stream of its own, and candle orders nothing between them: before another
+/// thread uses a tensor, the one that made it calls `device.synchronize()`. A device of `Device::new_cuda_with_stream` has one
+/// stream for all threads. Plans may be shared either way.
+///
 /// # Errors
 /// Shapes, dtypes or devices that do not fit each other, the plan or the options; heads that those of the keys do not divide; a
 /// plan with cached groups (see [`mixed_attention_cached`]); [`Backend::Fused`] where it cannot run.

@@ -16,6 +16,7 @@ use crate::error::{AttentionError, PlanError};
 use crate::padding::KeyPadding;
 use crate::plan::{CacheLayout, CachedGroup, PaddingBits};
 use crate::through_candle::without_backtrace;
+use crate::transfer::to_device;
 
 /// Version of the file format and of what the tensors mean. A file of another version is refused.
 const FORMAT_VERSION: u32 = 1;
@@ -317,8 +318,8 @@ impl KvCache {
     /// # Errors
     /// The copy fails.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let (keys, values) = (self.keys.to_device(device)?, self.values.to_device(device)?);
-        let key_bias = self.key_bias.as_ref().map(|bias| bias.to_device(device)).transpose()?;
+        let (keys, values) = (to_device(&self.keys, device)?, to_device(&self.values, device)?);
+        let key_bias = self.key_bias.as_ref().map(|bias| to_device(bias, device)).transpose()?;
         Ok(Self { keys, values, key_bias, ..self.clone() })
     }
 

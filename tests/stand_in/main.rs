@@ -6,9 +6,11 @@ mod capture;
 #[path = "../support/compare.rs"]
 mod compare;
 mod control;
+mod devices;
 mod faults;
 mod gradients;
 mod memory;
+#[path = "../support/problem.rs"]
 mod problem;
 mod ptx;
 mod results;
@@ -21,7 +23,7 @@ use libtest_mimic::{Arguments, Trial};
 use bench::{Bench, Test};
 
 /// In this order: the first one meets a driver that nobody has called.
-const TESTS: [&[(&str, Test)]; 7] = [
+const TESTS: [&[(&str, Test)]; 8] = [
     &faults::TESTS,
     &results::TESTS,
     &warm::TESTS,
@@ -29,6 +31,7 @@ const TESTS: [&[(&str, Test)]; 7] = [
     &memory::TESTS,
     &streams::TESTS,
     &gradients::TESTS,
+    &devices::TESTS,
 ];
 
 fn main() {

@@ -68,7 +68,9 @@ fn cuda() -> Result<Device, String> {
     if !cfg!(feature = "cuda") {
         return Err("built without the feature `cuda`".to_string());
     }
-    usable(Device::new_cuda(0))
+    // The first, or the one of this index.
+    let index = std::env::var("MIXED_ATTENTION_CUDA_DEVICE").unwrap_or_default();
+    usable(Device::new_cuda(index.parse().unwrap_or(0)))
 }
 
 fn metal() -> Result<Device, String> {

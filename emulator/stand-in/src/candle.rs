@@ -20,6 +20,8 @@ pub(crate) struct Kernel {
 #[derive(Clone, Copy, Debug)]
 enum Operation {
     Unary(fn(f64) -> f64),
+    /// With a number that all elements share.
+    Parametric(fn(f64, f64) -> f64),
     Binary(fn(f64, f64) -> f64),
     Affine,
     /// Sums, or the largest, of so many elements each; where the second number is true, the first argument counts results.
@@ -53,6 +55,14 @@ fn unary(name: &str) -> Option<fn(f64) -> f64> {
         "usilu" => |x| x / (1. + (-x).exp()),
         "usigmoid" => |x| 1. / (1. + (-x).exp()),
         "ugelu_erf" => |x| 0.5 * x * (1. + erf(x * std::f64::consts::FRAC_1_SQRT_2)),
+        _ => return None,
+    })
+}
+
+fn parametric(name: &str) -> Option<fn(f64, f64) -> f64> {
+    Some(match name {
+        "uelu" => |x, alpha| if x > 0. { x } else { alpha * x.exp_m1() },
+        "upowf" => f64::powf,
         _ => return None,
     })
 }
@@ -120,6 +130,7 @@ impl Kernel {
         }
         let operation = simple
             .or_else(|| unary(what).map(Operation::Unary))
+            .or_else(|| parametric(what).map(Operation::Parametric))
             .or_else(|| binary(what).map(Operation::Binary))
             .or_else(|| by("where_").map(Operation::Where))
             .or_else(|| by("is_").map(Operation::Select))
@@ -133,6 +144,7 @@ impl Kernel {
         match self.operation {
             Operation::Unary(_) => vec![8; 5],
             Operation::Binary(_) | Operation::Reduce(..) => vec![8; 6],
+            Operation::Parametric(_) => vec![8, 8, 8, element, 8, 8],
             Operation::Affine => [vec![8; 5], vec![element; 2]].concat(),
             Operation::Where(_) => vec![8; 7],
             Operation::Select(_) => vec![8; 10],
@@ -170,6 +182,13 @@ impl Kernel {
                 let places = Layout::read(memory, bits(2), count(1), 1)?.places(0, count(0));
                 let values: Vec<f64> = from.read(memory, bits(3), &places)?.into_iter().map(function).collect();
                 to.write(memory, bits(4), &values)
+            }
+            Operation::Parametric(function) => {
+                let places = Layout::read(memory, bits(2), count(1), 1)?.places(0, count(0));
+                let parameter = scalar(3);
+                let values = from.read(memory, bits(4), &places)?;
+                let values: Vec<f64> = values.into_iter().map(|x| function(x, parameter)).collect();
+                to.write(memory, bits(5), &values)
             }
             Operation::Affine => {
                 let places = Layout::read(memory, bits(2), count(1), 1)?.places(0, count(0));

@@ -65,8 +65,8 @@ unsafe extern "C" fn stand_in_alive(device: usize, kind: *const c_char) -> u64 {
 fn alive(driver: &mut Driver, device: usize, kind: &str) -> usize {
     driver.devices[device].run_all();
     match kind {
-        "buffers" => driver.devices[device].buffers(),
-        "bytes" => driver.devices[device].used(),
+        "buffers" => driver.devices[device].heap().buffers(),
+        "bytes" => driver.devices[device].heap().used(),
         "streams" => driver.devices[device].streams.len(),
         "events" => driver.events.len(),
         "modules" => driver.modules.len(),
@@ -78,7 +78,7 @@ fn alive(driver: &mut Driver, device: usize, kind: &str) -> usize {
 /// Sets how much memory a device has.
 #[unsafe(no_mangle)]
 extern "C" fn stand_in_set_capacity(device: usize, bytes: usize) {
-    driver().devices[device].capacity = bytes;
+    driver().devices[device].heap().capacity = bytes;
 }
 
 /// Copies a text, cut off where there is no more room, and returns how long it is.

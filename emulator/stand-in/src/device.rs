@@ -1,18 +1,16 @@
-//! A device: its memory, its streams, and the work that waits on them.
+//! A device: its streams, and the work that waits on them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use emulator::{DeviceMemory, FindingKind};
+use emulator::FindingKind;
 
-use crate::code::interpreter;
 use crate::failure::{Failure, Outcome};
+use crate::heap::Heap;
 use crate::step::{Mark, Step, StreamId, Work};
-
-/// What memory a device has, unless a test says otherwise.
-const CAPACITY: usize = 2 << 30;
 
 #[derive(Default)]
 pub(crate) struct Stream {
@@ -33,11 +31,7 @@ pub(crate) struct Capture {
 
 pub(crate) struct Device {
     pub capability: (i32, i32),
-    pub capacity: usize,
-    /// Made by the first allocation.
-    memory: Option<DeviceMemory>,
-    /// Bytes of what is allocated, by address.
-    allocations: HashMap<u64, usize>,
+    heap: Arc<Mutex<Heap>>,
     pub streams: BTreeMap<StreamId, Stream>,
     /// Holders of the primary context.
     pub holders: u32,
@@ -59,23 +53,16 @@ impl Stream {
 
 impl Device {
     pub(crate) fn new(capability: (i32, i32)) -> Self {
-        Self {
-            capability,
-            capacity: CAPACITY,
-            memory: None,
-            allocations: HashMap::new(),
-            streams: BTreeMap::new(),
-            holders: 0,
-            broken: None,
-        }
+        Self { capability, heap: Arc::default(), streams: BTreeMap::new(), holders: 0, broken: None }
     }
 
-    pub(crate) fn used(&self) -> usize {
-        self.allocations.values().sum()
+    /// Its memory, which work of other devices reaches, too.
+    pub(crate) fn shared_heap(&self) -> Arc<Mutex<Heap>> {
+        self.heap.clone()
     }
 
-    pub(crate) fn buffers(&self) -> usize {
-        self.allocations.len()
+    pub(crate) fn heap(&self) -> MutexGuard<'_, Heap> {
+        self.heap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What broke the context.
@@ -92,36 +79,6 @@ impl Device {
     /// The context is broken: it stays so.
     pub(crate) fn check(&self) -> Outcome {
         self.broken.as_ref().map_or(Ok(()), |(failure, _)| Err(*failure))
-    }
-
-    /// Memory, which nobody has written yet. None of 0 bytes.
-    pub(crate) fn allocate(&mut self, bytes: usize) -> Outcome<u64> {
-        if bytes == 0 {
-            return Ok(0);
-        }
-        if bytes > self.capacity.saturating_sub(self.used()) {
-            return Err(Failure::OUT_OF_MEMORY);
-        }
-        let name = format!("{bytes} bytes");
-        let address = self.memory()?.allocate(&name, bytes).ok_or(Failure::OUT_OF_MEMORY)?;
-        self.allocations.insert(address, bytes);
-        Ok(address)
-    }
-
-    pub(crate) fn free(&mut self, address: u64) -> Outcome {
-        if address == 0 {
-            return Ok(());
-        }
-        self.allocations.remove(&address).ok_or(Failure::INVALID_VALUE)?;
-        self.memory()?.free(address);
-        Ok(())
-    }
-
-    fn memory(&mut self) -> Outcome<&mut DeviceMemory> {
-        if self.memory.is_none() {
-            self.memory = Some(DeviceMemory::new(interpreter()?));
-        }
-        self.memory.as_mut().ok_or(Failure::OUT_OF_MEMORY)
     }
 
     pub(crate) fn stream(&mut self, id: StreamId) -> Outcome<&mut Stream> {
@@ -179,8 +136,8 @@ impl Device {
         let Some(step) = self.streams.get_mut(&id).and_then(|stream| stream.steps.pop_front()) else { return false };
         match step {
             Step::Work(work) => self.work(&work),
-            Step::Free(address) => {
-                if self.free(address).is_err() {
+            Step::Free(address, heap) => {
+                if heap.lock().unwrap_or_else(PoisonError::into_inner).free(address).is_err() {
                     self.break_by(Failure::ILLEGAL_ADDRESS, format!("{address:#x} is freed and not allocated"));
                 }
             }
@@ -203,7 +160,8 @@ impl Device {
     /// Copies to the host now.
     pub(crate) fn read(&mut self, address: u64, bytes: usize) -> Outcome<Vec<u8>> {
         self.check()?;
-        match self.memory()?.read(address, bytes) {
+        let copy = self.heap().memory()?.read(address, bytes);
+        match copy {
             Ok(copy) => Ok(copy),
             Err(finding) => {
                 self.break_by(Failure::ILLEGAL_ADDRESS, finding.to_string());
@@ -217,7 +175,8 @@ impl Device {
         if self.broken.is_some() {
             return;
         }
-        match self.memory().map(|memory| work(memory)) {
+        let outcome = self.heap().memory().map(|memory| work(memory));
+        match outcome {
             Ok(Ok(())) => {}
             Ok(Err(finding)) => {
                 let outside = finding.kind == FindingKind::OutOfBounds;

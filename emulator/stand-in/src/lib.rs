@@ -7,7 +7,8 @@
 //! | [`blas`], [`random`] | those of cuBLAS and cuRAND that candle calls |
 //! | [`calls`] | every call is counted, and one can be made to fail |
 //! | [`driver`] | what a process has: devices, events, modules, graphs |
-//! | [`device`] | a device: memory, streams, and the work that waits on them |
+//! | [`device`] | a device: its streams, and the work that waits on them |
+//! | [`heap`] | its memory |
 //! | [`step`] | one piece of that work |
 //! | [`code`] | modules and functions: PTX, or one of candle's kernels |
 //! | [`candle`] | candle's own kernels, as loops over memory |
@@ -26,6 +27,7 @@ mod device;
 mod driver;
 mod entries;
 mod failure;
+mod heap;
 mod number;
 mod random;
 mod step;

@@ -1,9 +1,11 @@
 //! What a stream does.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use emulator::{DeviceMemory, Finding};
+
+use crate::heap::Heap;
 
 /// Something that a device does with its memory.
 pub(crate) type Work = Arc<dyn Fn(&mut DeviceMemory) -> Result<(), Finding> + Send + Sync>;
@@ -12,10 +14,11 @@ pub(crate) type Work = Arc<dyn Fn(&mut DeviceMemory) -> Result<(), Finding> + Se
 #[derive(Clone)]
 pub(crate) enum Step {
     Work(Work),
-    Free(u64),
+    /// Frees memory, which may be another device's.
+    Free(u64, Arc<Mutex<Heap>>),
     /// Marks an event as reached.
     Record(Mark),
-    /// Waits for an event that is recorded on another stream.
+    /// Waits for an event that is recorded on another stream of the device.
     Wait(Mark, StreamId),
 }
 

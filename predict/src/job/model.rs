@@ -93,6 +93,7 @@ impl Body {
             Division::Anchors => (&self.predictors[..], &[][..]),
         };
         ensure!(!first.is_empty(), "no device is left");
+        self.settle()?;
         let (together, joined) = Together::join(first)?;
         let name = |draw: usize, device: usize| format!("body_{draw}_{device}.safetensors");
         let mut draws = Vec::with_capacity(self.draws);
@@ -123,7 +124,14 @@ impl Body {
             let draws = holders[0].draws.iter().map(same).collect::<Result<_, _>>()?;
             holders.push(Holder { together, draws });
         }
+        self.settle()?;
         Ok(Encoded { holders })
+    }
+
+    /// Waits for all that this thread has begun on the devices: on a GPU each thread has a stream of its own, and candle lets
+    /// none of them wait for another.
+    fn settle(&self) -> Result<()> {
+        Ok(self.predictors.iter().try_for_each(|predictor| predictor.model().device().synchronize())?)
     }
 }
 

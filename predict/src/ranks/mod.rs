@@ -35,8 +35,8 @@ const NOTHING_MORE: u64 = u64::MAX;
 /// In the place of a length: the leader has failed before all agreed on a run, and nothing more of it comes.
 const GIVEN_UP: u64 = u64::MAX;
 
-/// Bytes that are broadcast at once: MPI counts in 31 bits.
-const PIECE: usize = 1 << 30;
+/// Bytes that are broadcast at once: MPI counts in 31 bits, and pieces of this size take no longer than large ones.
+const PIECE: usize = 1 << 20;
 
 /// How long a rank sleeps between looks at whether others are ready.
 const NAP: Duration = Duration::from_millis(5);

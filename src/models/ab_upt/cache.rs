@@ -14,6 +14,7 @@ use crate::cache::KvCache;
 use crate::cache::file::{CacheFormat, not_a_cache};
 use crate::models::Normalisation;
 use crate::ops::is_finite;
+use crate::transfer::to_device;
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -170,7 +171,7 @@ impl AbUptCache {
             fingerprint: self.fingerprint.clone(),
             physics: all(&self.physics)?,
             decoders: self.decoders.iter().map(all).collect::<Result<_>>()?,
-            condition: self.condition.as_ref().map(|condition| condition.to_device(device)).transpose()?,
+            condition: self.condition.as_ref().map(|condition| to_device(condition, device)).transpose()?,
         })
     }
 

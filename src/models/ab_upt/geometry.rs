@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::error::AbUptError;
 use super::finite::check_finite;
 use crate::ops::to_dtype;
+use crate::transfer::to_device;
 
 /// Points of one or more samples, and the supernodes among them. Cheap to clone.
 ///
@@ -114,8 +115,8 @@ impl Geometry {
 
     /// The same geometry with its tensors on another device.
     pub(super) fn to_device(&self, device: &Device) -> Result<Self> {
-        let features = self.features.as_ref().map(|features| features.to_device(device)).transpose()?;
-        Ok(Self { positions: self.positions.to_device(device)?, features, ..self.clone() })
+        let features = self.features.as_ref().map(|features| to_device(features, device)).transpose()?;
+        Ok(Self { positions: to_device(&self.positions, device)?, features, ..self.clone() })
     }
 
     /// Number of samples.

@@ -26,6 +26,7 @@ use crate::ops::to_dtype;
 use crate::ops::{Epilogue, linear};
 use crate::rope::{Rope, RopeConfig, RopeFrequencies};
 use crate::simd::SimdLevel;
+use crate::transfer::to_device;
 
 /// Added to the variance by the layer norms of perceiver blocks, whatever the configuration says.
 const PERCEIVER_EPS: f64 = 1e-6;
@@ -246,7 +247,7 @@ impl AbUpt {
     /// batch sizes that do not fit; NaN or infinite positions and conditions.
     pub fn forward(&self, input: &AbUptInput) -> Result<AbUptOutput> {
         let first = input.resolve(&self.config)?;
-        let condition = first.condition.as_ref().map(|condition| condition.to_device(&self.device)).transpose()?;
+        let condition = first.condition.as_ref().map(|condition| to_device(condition, &self.device)).transpose()?;
         let tokens = DomainTokens::first(&self.config, first.batch, &first.anchors, &first.queries, &self.device)?;
         let geometry = match (&self.geometry, first.geometry) {
             (Some(encoder), Some(geometry)) => Some(self.encode_geometry(encoder, geometry, condition.as_ref())?),

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::AbUptConfig;
 use crate::plan::TokenSpec;
+use crate::transfer::to_device;
 
 /// What follows the domain in the name of its anchor group.
 pub(super) const ANCHOR_SUFFIX: &str = "_anchors";
@@ -88,7 +89,7 @@ impl DomainTokens {
             start = end;
         }
         let positions = positions.into_iter().filter(|positions| positions.elem_count() > 0);
-        let positions = positions.map(|positions| positions.to_dtype(DType::F32)?.to_device(device));
+        let positions = positions.map(|positions| to_device(&positions.to_dtype(DType::F32)?, device));
         let positions = positions.collect::<Result<Vec<_>>>()?;
         let positions = match positions.is_empty() {
             true => Tensor::zeros((batch, start, config.position_dim), DType::F32, device)?,

@@ -3,14 +3,15 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{Device, Error, Result};
+use candle_core::{Error, Result};
 
 use super::KeyExchange;
 use crate::attention::part::AttentionPart;
+use crate::transfer::to_host;
 
 /// One of several threads of a process that hold some of the keys each, on a device of its own or on the same.
 ///
-/// What is gathered from other devices goes through the memory of the host.
+/// What is gathered goes through the memory of the host: no thread meets what another one's device has not finished.
 ///
 /// ```
 /// use candle_mixed_attention::{KeyExchange, LocalExchange};
@@ -69,22 +70,28 @@ impl KeyExchange for LocalExchange {
         if to.len() != self.ranks {
             return Err(Error::Msg("this thread has left the exchange of keys".to_string()));
         }
-        to.iter().try_for_each(|to| to.send(own.clone()).map_err(|_| gone()))?;
+        let told = AttentionPart { output: to_host(&own.output)?, log_sum_exp: to_host(&own.log_sum_exp)? };
+        to.iter().try_for_each(|to| to.send(told.clone()).map_err(|_| gone()))?;
         // Its copies of the senders would keep those waiting that this thread leaves meanwhile.
         drop(to);
         let from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
-        from.iter().map(|from| moved(&from.recv().map_err(|_| gone())?, &device)).collect()
+        let receive = |(rank, from): (usize, &Receiver<AttentionPart>)| {
+            let AttentionPart { output, log_sum_exp } = from.recv().map_err(|_| gone())?;
+            match rank == self.rank {
+                true => Ok(own.clone()),
+                false => Ok(AttentionPart {
+                    output: output.to_device(&device)?,
+                    log_sum_exp: log_sum_exp.to_device(&device)?,
+                }),
+            }
+        };
+        from.iter().enumerate().map(receive).collect()
     }
-}
-
-fn moved(part: &AttentionPart, device: &Device) -> Result<AttentionPart> {
-    let AttentionPart { output, log_sum_exp } = part;
-    Ok(AttentionPart { output: output.to_device(device)?, log_sum_exp: log_sum_exp.to_device(device)? })
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Tensor};
+    use candle_core::{DType, Device, Tensor};
 
     use super::*;
 

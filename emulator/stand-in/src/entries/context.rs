@@ -44,7 +44,7 @@ entries! {
     }
 
     fn cuDeviceTotalMem_v2(bytes: *mut usize, device: i32) |driver, bytes, device| {
-        give(bytes, driver.devices.get(device as usize).ok_or(Failure::INVALID_DEVICE)?.capacity)
+        give(bytes, driver.devices.get(device as usize).ok_or(Failure::INVALID_DEVICE)?.heap().capacity)
     }
 
     fn cuDeviceGetAttribute(value: *mut i32, attribute: u32, device: i32) |driver, value, attribute, device| {

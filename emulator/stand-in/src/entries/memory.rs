@@ -2,12 +2,13 @@
 
 use std::ffi::c_void;
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{entries, give};
 use crate::device::Device;
 use crate::driver::{Driver, Handle};
 use crate::failure::{Failure, Outcome};
+use crate::heap::Heap;
 use crate::step::{Step, Work};
 
 /// Copies the host's bytes, which it may change behind the call, to the device in the order of a stream.
@@ -45,6 +46,20 @@ fn copy(to: u64, from: u64, bytes: usize) -> Work {
     })
 }
 
+/// Copies between the device that does the work and another one, whose memory is as its streams have left it by then. `sends`:
+/// from that which does the work.
+fn copy_between(other: Arc<Mutex<Heap>>, sends: bool, to: u64, from: u64, bytes: usize) -> Work {
+    Arc::new(move |memory| {
+        let mut other = other.lock().unwrap_or_else(PoisonError::into_inner);
+        match other.memory() {
+            Ok(other) if sends => other.write(to, &memory.read(from, bytes)?),
+            Ok(other) => memory.write(to, &other.read(from, bytes)?),
+            // No memory was ever there: what is read or written is out of bounds.
+            Err(_) => memory.read(if sends { to } else { from }, bytes).map(drop),
+        }
+    })
+}
+
 /// Does work in the order of the legacy stream, and waits for it.
 fn now(driver: &mut Driver, work: Work) -> Outcome {
     let (_, device) = driver.current()?;
@@ -57,20 +72,21 @@ fn now(driver: &mut Driver, work: Work) -> Outcome {
 entries! {
     fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) |driver, free, total| {
         let (_, device) = driver.current()?;
-        let capacity = device.capacity;
-        give(free, capacity.saturating_sub(device.used()))?;
-        give(total, capacity)
+        let heap = device.heap();
+        give(free, heap.capacity.saturating_sub(heap.used()))?;
+        give(total, heap.capacity)
     }
 
     fn cuMemAllocAsync(address: *mut u64, bytes: usize, stream: Handle) |driver, address, bytes, stream| {
         let id = driver.stream(stream);
         let (_, device) = driver.current()?;
         device.stream(id)?;
-        let allocated = match device.allocate(bytes) {
+        let outcome = device.heap().allocate(bytes);
+        let allocated = match outcome {
             // What is freed in the order of streams is there once they have come so far.
             Err(Failure::OUT_OF_MEMORY) => {
                 device.run_all();
-                device.allocate(bytes)
+                device.heap().allocate(bytes)
             }
             outcome => outcome,
         };
@@ -83,7 +99,7 @@ entries! {
         if bytes == 0 {
             return Err(Failure::INVALID_VALUE);
         }
-        let allocated = device.allocate(bytes)?;
+        let allocated = device.heap().allocate(bytes)?;
         give(address, allocated)
     }
 
@@ -91,14 +107,17 @@ entries! {
         if address == 0 {
             return Ok(());
         }
-        driver.enqueue(stream, Step::Free(address))
+        // In the order of a stream of the current device, whosever memory it is.
+        let owner = driver.devices.iter().find(|device| device.heap().has(address)).ok_or(Failure::INVALID_VALUE)?;
+        let heap = owner.shared_heap();
+        driver.enqueue(stream, Step::Free(address, heap))
     }
 
     fn cuMemFree_v2(address: u64) |driver, address| {
         let (_, device) = driver.current()?;
         device.refuse_in_capture(None)?;
         device.run_all();
-        device.free(address)
+        device.heap().free(address)
     }
 
     fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: Handle)
@@ -135,6 +154,19 @@ entries! {
     }
 
     fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) |driver, to, from, bytes| now(driver, copy(to, from, bytes))
+
+    fn cuMemcpyPeerAsync(to: u64, to_context: Handle, from: u64, from_context: Handle, bytes: usize, stream: Handle)
+        |driver, to, to_context, from, from_context, bytes, stream| {
+            let (target, source) = (driver.device_of(to_context)?, driver.device_of(from_context)?);
+            let (current, _) = driver.current()?;
+            let sends = current == source;
+            let other = driver.devices[if sends { target } else { source }].shared_heap();
+            let work = match source == target {
+                true => copy(to, from, bytes),
+                false => copy_between(other, sends, to, from, bytes),
+            };
+            driver.enqueue(stream, Step::Work(work))
+        }
 
     fn cuMemsetD8Async(to: u64, value: u8, bytes: usize, stream: Handle) |driver, to, value, bytes, stream| {
         driver.enqueue(stream, Step::Work(fill(to, value, bytes)))

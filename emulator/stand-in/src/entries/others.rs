@@ -15,5 +15,5 @@ macro_rules! unsupported {
 }
 
 unsupported! {
-    cuCtxDestroy_v2 cuMemcpyPeerAsync cuModuleLoad
+    cuCtxDestroy_v2 cuModuleLoad
 }

@@ -40,8 +40,8 @@ entries! {
     fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: u32) |driver, stream, event, _| {
         let id = driver.stream(stream);
         let event = driver.event(event)?;
-        let (mark, source, captured) = (event.mark(), event.source, event.captured);
-        let (_, device) = driver.current()?;
+        let (of, mark, source, captured) = (event.device, event.mark(), event.source, event.captured);
+        let (number, device) = driver.current()?;
         match (&mut device.stream(id)?.capture, captured) {
             (Some(_), true) => return Ok(()),
             (None, true) => return Err(Failure::CAPTURED_EVENT),
@@ -54,6 +54,11 @@ entries! {
         }
         // Of an event that was never recorded nobody waits.
         let Some(source) = source else { return Ok(()) };
+        // A device does what its own streams have to do: another one does it at once.
+        if of != number {
+            driver.devices[of].run_until(source, &mark);
+            return driver.devices[of].check();
+        }
         driver.enqueue(stream, Step::Wait(mark, source))
     }
 

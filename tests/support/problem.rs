@@ -1,5 +1,7 @@
 //! Small calls with everything that a call can have, and what they should compute.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use anyhow::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use candle_mixed_attention::{
@@ -18,20 +20,32 @@ pub struct Features {
     pub general: bool,
     /// Keys in a cache, which all queries see; 0 for none.
     pub cached: usize,
+    /// One row of the cache for the whole batch.
+    pub broadcast: bool,
     /// Tokens of the input whose keys all queries see.
     pub anchors: usize,
+    /// Tokens that see each other and the anchors.
+    pub queries: usize,
     pub head_dim: usize,
     pub batch: usize,
     pub heads: usize,
 }
 
-pub const PLAIN: Features =
-    Features { rope: false, padding: false, general: false, cached: 0, anchors: 70, head_dim: 64, batch: 1, heads: 2 };
+pub const PLAIN: Features = Features {
+    rope: false,
+    padding: false,
+    general: false,
+    cached: 0,
+    broadcast: false,
+    anchors: 70,
+    queries: 21,
+    head_dim: 64,
+    batch: 1,
+    heads: 2,
+};
 
 /// Few queries that see so many keys that these are split, some of them rotated: everything that a call can keep on a device.
 pub const SPLIT: Features = Features { rope: true, cached: 600, anchors: 3, heads: 1, ..PLAIN };
-
-const QUERIES: usize = 21;
 
 /// A call before it is on a device: its numbers as f32 on the CPU.
 #[derive(Clone)]
@@ -50,13 +64,16 @@ pub struct Problem {
 pub struct Call<'a> {
     plan: &'a AttentionPlan,
     pub operands: [Tensor; 3],
-    cache: Option<KvCache>,
-    options: AttentionOptions,
+    pub cache: Option<KvCache>,
+    pub options: AttentionOptions,
+    /// On the device, whether the options have them or not.
+    pub angles: RopeFrequencies,
+    pub bias: Tensor,
     general: bool,
 }
 
 /// Numbers around 0, other ones for each seed.
-fn numbers(shape: &[usize], seed: u64) -> Result<Tensor> {
+pub fn numbers(shape: &[usize], seed: u64) -> Result<Tensor> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -69,8 +86,8 @@ fn numbers(shape: &[usize], seed: u64) -> Result<Tensor> {
 }
 
 /// A plan that has met no call.
-fn plan(Features { cached, general, anchors, .. }: Features) -> Result<AttentionPlan> {
-    let mut groups = vec![TokenSpec::new("anchors", anchors), TokenSpec::new("queries", QUERIES)];
+fn plan(Features { cached, general, anchors, queries, .. }: Features) -> Result<AttentionPlan> {
+    let mut groups = vec![TokenSpec::new("anchors", anchors), TokenSpec::new("queries", queries)];
     let mut seen = vec!["anchors"];
     if cached > 0 {
         groups.insert(0, TokenSpec::cached("past"));
@@ -84,15 +101,17 @@ fn plan(Features { cached, general, anchors, .. }: Features) -> Result<Attention
 
 impl Problem {
     pub fn new(features: Features, seed: u64) -> Result<Self> {
-        let Features { cached, anchors, head_dim, batch, heads, .. } = features;
-        let tokens = anchors + QUERIES;
+        let Features { cached, broadcast, anchors, queries, head_dim, batch, heads, .. } = features;
+        let tokens = anchors + queries;
+        let rows = if broadcast { 1 } else { batch };
         let of = |tokens: usize, number: u64| numbers(&[batch, heads, tokens, head_dim], 31 * seed + number);
+        let past = |number: u64| numbers(&[rows, heads, cached, head_dim], 31 * seed + number);
         let real: Vec<u8> = (0..batch * tokens).map(|token| u8::from(token % 5 != 2)).collect();
         Ok(Self {
             features,
             plan: plan(features)?,
             operands: [of(tokens, 1)?, of(tokens, 2)?, of(tokens, 3)?],
-            cached: [of(cached, 4)?, of(cached, 5)?],
+            cached: [past(4)?, past(5)?],
             angles: (numbers(&[1, tokens, head_dim / 2], seed + 6)? * 3.)?,
             bias: numbers(&[1, heads, tokens], seed + 7)?,
             padding: KeyPadding::from_mask(&Tensor::from_vec(real, (batch, tokens), &Device::Cpu)?)?,
@@ -104,21 +123,23 @@ impl Problem {
         let place = |tensor: &Tensor| -> Result<Tensor> { Ok(tensor.to_dtype(dtype)?.to_device(device)?) };
         let [q, k, v] = &self.operands;
         let mut options = AttentionOptions::default().backend(backend);
+        let angles = RopeFrequencies::from_angles(&self.angles.to_device(device)?)?;
+        let bias = self.bias.to_device(device)?;
         if self.features.rope {
-            options = options.rope(&RopeFrequencies::from_angles(&self.angles.to_device(device)?)?);
+            options = options.rope(&angles);
         }
         if self.features.padding {
             options = options.key_padding(self.padding.clone());
         }
         if self.features.general {
-            options = options.key_bias(&self.bias.to_device(device)?);
+            options = options.key_bias(&bias);
         }
         let cache = match self.features.cached > 0 {
             true => Some(KvCache::from_groups([("past", place(&self.cached[0])?, place(&self.cached[1])?)], None)?),
             false => None,
         };
         let operands = [place(q)?, place(k)?, place(v)?];
-        Ok(Call { plan: &self.plan, operands, cache, options, general: self.features.general })
+        Ok(Call { plan: &self.plan, operands, cache, options, angles, bias, general: self.features.general })
     }
 
     /// The same plan, before it has met a call.
@@ -172,8 +193,17 @@ impl<'a> Call<'a> {
             operands: self.operands.clone(),
             cache: self.cache.clone(),
             options: self.options.clone(),
+            angles: self.angles.clone(),
+            bias: self.bias.clone(),
             ..*self
         }
+    }
+
+    /// The same call with something changed.
+    pub fn replacing(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut call = self.clone();
+        change(&mut call);
+        call
     }
 
     /// The result `[batch, heads, tokens, head_dim]`.

@@ -1,8 +1,15 @@
-//! What only a GPU can show: repeats, threads, sizes beyond 32 bits.
+//! What only a GPU can show: single instructions, small calls one feature after the other, repeats, threads, several devices,
+//! sizes beyond 32 bits.
 //!
 //! Golden cases and properties run on a GPU in their own test binaries. Without a device the tests are ignored, with the
 //! reason in their names; a test that needs more memory than the device has free says so and stops.
 
+#[cfg(feature = "cuda")]
+mod primitives;
+#[path = "../support/problem.rs"]
+mod problem;
+mod small;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::sync::Barrier;
@@ -17,12 +24,14 @@ use candle_mixed_attention::{
 };
 use libtest_mimic::{Arguments, Trial};
 use support::backends::{DTYPES, Gpu, gpus};
-use support::compare::{check_close, numbers};
+use support::compare::{self, check_close, numbers};
 
 type Test = fn(&Device) -> Result<()>;
 
-const TESTS: [(&str, Test); 9] = [
-    ("every_multiple_of_8_is_supported", every_multiple_of_8_is_supported),
+const TESTS: [(&str, Test); 11] = [
+    ("every_multiple_of_8_in_f32", |device| every_multiple_of_8(device, &[DType::F32], (8, 256))),
+    ("every_multiple_of_8_beyond_128", |device| every_multiple_of_8(device, &[DType::F16, DType::BF16], (136, 256))),
+    ("every_multiple_of_8_up_to_128", |device| every_multiple_of_8(device, &[DType::F16, DType::BF16], (8, 128))),
     ("repeats_have_the_same_bits", repeats_have_the_same_bits),
     ("threads_share_a_plan", threads_share_a_plan),
     ("heads_that_share_their_keys_are_read_in_place", heads_that_share_their_keys_are_read_in_place),
@@ -34,7 +43,10 @@ const TESTS: [(&str, Test); 9] = [
 ];
 
 /// For NVIDIA GPUs only.
-const CUDA_TESTS: [(&str, Test); 1] = [("tf32_is_near_and_not_the_same", tf32_is_near_and_not_the_same)];
+const CUDA_TESTS: [(&str, Test); 2] = [
+    ("tf32_is_near_and_not_the_same", tf32_is_near_and_not_the_same),
+    ("two_devices_share_a_plan", two_devices_share_a_plan),
+];
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -50,9 +62,12 @@ fn main() {
             }
         };
         let own = if gpu.name == "cuda" { &CUDA_TESTS[..] } else { &[] };
-        TESTS.iter().chain(own).copied().map(trial)
+        TESTS.iter().chain(&small::TESTS).chain(own).copied().map(trial)
     };
-    libtest_mimic::run(&arguments, gpus().iter().flat_map(trials_on).collect()).exit();
+    let trials = gpus().iter().flat_map(trials_on);
+    #[cfg(feature = "cuda")]
+    let trials = trials.chain(primitives::trials());
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
 fn fused() -> AttentionOptions {
@@ -143,9 +158,9 @@ fn bits(tensor: &Tensor) -> Result<Vec<u64>> {
     Ok(numbers(&on_host(tensor)?)?.into_iter().map(f64::to_bits).collect())
 }
 
-fn every_multiple_of_8_is_supported(device: &Device) -> Result<()> {
-    for dtype in DTYPES {
-        for head_dim in (8..=256).step_by(8) {
+fn every_multiple_of_8(device: &Device, dtypes: &[DType], (first, last): (usize, usize)) -> Result<()> {
+    for &dtype in dtypes {
+        for head_dim in (first..=last).step_by(8) {
             supports(device, dtype, head_dim)?;
             let plan = two_domains(130, 9)?;
             let operands = projection(plan.len(), 2, head_dim, dtype, device)?;
@@ -278,6 +293,50 @@ fn tf32_is_near_and_not_the_same(device: &Device) -> Result<()> {
     close("TF32", &rounded, &reference(&operands, &plan)?, 5e-3)?;
     ensure!(bits(&exact)? != bits(&rounded)?, "the option changes nothing");
     Ok(())
+}
+
+/// Each device has its own schedule of a plan, its own kernels and its own memory; calls in turns, and in threads.
+fn two_devices_share_a_plan(device: &Device) -> Result<()> {
+    let Ok(second) = Device::new_cuda(1) else {
+        println!("skipped: there is one device");
+        return Ok(());
+    };
+    let devices = [device, &second];
+    let plan = two_domains(1500, 90)?;
+    let prepare = |device: &&Device| -> Result<([Tensor; 3], Tensor)> {
+        let operands = projection(plan.len(), 2, 64, DType::F16, device)?;
+        let want = reference(&operands, &plan)?;
+        Ok((operands, want))
+    };
+    let prepared = devices.iter().map(prepare).collect::<Result<Vec<_>>>()?;
+    let run = |(operands, _): &([Tensor; 3], Tensor)| {
+        Ok::<_, anyhow::Error>(mixed_attention(&operands[0], &operands[1], &operands[2], &plan, &fused())?)
+    };
+    let mut results = Vec::new();
+    for _ in 0..10 {
+        results.extend(prepared.iter().map(run).collect::<Result<Vec<_>>>()?);
+    }
+    for (number, got) in results.iter().enumerate() {
+        close(&format!("call {number}"), got, &prepared[number % 2].1, tolerance(DType::F16))?;
+    }
+    let [operands, foreign] = [&prepared[0].0, &prepared[1].0];
+    let mixed = mixed_attention(&operands[0], &operands[1], &foreign[2], &plan, &fused());
+    ensure!(mixed.is_err_and(|error| error.to_string().contains("values")), "values of another device went through");
+    devices.iter().for_each(|device| drop(device.synchronize()));
+    thread::scope(|scope| {
+        let work = |device| -> Result<()> {
+            let (operands, want) = prepare(&device)?;
+            (0..20).try_for_each(|_| {
+                let got = mixed_attention(&operands[0], &operands[1], &operands[2], &plan, &fused())?;
+                close("in a thread", &got, &want, tolerance(DType::F16))
+            })
+        };
+        let threads: Vec<_> = devices.map(|device| scope.spawn(move || work(device))).into_iter().collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(_) => anyhow::bail!("a thread panicked"),
+        })
+    })
 }
 
 /// softmax(q kᵀ / √head_dim) v in f64 for some queries: `q [heads, queries, head_dim]`, `k, v [heads, keys, head_dim]`.
