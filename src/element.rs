@@ -21,7 +21,7 @@ pub(crate) trait Element: WithDType {
     fn narrow_times(source: &[f32], factor: f32, target: &mut [Self]);
 
     /// The bits of this number rounded to bf16, to nearest even.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     fn bf16_bits(self) -> u16;
 
     /// Wraps an output.
@@ -33,7 +33,13 @@ impl Element for f32 {
 
     #[inline(always)]
     fn widen(source: &[Self], target: &mut [f32]) {
-        target.copy_from_slice(source);
+        // Pieces of a known size are copied without a call, which takes as long as a short row.
+        let (sources, rest) = source.as_chunks::<64>();
+        let (targets, rest_of_target) = target.as_chunks_mut::<64>();
+        sources.iter().zip(targets).for_each(|(source, target)| *target = *source);
+        if !rest.is_empty() {
+            rest_of_target.copy_from_slice(rest);
+        }
     }
 
     #[inline(always)]
@@ -41,7 +47,7 @@ impl Element for f32 {
         target.iter_mut().zip(source).for_each(|(target, source)| *target = source * factor);
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         bf16::from_f32(self).to_bits()
@@ -70,7 +76,7 @@ impl Element for bf16 {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         self.to_bits()
@@ -99,7 +105,7 @@ impl Element for f16 {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         bf16::from_f32(self.to_f32()).to_bits()

@@ -51,8 +51,14 @@ fn multiply_adds(level: SimdLevel, dtype: DType, steps: usize) -> usize {
         },
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
-        SimdLevel::Neon => unsafe {
-            neon(steps);
+        SimdLevel::NeonBf16 if dtype == DType::BF16 => unsafe {
+            aarch64::bf16(steps);
+            8 * per_lane
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        SimdLevel::Neon | SimdLevel::NeonBf16 => unsafe {
+            aarch64::neon(steps);
             4 * per_lane
         },
         _ => {
@@ -115,15 +121,42 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
-#[target_feature(enable = "neon")]
-fn neon(steps: usize) {
+mod aarch64 {
     use std::arch::aarch64::*;
-    let factor = black_box(vdupq_n_f32(0.5));
-    let mut sums = [vdupq_n_f32(0.25); CHAINS];
-    for _ in 0..steps {
-        for sum in &mut sums {
-            *sum = vfmaq_f32(factor, factor, *sum);
+    use std::arch::asm;
+    use std::hint::black_box;
+
+    use super::CHAINS;
+
+    #[target_feature(enable = "neon")]
+    pub fn neon(steps: usize) {
+        let factor = black_box(vdupq_n_f32(0.5));
+        let mut sums = [vdupq_n_f32(0.25); CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = vfmaq_f32(factor, factor, *sum);
+            }
         }
+        black_box(sums);
     }
-    black_box(sums);
+
+    #[target_feature(enable = "neon,bf16")]
+    pub fn bf16(steps: usize) {
+        let factor = black_box(vdupq_n_f32(0.5));
+        let mut sums = [vdupq_n_f32(0.25); CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                // SAFETY: the function has the feature; registers alone are read and written.
+                unsafe {
+                    asm!(
+                        "bfdot {sum:v}.4s, {factor:v}.8h, {factor:v}.8h",
+                        sum = inout(vreg) *sum,
+                        factor = in(vreg) factor,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
+            }
+        }
+        black_box(sums);
+    }
 }

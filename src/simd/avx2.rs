@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use super::Simd;
 
 /// Proof that the CPU has AVX2, FMA and F16C.
@@ -35,8 +37,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, target: *mut f32, value: __m256) {
         unsafe { _mm256_storeu_ps(target, value) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, target: *mut f16, value: __m256) {
+        unsafe { _mm_storeu_si128(target.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value)) }
     }
 
     #[inline(always)]
@@ -70,16 +82,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn scale_exponent(self, value: __m256, rounded: __m256) -> __m256 {
+    fn scale_exponent(self, value: __m256, rounded: __m256, x: __m256, limit: __m256) -> __m256 {
         unsafe {
             let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(rounded));
-            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), exponent))
+            let scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), exponent));
+            _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit), scaled)
         }
-    }
-
-    #[inline(always)]
-    fn zero_below(self, value: __m256, x: __m256, limit: __m256) -> __m256 {
-        unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit), value) }
     }
 
     #[inline(always)]

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use super::Simd;
 
 /// Proof that the CPU has AVX-512 F, BW, DQ and VL.
@@ -39,8 +41,18 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, target: *mut f32, value: __m512) {
         unsafe { _mm512_storeu_ps(target, value) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, target: *mut f16, value: __m512) {
+        unsafe { _mm256_storeu_si256(target.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value)) }
     }
 
     #[inline(always)]
@@ -74,16 +86,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn scale_exponent(self, value: __m512, rounded: __m512) -> __m512 {
+    fn scale_exponent(self, value: __m512, rounded: __m512, x: __m512, limit: __m512) -> __m512 {
         unsafe {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(rounded));
-            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value), exponent))
+            let present = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit);
+            _mm512_castsi512_ps(_mm512_maskz_add_epi32(present, _mm512_castps_si512(value), exponent))
         }
-    }
-
-    #[inline(always)]
-    fn zero_below(self, value: __m512, x: __m512, limit: __m512) -> __m512 {
-        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), value) }
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::Avx512;
+use super::{Avx512, DotProducts};
 
 /// Whether this CPU takes longer for a dot product than for the two multiply-adds that it replaces. A core of Intel's (Emerald
 /// Rapids) starts one in two cycles and four multiply-adds meanwhile: bf16 is for its AMX. AMD's Zen 4 and 5 start as many of
@@ -18,34 +18,34 @@ pub(super) fn is_slow() -> bool {
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512Bf16(Avx512);
 
-// SAFETY of every block below: `self` proves that the CPU has the instructions. `__m512` and `__m512bh` are both 512 bits
-// for which every pattern is valid.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl Avx512Bf16 {
     /// The proof, if this CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         Avx512::detect().filter(|_| is_x86_feature_detected!("avx512bf16")).map(Self)
     }
+}
 
-    /// What every CPU with bf16 instructions has too.
+// SAFETY of every block below: `self` proves that the CPU has the instructions. `__m512` and `__m512bh` are both 512 bits
+// for which every pattern is valid.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl DotProducts for Avx512Bf16 {
+    type Simd = Avx512;
+
     #[inline(always)]
-    pub(crate) fn avx512(self) -> Avx512 {
+    fn simd(self) -> Avx512 {
         self.0
     }
 
-    /// `sum + left₀ right₀ + left₁ right₁` for pairs of bf16 in the lanes of `left` and `right`; sums are f32.
-    /// Subnormal numbers count as 0.
     #[inline(always)]
-    pub(crate) fn dot_add(self, left: __m512, right: __m512, sum: __m512) -> __m512 {
+    fn dot_add(self, left: __m512, right: __m512, sum: __m512) -> __m512 {
         unsafe {
             let pairs = |words: __m512| std::mem::transmute::<__m512, __m512bh>(words);
             _mm512_dpbf16_ps(sum, pairs(left), pairs(right))
         }
     }
 
-    /// Lane by lane, `first` and `second` rounded to bf16, `first` in the low half.
     #[inline(always)]
-    pub(crate) fn pairs(self, first: __m512, second: __m512) -> __m512 {
+    fn pairs(self, first: __m512, second: __m512) -> __m512 {
         unsafe {
             // All of `first`, then all of `second`; the permutation interleaves them.
             let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
@@ -54,12 +54,8 @@ impl Avx512Bf16 {
         }
     }
 
-    /// Writes 16 numbers rounded to bf16. Subnormal numbers become 0.
-    ///
-    /// # Safety
-    /// `target` is valid for writes of 16 numbers.
     #[inline(always)]
-    pub(crate) unsafe fn store_bf16(self, target: *mut bf16, numbers: __m512) {
+    unsafe fn store_bf16(self, target: *mut bf16, numbers: __m512) {
         unsafe {
             let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(numbers));
             _mm256_storeu_si256(target.cast(), rounded);

@@ -2,13 +2,15 @@
 
 use candle_core::DType;
 
-#[cfg(target_arch = "aarch64")]
-use super::Neon;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::Bf16Pairs;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::Simd128;
 #[cfg(target_arch = "x86_64")]
-use super::{Avx2, Avx512, Avx512Bf16, Bf16Pairs};
+use super::{Avx2, Avx512, Avx512Bf16};
 use super::{Floats, Scalar, SimdLevel, Words};
+#[cfg(target_arch = "aarch64")]
+use super::{Neon, NeonBf16};
 
 /// What is compiled for every instruction set.
 pub(crate) trait Task {
@@ -23,7 +25,10 @@ pub(crate) trait Task {
 /// Runs a task on operands of this dtype.
 pub(crate) fn dispatch<T: Task>(
     level: SimdLevel,
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "elsewhere all words are one number"))]
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(unused_variables, reason = "elsewhere all words are one number")
+    )]
     dtype: DType,
     task: T,
 ) -> T::Output {
@@ -50,7 +55,14 @@ pub(crate) fn dispatch<T: Task>(
             }
         }
         #[cfg(target_arch = "aarch64")]
-        SimdLevel::Neon => {
+        SimdLevel::NeonBf16 if dtype == DType::BF16 => {
+            if let Some(simd) = NeonBf16::detect() {
+                // SAFETY: `simd` proves the features of the function.
+                return unsafe { neon_bf16(simd, task) };
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        SimdLevel::Neon | SimdLevel::NeonBf16 => {
             if let Some(simd) = Neon::detect() {
                 // SAFETY: `simd` proves the features of the function.
                 return unsafe { neon(simd, task) };
@@ -79,6 +91,12 @@ fn avx512<T: Task>(simd: Avx512, task: T) -> T::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn avx2<T: Task>(simd: Avx2, task: T) -> T::Output {
     task.run::<_, 6, 2>(Floats(simd))
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,bf16")]
+fn neon_bf16<T: Task>(simd: NeonBf16, task: T) -> T::Output {
+    task.run::<_, 8, 3>(Bf16Pairs(simd))
 }
 
 #[cfg(target_arch = "aarch64")]

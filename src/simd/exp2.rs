@@ -61,7 +61,7 @@ pub(super) fn exp2<S: Simd>(simd: S, x: S::Vector, exponent: Exponent) -> S::Vec
     }
     value = simd.mul_add(value, fraction, simd.splat(1.0));
     // The low bits of `rounded` are the integer part less the shift.
-    simd.zero_below(simd.scale_exponent(value, rounded), x, simd.splat(exponent.limit))
+    simd.scale_exponent(value, rounded, x, simd.splat(exponent.limit))
 }
 
 #[cfg(test)]

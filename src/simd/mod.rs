@@ -2,8 +2,12 @@
 //! spend their time in ([`product`]), and the choice of an instruction set at run time ([`dispatch`]).
 //!
 //! A value of a type that implements [`Simd`] proves that the CPU has its instructions: the only constructors are the
-//! `detect` functions, but for the levels that any CPU has which the crate was compiled for. All methods are `#[inline(always)]`, so that they become part of the `#[target_feature]` function
-//! that runs the algorithm.
+//! `detect` functions, but for the levels that any CPU has which the crate was compiled for. All methods are
+//! `#[inline(always)]`, so that they become part of the `#[target_feature]` function that runs the algorithm.
+
+use std::mem::MaybeUninit;
+
+use half::f16;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -11,11 +15,15 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod bf16_pairs;
 mod dispatch;
 mod exp2;
 mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_bf16;
 mod product;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -28,18 +36,23 @@ pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512_bf16::Avx512Bf16;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use bf16_pairs::{Bf16Pairs, DotProducts};
 pub(crate) use dispatch::{Task, dispatch};
 pub(crate) use exp2::Exponent;
 pub use level::{SimdLevel, UnknownSimdLevel};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon_bf16::NeonBf16;
 pub(crate) use product::{lay_across, product, strips};
 pub(crate) use scalar::Scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) use simd128::Simd128;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use words::Bf16Pairs;
 pub(crate) use words::{Floats, Vector, Words};
+
+/// Numbers in a vector at most.
+const MOST_LANES: usize = 16;
 
 /// Vector operations on f32.
 pub(crate) trait Simd: Copy + Send + Sync {
@@ -58,11 +71,32 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// `source` is valid for reads of `LANES` numbers.
     unsafe fn load(self, source: *const f32) -> Self::Vector;
 
+    /// Asks for the cache line at this address before it is read, into the second-level cache. Nothing where a CPU is not asked.
+    #[inline(always)]
+    fn prefetch(self, _address: *const u8) {}
+
     /// Writes `LANES` numbers.
     ///
     /// # Safety
     /// `target` is valid for writes of `LANES` numbers.
     unsafe fn store(self, target: *mut f32, value: Self::Vector);
+
+    /// Writes `LANES` numbers rounded to f16, to nearest even.
+    ///
+    /// # Safety
+    /// `target` is valid for writes of `LANES` numbers.
+    #[inline(always)]
+    unsafe fn store_f16(self, target: *mut f16, value: Self::Vector) {
+        let mut numbers = [0f32; MOST_LANES];
+        // SAFETY: there are at most MOST_LANES numbers; the caller vouches for the target.
+        unsafe {
+            self.store(numbers.as_mut_ptr(), value);
+            let target = std::slice::from_raw_parts_mut(target.cast::<MaybeUninit<f16>>(), Self::LANES);
+            target.iter_mut().zip(numbers).for_each(|(target, number)| {
+                target.write(f16::from_f32(number));
+            });
+        }
+    }
 
     /// `a + b`
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -82,11 +116,15 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// The larger of the two, lane by lane; `b` where either is NaN.
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// `value * 2^n` for `rounded = ROUND + n`, by adding to the exponent.
-    fn scale_exponent(self, value: Self::Vector, rounded: Self::Vector) -> Self::Vector;
-
-    /// 0 in the lanes where `x < limit`, `value` in the others and where `x` is NaN.
-    fn zero_below(self, value: Self::Vector, x: Self::Vector, limit: Self::Vector) -> Self::Vector;
+    /// `value * 2^n` for `rounded = ROUND + n`, by adding to the exponent; 0 in the lanes where `x < limit`, and not where `x`
+    /// is NaN.
+    fn scale_exponent(
+        self,
+        value: Self::Vector,
+        rounded: Self::Vector,
+        x: Self::Vector,
+        limit: Self::Vector,
+    ) -> Self::Vector;
 
     /// Transposes `LANES × LANES` numbers: row `i` of `target` is column `i` of `source`. Strides are in numbers.
     ///

@@ -69,16 +69,18 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn scale_exponent(self, value: float32x4_t, rounded: float32x4_t) -> float32x4_t {
+    fn scale_exponent(
+        self,
+        value: float32x4_t,
+        rounded: float32x4_t,
+        x: float32x4_t,
+        limit: float32x4_t,
+    ) -> float32x4_t {
         unsafe {
             let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(rounded));
-            vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(value), exponent))
+            let scaled = vaddq_u32(vreinterpretq_u32_f32(value), exponent);
+            vreinterpretq_f32_u32(vbicq_u32(scaled, vcltq_f32(x, limit)))
         }
-    }
-
-    #[inline(always)]
-    fn zero_below(self, value: float32x4_t, x: float32x4_t, limit: float32x4_t) -> float32x4_t {
-        unsafe { vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), vcltq_f32(x, limit))) }
     }
 
     #[inline(always)]

@@ -20,10 +20,12 @@ pub(crate) unsafe fn product<W: Words, const ROWS: usize, const VECTORS: usize>(
     let simd = words.simd();
     let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
     for i in 0..count {
-        let vectors: [Vector<W>; VECTORS] = std::array::from_fn(|vector| {
+        // A loop: in a closure, a call would stay wherever the compiler inlines it too late.
+        let mut vectors = [simd.splat(0.0); VECTORS];
+        for (vector, value) in vectors.iter_mut().enumerate() {
             // SAFETY: row `i` of `right` has VECTORS vectors.
-            unsafe { simd.load(right.add((i * VECTORS + vector) * <W::Simd as Simd>::LANES)) }
-        });
+            *value = unsafe { simd.load(right.add((i * VECTORS + vector) * <W::Simd as Simd>::LANES)) };
+        }
         for (row, sums) in sums.iter_mut().enumerate() {
             let broadcast = simd.splat(left(i, row));
             for vector in 0..VECTORS {

@@ -67,13 +67,15 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn scale_exponent(self, value: Self::Vector, rounded: Self::Vector) -> Self::Vector {
-        zip(value, rounded, |value, rounded| f32::from_bits(value.to_bits().wrapping_add(rounded.to_bits() << 23)))
-    }
-
-    #[inline(always)]
-    fn zero_below(self, value: Self::Vector, x: Self::Vector, limit: Self::Vector) -> Self::Vector {
-        std::array::from_fn(|lane| if x[lane] < limit[lane] { 0.0 } else { value[lane] })
+    fn scale_exponent(
+        self,
+        value: Self::Vector,
+        rounded: Self::Vector,
+        x: Self::Vector,
+        limit: Self::Vector,
+    ) -> Self::Vector {
+        let scaled = |value: f32, rounded: f32| f32::from_bits(value.to_bits().wrapping_add(rounded.to_bits() << 23));
+        std::array::from_fn(|lane| if x[lane] < limit[lane] { 0.0 } else { scaled(value[lane], rounded[lane]) })
     }
 
     #[inline(always)]

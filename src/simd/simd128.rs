@@ -68,13 +68,8 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
-    fn scale_exponent(self, value: v128, rounded: v128) -> v128 {
-        i32x4_add(value, i32x4_shl(rounded, 23))
-    }
-
-    #[inline(always)]
-    fn zero_below(self, value: v128, x: v128, limit: v128) -> v128 {
-        v128_andnot(value, f32x4_lt(x, limit))
+    fn scale_exponent(self, value: v128, rounded: v128, x: v128, limit: v128) -> v128 {
+        v128_andnot(i32x4_add(value, i32x4_shl(rounded, 23)), f32x4_lt(x, limit))
     }
 
     #[inline(always)]

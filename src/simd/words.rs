@@ -6,12 +6,9 @@
 
 use std::mem::MaybeUninit;
 
-#[cfg(target_arch = "x86_64")]
 use candle_core::DType;
 
 use super::Simd;
-#[cfg(target_arch = "x86_64")]
-use super::{Avx512, Avx512Bf16};
 use crate::element::Element;
 
 /// What a word holds and how words are multiplied.
@@ -42,18 +39,30 @@ pub(crate) trait Words: Copy + Send + Sync {
     fn narrow<T: Element>(self, source: &[f32], target: &mut [MaybeUninit<T>]);
 }
 
-/// [`Words::narrow`] in plain code.
+/// [`Words::narrow`], for words that have no instruction of their own for it.
 #[inline(always)]
-fn narrow<T: Element>(source: &[f32], target: &mut [MaybeUninit<T>]) {
-    /// Numbers that are rounded in registers before they are written.
+pub(super) fn narrow<S: Simd, T: Element>(simd: S, source: &[f32], target: &mut [MaybeUninit<T>]) {
+    /// Numbers that are rounded in registers before they are written, a multiple of the lanes of every level.
     const STEP: usize = 16;
-    for (source, target) in source.chunks(STEP).zip(target.chunks_mut(STEP)) {
-        let mut narrow = [T::ZERO; STEP];
-        T::narrow_times(source, 1.0, &mut narrow[..source.len()]);
-        target.iter_mut().zip(narrow).for_each(|(target, number)| {
-            target.write(number);
-        });
+    let (sources, rest) = source.as_chunks::<STEP>();
+    let (targets, rest_of_target) = target.as_chunks_mut::<STEP>();
+    for (source, target) in sources.iter().zip(targets) {
+        if T::DTYPE == DType::F16 {
+            for lane in (0..STEP).step_by(S::LANES) {
+                // SAFETY: both hold STEP numbers, those of the target are f16.
+                unsafe { simd.store_f16(target.as_mut_ptr().add(lane).cast(), simd.load(source.as_ptr().add(lane))) };
+            }
+        } else {
+            let mut narrow = [T::ZERO; STEP];
+            T::narrow_times(source, 1.0, &mut narrow);
+            *target = narrow.map(MaybeUninit::new);
+        }
     }
+    let mut narrow = [T::ZERO; STEP];
+    T::narrow_times(rest, 1.0, &mut narrow[..rest.len()]);
+    rest_of_target.iter_mut().zip(narrow).for_each(|(target, number)| {
+        target.write(number);
+    });
 }
 
 /// A vector of words or of f32 numbers.
@@ -94,65 +103,7 @@ impl<S: Simd> Words for Floats<S> {
 
     #[inline(always)]
     fn narrow<T: Element>(self, source: &[f32], target: &mut [MaybeUninit<T>]) {
-        narrow(source, target);
-    }
-}
-
-/// Two bf16 in a word, the first in the low half.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(crate) struct Bf16Pairs(pub Avx512Bf16);
-
-#[cfg(target_arch = "x86_64")]
-impl Words for Bf16Pairs {
-    type Simd = Avx512;
-    const NUMBERS: usize = 2;
-
-    #[inline(always)]
-    fn simd(self) -> Avx512 {
-        self.0.avx512()
-    }
-
-    #[inline(always)]
-    fn multiply_add(self, left: Vector<Self>, right: Vector<Self>, sum: Vector<Self>) -> Vector<Self> {
-        self.0.dot_add(left, right, sum)
-    }
-
-    #[inline(always)]
-    fn pack(self, first: Vector<Self>, second: Vector<Self>) -> Vector<Self> {
-        self.0.pairs(first, second)
-    }
-
-    #[inline(always)]
-    fn pack_row<T: Element>(self, row: &[T], words: &mut [f32]) {
-        let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut words[..row.len().div_ceil(2)]);
-        let (channels, padding) = halves.split_at_mut(row.len());
-        channels.iter_mut().zip(row).for_each(|(half, number)| *half = number.bf16_bits());
-        padding.fill(0);
-    }
-
-    #[inline(always)]
-    fn pack_across<T: Element>(self, nth: usize, row: &[T], words: &mut [f32]) {
-        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut words[..row.len()]);
-        if nth == 0 {
-            words.iter_mut().zip(row).for_each(|(word, number)| *word = u32::from(number.bf16_bits()));
-        } else {
-            words.iter_mut().zip(row).for_each(|(word, number)| *word |= u32::from(number.bf16_bits()) << 16);
-        }
-    }
-    #[inline(always)]
-    fn narrow<T: Element>(self, source: &[f32], target: &mut [MaybeUninit<T>]) {
-        const LANES: usize = 16;
-        if T::DTYPE != DType::BF16 {
-            return narrow(source, target);
-        }
-        let (sources, rest) = source.as_chunks::<LANES>();
-        let (targets, rest_of_target) = target.split_at_mut(sources.len() * LANES);
-        for (source, target) in sources.iter().zip(targets.chunks_exact_mut(LANES)) {
-            // SAFETY: both hold LANES numbers, those of the target are bf16.
-            unsafe { self.0.store_bf16(target.as_mut_ptr().cast(), self.simd().load(source.as_ptr())) };
-        }
-        narrow(rest, rest_of_target);
+        narrow(self.0, source, target);
     }
 }
 
@@ -161,6 +112,10 @@ mod tests {
     use half::bf16;
 
     use super::super::Scalar;
+    #[cfg(target_arch = "x86_64")]
+    use super::super::{Avx512, Avx512Bf16, Bf16Pairs};
+    #[cfg(target_arch = "aarch64")]
+    use super::super::{Bf16Pairs, Neon, NeonBf16};
     use super::*;
 
     /// Numbers of many magnitudes and signs, so that rounding, order and sign mistakes show.
@@ -251,6 +206,11 @@ mod tests {
             {
                 Avx512::detect().map(|simd| $check(Floats(simd)));
                 Avx512Bf16::detect().map(|simd| $check(Bf16Pairs(simd)));
+            }
+            #[cfg(target_arch = "aarch64")]
+            {
+                Neon::detect().map(|simd| $check(Floats(simd)));
+                NeonBf16::detect().map(|simd| $check(Bf16Pairs(simd)));
             }
         }};
     }

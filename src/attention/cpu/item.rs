@@ -11,7 +11,7 @@ use super::output::Target;
 use super::rotate::rotate_row;
 use super::strip::{Seeing, StagedKeys, Strip};
 use super::total::{self, Compensated, Total};
-use super::visible::{VisibleKey, visible_keys};
+use super::visible::{VisibleKeys, visible_keys};
 use crate::element::Element;
 use crate::plan::WorkItem;
 use crate::scratch::Buffer;
@@ -146,6 +146,7 @@ pub(super) fn run<K: StripKernel, T: Element>(
     tiles.total.clear();
 
     let mut keys = visible_keys(operands, item, key_tiles);
+    let mut coming = keys.next();
     // For each staged key the queries of the item that see it, if not all see all.
     let mut seeing: Vec<Seeing> = Vec::new();
     let mut tiles_taken = 0usize;
@@ -153,16 +154,21 @@ pub(super) fn run<K: StripKernel, T: Element>(
         seeing.clear();
         let mut staged = 0;
         while staged < K::KEYS
-            && let Some(key) = keys.next()
+            && let Some(keys_to_come) = &mut coming
         {
-            stage_key(kernel, operands, item, shape, &key, staged, &mut tiles);
-            seeing.extend(key.seeing);
-            staged += 1;
+            let part = keys_to_come.take(K::KEYS - staged);
+            stage_keys(kernel, operands, item, shape, &part, staged, &mut tiles);
+            seeing.extend(part.seeing);
+            staged += part.tokens.len();
+            if keys_to_come.tokens.is_empty() {
+                coming = keys.next();
+            }
         }
         if staged == 0 {
             break;
         }
-        attend(kernel, operands.exponent, shape, &mut tiles, queries, (staged, &seeing), tiles_taken == 0);
+        let next = coming.as_ref().map(|keys| Coming::new(keys, operands, item));
+        attend(kernel, operands.exponent, shape, &mut tiles, queries, (staged, &seeing), next, tiles_taken == 0);
         tiles_taken += 1;
         if shape.many_keys && tiles_taken.is_multiple_of(total::TILES) {
             add_to_total(kernel, operands.exponent, shape, &mut tiles, queries, false);
@@ -174,34 +180,68 @@ pub(super) fn run<K: StripKernel, T: Element>(
     finish(kernel, item, shape, &mut tiles, tiles_taken == 0, target);
 }
 
-/// Writes one key, its bias and its value to place `staged` of the tile.
+/// Writes keys, their biases and their values to the places of the tile from `first` on.
 #[inline(always)]
-fn stage_key<K: StripKernel, T: Element>(
+fn stage_keys<K: StripKernel, T: Element>(
     kernel: K,
     operands: &Operands<'_, T>,
     item: &WorkItem,
     shape: Shape,
-    &VisibleKey { source, token, rotated, .. }: &VisibleKey<'_, T>,
-    staged: usize,
+    keys: &VisibleKeys<'_, T>,
+    first: usize,
     tiles: &mut Tiles<'_>,
 ) {
     let words = kernel.words();
-    let batch = if source.broadcast { 0 } else { item.batch as usize };
-    let head = item.head as usize / operands.group;
+    let VisibleKeys { source, first_rotated, .. } = keys;
+    let (batch, head) = source.batch_and_head(item, operands.group);
+    for (index, token) in keys.tokens.clone().enumerate() {
+        let staged = first + index;
+        if shape.has_bias {
+            tiles.bias[staged] = source.bias.map_or(0.0, |bias| bias.of(item, token) / operands.scale);
+        }
+        let key = &mut tiles.keys[staged * shape.key_words..][..shape.key_words];
+        match &source.keys {
+            Keys::Given(view) => words.pack_row(view.row(batch, head, token), key),
+            Keys::Rotated(view, _) => words.pack_row(view.row(batch, head, first_rotated + index), key),
+        }
 
-    if shape.has_bias {
-        tiles.bias[staged] = source.bias.map_or(0.0, |bias| bias.of(item, token) / operands.scale);
+        let (place, nth) = (staged / WordsOf::<K>::NUMBERS, staged % WordsOf::<K>::NUMBERS);
+        let (value, padding) = tiles.values[place * shape.stride..][..shape.stride].split_at_mut(shape.head_dim);
+        words.pack_across(nth, source.values.row(batch, head, token), value);
+        if !padding.is_empty() {
+            padding.fill(0.0);
+        }
     }
-    let key = &mut tiles.keys[staged * shape.key_words..][..shape.key_words];
-    match &source.keys {
-        Keys::Given(view) => words.pack_row(view.row(batch, head, token), key),
-        Keys::Rotated(view, _) => words.pack_row(view.row(batch, head, rotated), key),
+}
+
+/// Keys that will be staged next. Their rows lie far apart, so that no CPU guesses them: it is told, strip by strip of the
+/// tile before.
+struct Coming<'k, 'a, T> {
+    keys: &'k VisibleKeys<'a, T>,
+    batch: usize,
+    head: usize,
+}
+
+impl<'k, 'a, T: Element> Coming<'k, 'a, T> {
+    fn new(keys: &'k VisibleKeys<'a, T>, operands: &Operands<'_, T>, item: &WorkItem) -> Self {
+        let (batch, head) = keys.source.batch_and_head(item, operands.group);
+        Self { keys, batch, head }
     }
 
-    let (place, nth) = (staged / WordsOf::<K>::NUMBERS, staged % WordsOf::<K>::NUMBERS);
-    let (value, padding) = tiles.values[place * shape.stride..][..shape.stride].split_at_mut(shape.head_dim);
-    words.pack_across(nth, source.values.row(batch, head, token), value);
-    padding.fill(0.0);
+    /// Asks for a part of the rows of the first `most` keys.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, simd: S, most: usize, part: usize, parts: usize) {
+        let VisibleKeys { source, tokens, first_rotated, .. } = self.keys;
+        let count = tokens.len().min(most);
+        for index in count * part / parts..count * (part + 1) / parts {
+            let token = tokens.start + index;
+            match &source.keys {
+                Keys::Given(view) => view.prefetch(simd, self.batch, self.head, token),
+                Keys::Rotated(view, _) => view.prefetch(simd, self.batch, self.head, first_rotated + index),
+            }
+            source.values.prefetch(simd, self.batch, self.head, token);
+        }
+    }
 }
 
 /// Reads the queries of an item, rotates them, and lays them across the lanes.
@@ -241,15 +281,18 @@ fn stage_queries<K: StripKernel, T: Element>(
     }
 }
 
-/// Takes the staged tile past every strip. `seeing` has an entry for each staged key, or none if all queries see all keys.
+/// Takes the staged tile past every strip, and meanwhile asks for the keys that are `coming`. `seeing` has an entry for each
+/// staged key, or none if all queries see all keys.
 #[inline(always)]
-fn attend<K: StripKernel>(
+#[expect(clippy::too_many_arguments, reason = "the state of an item and one step of it")]
+fn attend<K: StripKernel, T: Element>(
     kernel: K,
     exponent: Exponent,
     shape: Shape,
     tiles: &mut Tiles<'_>,
     queries: usize,
     (staged, seeing): (usize, &[Seeing]),
+    coming: Option<Coming<'_, '_, T>>,
     first: bool,
 ) {
     // A key that all queries see, as most are behind the ends of a window, has nothing to hide.
@@ -271,7 +314,11 @@ fn attend<K: StripKernel>(
             && tiles.values.len() >= staged.div_ceil(numbers) * shape.stride
             && tiles.scores.len() >= staged.next_multiple_of(numbers) * K::VECTORS * lanes::<K>()
     );
-    for (start, vectors) in strips::<K>(queries) {
+    let strip_count = strips::<K>(queries).count();
+    for (index, (start, vectors)) in strips::<K>(queries).enumerate() {
+        if let Some(coming) = &coming {
+            coming.prefetch(kernel.words().simd(), K::KEYS, index, strip_count);
+        }
         let width = vectors * lanes::<K>();
         let row = start as u32..(start + width) as u32;
         // What a strip has summed stays as it is where it sees nothing.

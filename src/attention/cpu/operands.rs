@@ -1,7 +1,7 @@
 //! What the work items of a launch read: queries, keys and values of the input and of the cache, rotation and scale.
 
 use super::view::{BiasView, RopeView, View};
-use crate::plan::{KeyRows, PaddingBits, TileSchedule};
+use crate::plan::{KeyRows, PaddingBits, TileSchedule, WorkItem};
 use crate::simd::Exponent;
 
 /// What the work items of a launch share.
@@ -39,6 +39,14 @@ pub(super) struct Source<'a, T> {
     pub bias: Option<BiasView<'a>>,
     /// Whether the batch has one row that serves all.
     pub broadcast: bool,
+}
+
+impl<T> Source<'_, T> {
+    /// The batch row and the head that an item reads, whose queries have so many heads to each of the keys.
+    #[inline(always)]
+    pub(super) fn batch_and_head(&self, item: &WorkItem, group: usize) -> (usize, usize) {
+        (if self.broadcast { 0 } else { item.batch as usize }, item.head as usize / group)
+    }
 }
 
 /// Where the keys are read.

@@ -3,6 +3,10 @@
 use candle_core::Layout;
 
 use crate::plan::WorkItem;
+use crate::simd::Simd;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// A tensor `[batch, heads, tokens, head_dim]` whose channels are adjacent; the other strides are free, 0 included.
 #[derive(Debug)]
@@ -47,6 +51,15 @@ impl<'a, T> View<'a, T> {
     pub(super) fn row(&self, batch: usize, head: usize, token: usize) -> &'a [T] {
         let first = self.start + batch * self.batch_stride + head * self.head_stride + token * self.token_stride;
         &self.data[first..first + self.head_dim]
+    }
+
+    /// Asks for the channels of a token that will be read soon.
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd>(&self, simd: S, batch: usize, head: usize, token: usize) {
+        let row = self.row(batch, head, token);
+        for byte in (0..size_of_val(row)).step_by(LINE) {
+            simd.prefetch(row.as_ptr().cast::<u8>().wrapping_add(byte));
+        }
     }
 }
 

@@ -114,8 +114,10 @@ impl<T: Element> Strip<'_, T> {
             let padded = &mut tile[..width];
             padded.fill(0.0);
             padded[..given.len()].copy_from_slice(given);
-            // SAFETY: `padded` holds VECTORS vectors.
-            bias = std::array::from_fn(|vector| unsafe { simd.load(padded.as_ptr().add(vector * lanes)) });
+            for (vector, bias) in bias.iter_mut().enumerate() {
+                // SAFETY: `padded` holds VECTORS vectors.
+                *bias = unsafe { simd.load(padded.as_ptr().add(vector * lanes)) };
+            }
         }
         let present = width.min(self.outputs - self.first);
         for (rows, target) in self.rows.chunks_exact(ROWS * self.count).zip(self.target.chunks_mut(ROWS * self.outputs))
