@@ -8,9 +8,11 @@
 #
 # On a GPU that has never run these kernels, start with `first`: one step after the other, single instructions before whole
 # kernels and the simplest of these before the one for Hopper, each under a time limit, and none after one that fails: a
-# kernel that hangs keeps the GPU busy. Without a GPU the steps that are small enough run on what stands for the driver:
+# kernel that hangs keeps the GPU busy. Without a GPU, the steps that are small run on what stands for the driver (with
+# MIXED_ATTENTION_CUDA_DEVICE=1 the first of them on its Hopper):
 #
-#   eval "$(scripts/cuda-toolkit.sh)" && eval "$(scripts/cuda-stand-in.sh)" && NVCC=… scripts/gpu-check.sh first
+#   eval "$(scripts/cuda-toolkit.sh)" && eval "$(scripts/cuda-stand-in.sh)"
+#   GPU_CHECK_STEPS='^primitive|^small|^f32$' LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$CUDA_HOME/lib" scripts/gpu-check.sh first
 #
 # Built are the executables here, which needs Rust and the CUDA toolkit (scripts/cuda-toolkit.sh installs one). For a GPU
 # machine without them, they are packed where they are; the folder goes beside a copy of the repository:
@@ -24,7 +26,7 @@
 #   GPU_CHECK_BENCH='cuda/f16 --measurement-time 5'     # arguments of the bench, instead of all of it in minutes
 #   GPU_CHECK_PEERS='--dtypes f16 --workloads A,C'      # arguments of benches/peers/torch_attention.py
 #   GPU_CHECK_LIMIT=600                                 # seconds of a step of `first` and `variants`
-#   GPU_CHECK_STEPS='primitive|small'                   # the steps of `first` whose names match, instead of all
+#   GPU_CHECK_STEPS='^primitive|^small'                 # the steps of `first` whose names match, instead of all
 #   MIXED_ATTENTION_CUDA_DEVICE=1                       # the second GPU
 #
 # Logs go to target/gpu-check. Exit status: 0 all is well, 1 something failed, 2 wrong usage, 3 something was skipped.
@@ -33,10 +35,10 @@ cd "$(dirname "$0")/.." || exit
 
 logs=${CARGO_TARGET_DIR:-target}/gpu-check
 names=(golden properties behaviour windows gpu attention)
-# Kernels of single instructions, with what they are compiled for.
-declare -A primitives=([primitives]=compute_80 [primitives_hopper]=compute_90a)
 # Small calls for the memory checker: every kind of mask, cache, rotation and group; rows that are copied; split keys.
 sanitized=(cuda::rows_at_odd_addresses_are_read cuda::split_keys_rope_padding_and_cache)
+# A test that runs all others again, in threads, which candle does not order.
+one_thread=(--skip errors_hold_no_backtrace)
 declare -A executables=()
 libraries=
 summary=()
@@ -81,10 +83,7 @@ build() {
   lines=$(built test --release --test golden --test properties --test behaviour --test windows --test gpu --no-run) &&
     lines+=$'\n'$(built bench --bench attention --no-run) || return
   while read -r name path; do executables[$name]=$path; done <<<"$lines"
-  for name in "${!primitives[@]}"; do
-    "${NVCC:-${CUDA_HOME:+$CUDA_HOME/bin/}nvcc}" -std=c++17 -O3 -ptx -gencode="arch=${primitives[$name]},code=${primitives[$name]}" \
-      -I kernels/cuda -o "$work/$name.ptx" "emulator/kernels/$name.cu" || return
-  done
+  scripts/cuda-primitives.sh "$work"
 }
 
 decompress() {
@@ -183,7 +182,7 @@ first() {
   # What depends on time.
   for name in repeats_have_the_same_bits threads_share_a_plan two_devices_share_a_plan; do gpu_step "$name" || return; done
   # Odd calls.
-  limited behaviour "${executables[behaviour]}" || return
+  limited behaviour "${executables[behaviour]}" "${one_thread[@]}" || return
   limited windows "${executables[windows]}" || return
   gpu_step tf32_is_near_and_not_the_same
 }
@@ -212,7 +211,7 @@ variants() {
 
 tests() {
   run golden "${executables[golden]}" --test-threads 1 cuda
-  run behaviour "${executables[behaviour]}" --test-threads 1
+  run behaviour "${executables[behaviour]}" --test-threads 1 "${one_thread[@]}"
   run windows "${executables[windows]}" --test-threads 1
   PROPTEST_CASES=${PROPTEST_CASES:-400} run properties "${executables[properties]}"
   # One after the other: two of them need most of the device's memory.

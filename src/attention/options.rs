@@ -117,7 +117,8 @@ impl AttentionOptions {
     }
 
     /// Lets CUDA kernels round f32 queries, keys, values and probabilities to TF32 (10 bits of mantissa) before they
-    /// multiply them, which takes a third of the instructions. Off by default; other dtypes and devices ignore it.
+    /// multiply them, which takes a third of the instructions. Off by default: each number is then multiplied as two of TF32,
+    /// which makes NaN of what is infinite. Other dtypes and devices ignore it.
     pub fn tf32(mut self, allowed: bool) -> Self {
         self.tf32 = allowed;
         self
