@@ -4,8 +4,9 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-/// Numbers of a block: half a MiB, so that what is computed in several steps stays in a second-level cache.
-const BLOCK: usize = 1 << 17;
+/// Numbers of a block: a MiB, so that what is computed in several steps stays in a second-level cache, and a weight that is
+/// packed for a block is used for many rows.
+const BLOCK: usize = 1 << 18;
 
 /// Below this many operations everything runs on the calling thread: waking another one takes longer.
 const SEQUENTIAL_BELOW: usize = 1 << 21;

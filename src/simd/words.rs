@@ -55,14 +55,12 @@ pub(super) fn narrow<S: Simd, T: Element>(simd: S, source: &[f32], target: &mut 
         } else {
             let mut narrow = [T::ZERO; STEP];
             T::narrow_times(source, 1.0, &mut narrow);
-            *target = narrow.map(MaybeUninit::new);
+            target.write_copy_of_slice(&narrow);
         }
     }
     let mut narrow = [T::ZERO; STEP];
     T::narrow_times(rest, 1.0, &mut narrow[..rest.len()]);
-    rest_of_target.iter_mut().zip(narrow).for_each(|(target, number)| {
-        target.write(number);
-    });
+    rest_of_target.write_copy_of_slice(&narrow[..rest.len()]);
 }
 
 /// A vector of words or of f32 numbers.
