@@ -113,7 +113,6 @@ fn a_cache_moves_to_another_device(bench: &Bench) -> Result<()> {
         let cache = KvCache::from_groups([("past", keys?, values?)], None)?;
         let moved = cache.to_device(to)?;
         drop(cache);
-        from.synchronize()?;
         let (keys, values) = moved.group("past")?;
         for (name, got, sent) in [("keys", keys, &sent[0]), ("values", values, &sent[1])] {
             ensure!(got.device().same_device(to), "{name} did not move");

@@ -9,7 +9,7 @@ use crate::driver::{Driver, Handle};
 use crate::entries::{entries, give};
 use crate::failure::{Failure, Outcome};
 use crate::number::Number;
-use crate::step::{Step, StreamId};
+use crate::step::Step;
 
 /// A matrix of a batch: column by column, as cuBLAS has them.
 #[derive(Clone, Copy)]
@@ -109,6 +109,7 @@ unsafe fn factor(pointer: *const c_void, compute: u32) -> f64 {
 
 fn start(driver: &mut Driver, handle: Handle, product: Product) -> Outcome {
     let &(device, stream) = driver.tools.get(&(handle as u64)).ok_or(Failure::INVALID_HANDLE)?;
+    let stream = driver.stream(stream as Handle);
     driver.calls.count_launch("product");
     let device = &mut driver.devices[device];
     device.check()?;
@@ -211,7 +212,7 @@ impl Driver {
     pub(crate) unsafe fn new_tool(&mut self, handle: *mut Handle) -> Outcome {
         let (device, _) = self.current()?;
         let number = self.new_handle();
-        self.tools.insert(number, (device, StreamId::Legacy));
+        self.tools.insert(number, (device, 0));
         // SAFETY: the caller vouches for it.
         unsafe { give(handle, number as Handle) }
     }
@@ -221,8 +222,7 @@ impl Driver {
     }
 
     pub(crate) fn move_tool(&mut self, handle: Handle, stream: Handle) -> Outcome {
-        let stream = self.stream(stream);
-        self.tools.get_mut(&(handle as u64)).ok_or(Failure::INVALID_HANDLE)?.1 = stream;
+        self.tools.get_mut(&(handle as u64)).ok_or(Failure::INVALID_HANDLE)?.1 = stream as u64;
         Ok(())
     }
 }

@@ -66,8 +66,8 @@ pub(crate) struct Driver {
     pub functions: HashMap<u64, Function>,
     /// Graphs, and what was instantiated of them.
     pub graphs: HashMap<u64, Vec<Step>>,
-    /// Handles of cuBLAS and cuRAND, with their streams.
-    pub tools: HashMap<u64, (usize, StreamId)>,
+    /// Handles of cuBLAS and cuRAND, with those of their streams, which are what the thread means that uses them.
+    pub tools: HashMap<u64, (usize, u64)>,
     /// Threads that have called, in the order of their first calls.
     threads: Vec<ThreadId>,
     last_handle: u64,

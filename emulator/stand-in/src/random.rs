@@ -25,6 +25,7 @@ fn normal(index: u64) -> f64 {
 /// Fills memory with numbers that no earlier call of the process has had.
 fn fill(driver: &mut Driver, handle: Handle, address: u64, numbers: Vec<f64>, number: Number) -> Outcome {
     let &(device, stream) = driver.tools.get(&(handle as u64)).ok_or(Failure::INVALID_HANDLE)?;
+    let stream = driver.stream(stream as Handle);
     let device = &mut driver.devices[device];
     device.check()?;
     device.enqueue(stream, Step::Work(Arc::new(move |memory| number.write(memory, address, &numbers))))
