@@ -4,12 +4,13 @@ use std::env;
 use std::ffi::CStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use emulator::{Compiler, Interpreter, Launch, Programs};
+use emulator::{Launch, Programs};
 
 use crate::candle;
 use crate::failure::{Failure, Outcome};
+use crate::interpreter::interpreter;
 use crate::step::Work;
 
 /// Names the folder with the PTX of kernels that come as machine code, which cannot run: `NAME.ptx`.
@@ -40,16 +41,6 @@ pub(crate) struct Function {
 enum Kernel {
     Ptx(Programs),
     Candle(candle::Kernel),
-}
-
-/// What runs PTX, compiled on the first call.
-pub(crate) fn interpreter() -> Outcome<&'static Interpreter> {
-    static INTERPRETER: OnceLock<Option<Interpreter>> = OnceLock::new();
-    let make = || {
-        let made = Compiler::find().map_err(anyhow::Error::msg).and_then(|compiler| Interpreter::new(&compiler));
-        made.inspect_err(|error| eprintln!("there is no interpreter of PTX: {error:#}")).ok()
-    };
-    INTERPRETER.get_or_init(make).as_ref().ok_or(Failure::NOT_SUPPORTED)
 }
 
 impl Module {

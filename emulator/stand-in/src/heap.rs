@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use emulator::DeviceMemory;
 
-use crate::code::interpreter;
 use crate::failure::{Failure, Outcome};
+use crate::interpreter::interpreter;
 
 /// What memory a device has, unless a test says otherwise.
 const CAPACITY: usize = 2 << 30;

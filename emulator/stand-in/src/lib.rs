@@ -28,6 +28,7 @@ mod driver;
 mod entries;
 mod failure;
 mod heap;
+mod interpreter;
 mod number;
 mod random;
 mod step;
