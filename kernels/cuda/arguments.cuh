@@ -125,17 +125,18 @@ struct AttentionArguments {
     const SlotReduction* reduction_of_slot;
     float* partials;                 // per slot: sums [tile's queries, padded head_dim], then (maximum, sum) per query
     uint32_t* arrivals;              // per split tile: how many parts have arrived; 0 before and after each launch
+    float* carried;                  // per block: what carried_sums.cuh keeps; null if no item has that many steps
     uint32_t padding;
     uint32_t head_dim;               // a multiple of 8
     float scale_log2;                // factor of the scores · log2(e), positive
     float inverse_scale;             // 1 / factor of the scores
     LogSumExpView log_sum_exp;       // only kernels of the general variant look at it
 };
-static_assert(sizeof(AttentionArguments) == 344, "AttentionArguments");
+static_assert(sizeof(AttentionArguments) == 352, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, output) == 208, "AttentionArguments");
 static_assert(offsetof(AttentionArguments, items) == 264, "AttentionArguments");
-static_assert(offsetof(AttentionArguments, padding) == 304, "AttentionArguments");
-static_assert(offsetof(AttentionArguments, log_sum_exp) == 320, "AttentionArguments");
+static_assert(offsetof(AttentionArguments, padding) == 312, "AttentionArguments");
+static_assert(offsetof(AttentionArguments, log_sum_exp) == 328, "AttentionArguments");
 
 // A run of key tokens that is rotated: `plan::KeySpan`.
 struct KeySpan {

@@ -23,10 +23,13 @@
 // tensor cores of sm_80 wait for shared memory.
 //
 // Shared memory: the query tile, then STAGES tiles of KEYS keys and of KEYS values, XOR-swizzled (elements.cuh), where
-// both sources are, and the row bits of each stage. The query tile is reused for the output on its way out.
+// both sources are, the row bits of each stage, and where carried sums are. The query tile is reused for the output on its way out.
 //
 // Registers: ROW_TILES · HEAD_DIM / 2 sums and ROW_TILES · KEYS / 2 scores per thread (as operands, f32 needs twice that),
 // plus ROW_TILES · HEAD_DIM / 4 of queries where they stay in registers.
+//
+// Long sums. Where elements are f32, sums move to global memory every CARRY_STEPS steps (carried_sums.cuh), and each matrix
+// step of P V joins the output by itself.
 //
 // Pipeline. Stage j % STAGES holds step j. In iteration j a warp waits for its copies of step j, meets the other warps
 // (now everyone's copies have landed, and everyone is done with step j − 1), starts the copies of step
@@ -40,6 +43,7 @@
 #include <ptx.cuh>
 
 #include "arguments.cuh"
+#include "carried_sums.cuh"
 #include "combine.cuh"
 #include "elements.cuh"
 #include "key_bias.cuh"
@@ -60,7 +64,7 @@ static_assert(sizeof(Sm80Source) == 32, "Sm80Source");
 
 // One tuned row; see src/kernels/cuda/tiling.rs.
 template <class Element_, int HEAD_DIM_, int ROW_TILES_, int WARPS_, int KEYS_, int STAGES_, bool RESIDENT_QUERIES_,
-          bool GENERAL_>
+          int CARRY_STEPS_, bool GENERAL_>
 struct Sm80Tiling {
     using Element = Element_;
     static constexpr int HEAD_DIM = HEAD_DIM_;
@@ -69,6 +73,7 @@ struct Sm80Tiling {
     static constexpr int KEYS = KEYS_;
     static constexpr int STAGES = STAGES_;
     static constexpr bool RESIDENT_QUERIES = RESIDENT_QUERIES_;
+    static constexpr int CARRY_STEPS = CARRY_STEPS_;   // after so many, sums are carried (carried_sums.cuh); 0: never
     static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and biases and gives log-sum-exps
 
     static constexpr int THREADS = WARPS * 32;
@@ -82,14 +87,18 @@ struct Sm80Tiling {
     // Matrix steps of Q Kᵀ side by side: of all resident queries, else as many as the assembler finds registers for.
     static constexpr bool ALL_STEPS = RESIDENT_QUERIES || (Element::BYTES == 2 && HEAD_DIM <= (GENERAL ? 32 : 128));
     static constexpr int SCORE_UNROLL = ALL_STEPS ? CHANNEL_STEPS : HEAD_DIM * Element::BYTES >= 1024 ? 4 : 2;
+    // Whether each matrix step of P V joins the output by itself: then the tensor cores add to no sum, which they would cut
+    // off. There are no registers for that in the widest rows.
+    static constexpr bool ROUNDED = Element::ROUNDED && HEAD_DIM <= 192;
     static constexpr uint64_t ALL_KEYS = KEYS == 64 ? ~uint64_t(0) : (uint64_t(1) << KEYS) - 1;
 
     static constexpr int QUERY_BYTES = QUERIES * CHUNKS * 16;
     static constexpr int STAGE_BYTES = KEYS * CHUNKS * 16;          // keys or values
     static constexpr int SHARED_BYTES =
-        QUERY_BYTES + 2 * int(sizeof(Sm80Source)) + STAGES * (2 * STAGE_BYTES + int(sizeof(uint64_t)));
+        QUERY_BYTES + 2 * int(sizeof(Sm80Source)) + STAGES * (2 * STAGE_BYTES + int(sizeof(uint64_t))) +
+        (CARRY_STEPS > 0 ? 16 : 0);
 
-    // What combine.cuh needs to know: the whole block does that.
+    // What combine.cuh and carried_sums.cuh need to know: the whole block does that.
     static __device__ __forceinline__ uint32_t thread() { return threadIdx.x; }
     static __device__ __forceinline__ void sync() { __syncthreads(); }
 
@@ -111,6 +120,8 @@ struct Sm80Shared {
     __device__ __forceinline__ Sm80Source* source(uint32_t number) const {
         return reinterpret_cast<Sm80Source*>(base + T::QUERY_BYTES + T::STAGES * 2 * T::STAGE_BYTES) + number;
     }
+    // Where carried sums are, null if the item has few steps: it waits here, too.
+    __device__ __forceinline__ float4** carried() const { return reinterpret_cast<float4**>(visible(T::STAGES)); }
     __device__ __forceinline__ uint64_t* visible(int stage) const { return reinterpret_cast<uint64_t*>(source(2)) + stage; }
 };
 
@@ -389,8 +400,8 @@ __device__ __forceinline__ void sm80_softmax(float (&scores)[T::ROW_TILES][T::KE
 }
 
 // O = correction · O + P V. Tensor cores cut sums off where other arithmetic rounds, so that errors of a long sum add up
-// instead of cancelling: the products of a step are summed on their own and added outside, in the same instruction that
-// rescales.
+// instead of cancelling: the products of a step, or of each of its matrix steps, are summed on their own and added outside,
+// the first in the same instruction that rescales.
 template <class T>
 __device__ __forceinline__ void sm80_accumulate(Sm80Accumulators<T>& sums,
                                                 const float (&probabilities)[T::ROW_TILES][T::KEY_TILES][4],
@@ -415,20 +426,43 @@ __device__ __forceinline__ void sm80_accumulate(Sm80Accumulators<T>& sums,
 #pragma unroll
             for (int i = 0; i < T::ROW_TILES; ++i) {
 #pragma unroll
-                for (int n = 0; n < WIDTH; ++n) E::mma(products[i][n], a[step][i], b[n]);
-            }
-        }
+                for (int n = 0; n < WIDTH; ++n) {
+                    E::mma(products[i][n], a[step][i], b[n]);
+                    if (!T::ROUNDED && step + 1 < T::KEY_STEPS) continue;
 #pragma unroll
-        for (int i = 0; i < T::ROW_TILES; ++i) {
-#pragma unroll
-            for (int n = 0; n < WIDTH; ++n) {
-#pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    float& output = sums.output[i][first + n][e];
-                    output = fmaf(output, sums.correction[i][e / 2], products[i][n][e]);
+                    for (int e = 0; e < 4; ++e) {
+                        float& output = sums.output[i][first + n][e];
+                        const bool rescaled = T::ROUNDED && step > 0;
+                        output = rescaled ? output + products[i][n][e]
+                                          : fmaf(output, sums.correction[i][e / 2], products[i][n][e]);
+                        products[i][n][e] = 0.0f;
+                    }
                 }
             }
         }
+    }
+}
+
+// Adds what is carried to the sums.
+template <class T>
+__device__ __forceinline__ void sm80_collect(const AttentionArguments& arguments, const Sm80Shared<T>& shared,
+                                             Sm80Accumulators<T>& sums) {
+    const CarriedSums<T> carried(*shared.carried());
+#pragma unroll
+    for (int i = 0; i < T::ROW_TILES; ++i) {
+        const auto output = [&](int n, int e) -> float& { return sums.output[i][n][e]; };
+        carried.collect(i, output, sums.maximum[i], sums.sum[i], arguments.scale_log2);
+    }
+}
+
+// Carries the sums, which begin anew.
+template <class T>
+__device__ __forceinline__ void sm80_leave(const Sm80Shared<T>& shared, Sm80Accumulators<T>& sums) {
+    const CarriedSums<T> carried(*shared.carried());
+#pragma unroll
+    for (int i = 0; i < T::ROW_TILES; ++i) {
+        const auto output = [&](int n, int e) -> float& { return sums.output[i][n][e]; };
+        carried.leave(i, output, sums.maximum[i], sums.sum[i]);
     }
 }
 
@@ -515,6 +549,10 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
                                        sm80_row<T>(views.values, item.batch, item.kv_head, 0), row_bytes(views.keys),
                                        row_bytes(views.values)};
     }
+    if constexpr (T::CARRY_STEPS > 0) {
+        const bool is_long = item.last_step - item.first_step > T::CARRY_STEPS;
+        if (threadIdx.x == 0) *shared.carried() = is_long ? CarriedSums<T>::of_block(arguments) : nullptr;
+    }
     __syncthreads();
 
     // `next` describes step `loaded`, the first that is not yet on its way.
@@ -537,6 +575,9 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
 
     Sm80Accumulators<T> sums;
     sums.clear();
+    if constexpr (T::CARRY_STEPS > 0) {
+        if (*shared.carried() != nullptr) sm80_leave<T>(shared, sums);
+    }
     Sm80Queries<T, T::RESIDENT_QUERIES> queries;
     uint32_t stage = 0;
     for (uint32_t step = item.first_step; step < item.last_step; ++step) {
@@ -559,17 +600,29 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
             const uint64_t first_query = arguments.items[blockIdx.x].query_start + threadIdx.x / 32 * T::WARP_ROWS;
             const auto window = StepWindow::of<T::WARP_ROWS, T::KEYS>(arguments.steps[step], first_query);
             // A branch would take the widest rows more registers than there are.
-            const bool always = T::HEAD_DIM * T::Element::BYTES >= 1024;
+            const bool always = T::Element::BYTES == 4 && T::HEAD_DIM >= 128;
             if (always || !window.template covers<T::WARP_ROWS, T::KEYS>()) sm80_hide_outside<T>(scores, window);
         }
         sm80_softmax<T>(scores, sums, arguments.scale_log2);
         sm80_accumulate<T>(sums, scores, shared.values(stage));
+        if constexpr (T::CARRY_STEPS > 0) {
+            // Of all steps, not of the item's own: one number less to hold.
+            if ((step + 1) % T::CARRY_STEPS == 0 && *shared.carried() != nullptr) {
+                sm80_collect<T>(arguments, shared, sums);
+                sm80_leave<T>(shared, sums);
+            }
+        }
         stage = stage + 1 == T::STAGES ? 0 : stage + 1;
     }
     // An item without a step comes here with its queries still under way; none may land on the output.
     ptx::cp_async_wait<0>();
     __syncthreads();
 
+    // Read again instead of held in registers, of which the loop needs all.
+    const StepItem done = arguments.items[blockIdx.x];
+    if constexpr (T::CARRY_STEPS > 0) {
+        if (*shared.carried() != nullptr) sm80_collect<T>(arguments, shared, sums);
+    }
     // Each lane has summed its own columns of a row.
 #pragma unroll
     for (int i = 0; i < T::ROW_TILES; ++i) {
@@ -580,8 +633,6 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
             sum += __shfl_xor_sync(0xffffffffu, sum, 2);
         }
     }
-    // Read again instead of held in registers, of which the loop needs all.
-    const StepItem done = arguments.items[blockIdx.x];
     if (done.partial_slot == WHOLE) {
         sm80_store_output<T>(arguments, done, sums, shared.queries());
     } else {

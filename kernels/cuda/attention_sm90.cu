@@ -3,7 +3,8 @@
 #include "attention_sm90.cuh"
 
 using Tiling = Sm90Tiling<TILE_ELEMENT, TILE_HEAD_DIM, TILE_CONSUMERS, TILE_STAGES, TILE_PRODUCER_REGISTERS,
-                          TILE_CONSUMER_REGISTERS, TILE_POLYNOMIAL, TILE_TAKE_TURNS, TILE_PIN_EXPONENTIALS, TILE_GENERAL>;
+                          TILE_CONSUMER_REGISTERS, TILE_POLYNOMIAL, TILE_TAKE_TURNS, TILE_PIN_EXPONENTIALS, TILE_CARRY_STEPS,
+                          TILE_GENERAL>;
 static_assert(Tiling::SHARED_BYTES == TILE_SHARED_BYTES, "the host asks for what the kernel uses");
 
 // The 1 caps registers at launch, without which the compiler ignores setmaxnreg.

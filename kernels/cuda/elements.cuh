@@ -51,6 +51,7 @@ struct HalfElement {
     static constexpr int BYTES = 2;
     static constexpr int CHUNK = 8;      // elements of 16 bytes
     static constexpr int KEY_STEP = 16;  // keys of a step of P V
+    static constexpr bool ROUNDED = false;   // whether what tensor cores cut off counts
     static constexpr int VALUE_TILES = 2;  // channel tiles of one load
 
     struct A { uint32_t r[4]; };
@@ -146,6 +147,7 @@ struct FloatElement {
     static constexpr int CHUNK = 4;
     static constexpr int KEY_STEP = 8;
     static constexpr int VALUE_TILES = 1;
+    static constexpr bool ROUNDED = COMPENSATED;   // whether what tensor cores cut off counts
 
     template <int WORDS>
     struct Operand {

@@ -21,7 +21,7 @@ constexpr uint32_t SM90_CONSUMER_BARRIERS = 8;
 
 // One tuned row; see src/kernels/cuda/tiling.rs.
 template <class Element_, int HEAD_DIM_, int CONSUMERS_, int STAGES_, int PRODUCER_REGISTERS_, int CONSUMER_REGISTERS_,
-          int POLYNOMIAL_, bool TAKE_TURNS_, bool PIN_EXPONENTIALS_, bool GENERAL_>
+          int POLYNOMIAL_, bool TAKE_TURNS_, bool PIN_EXPONENTIALS_, int CARRY_STEPS_, bool GENERAL_>
 struct Sm90Tiling {
     using Element = Element_;
     static constexpr int HEAD_DIM = HEAD_DIM_;
@@ -32,6 +32,7 @@ struct Sm90Tiling {
     static constexpr int POLYNOMIAL = POLYNOMIAL_;
     static constexpr bool TAKE_TURNS = TAKE_TURNS_;
     static constexpr bool PIN_EXPONENTIALS = PIN_EXPONENTIALS_;
+    static constexpr int CARRY_STEPS = CARRY_STEPS_;   // after so many, sums are carried (carried_sums.cuh)
     static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and biases and gives log-sum-exps
 
     static constexpr int KEYS = 128;
@@ -48,7 +49,7 @@ struct Sm90Tiling {
     static constexpr int FLAG_OFFSET = BARRIERS_OFFSET + STAGES * 4 * 8;
     static constexpr int SHARED_BYTES = FLAG_OFFSET + 16;
 
-    // What combine.cuh needs to know: the consumers do that.
+    // What combine.cuh and carried_sums.cuh need to know: the consumers do that.
     static constexpr int THREADS = CONSUMERS * 128;
     static __device__ __forceinline__ uint32_t thread() { return threadIdx.x - 128; }
     static __device__ __forceinline__ void sync() { ptx::bar_sync(SM90_CONSUMERS_BARRIER, THREADS); }
@@ -56,6 +57,7 @@ struct Sm90Tiling {
     static_assert(HEAD_DIM % 64 == 0, "tiles come in slabs of 64 channels");
     static_assert(POLYNOMIAL >= 0 && POLYNOMIAL <= 8, "of every 8 exponentials");
     static_assert(CONSUMERS <= 5, "their barriers");
+    static_assert(CARRY_STEPS > 1, "the first step has nothing to carry");
     static_assert(STAGES >= 2, "while the values of a step are awaited, so are the keys of the next");
 };
 

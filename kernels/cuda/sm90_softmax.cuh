@@ -3,6 +3,7 @@
 
 #include <ptx.cuh>
 
+#include "carried_sums.cuh"
 #include "exp2.cuh"
 #include "rebase.cuh"
 #include "sm90_block.cuh"
@@ -96,12 +97,28 @@ __device__ __forceinline__ void sm90_softmax(float (&scores)[N], Sm90Rows<T>& ro
     }
 }
 
-// Turns what was summed before to the new maximum. Most steps find no new one in any row of the warp.
+// Adds what is carried to the sums.
 template <class T>
-__device__ __forceinline__ void sm90_rescale(Sm90Rows<T>& rows) {
-    if (__any_sync(0xffffffffu, rows.correction[0] != 1.0f || rows.correction[1] != 1.0f)) {
+__device__ __forceinline__ void sm90_collect(const AttentionArguments& attention, Sm90Rows<T>& rows) {
+    const auto output = [&](int n, int e) -> float& { return rows.output[4 * n + e]; };
+    using Carried = CarriedSums<T>;
+    Carried(Carried::of_block(attention)).collect(0, output, rows.maximum, rows.sum, attention.scale_log2);
+}
+
+// Turns what was summed before to the new maximum. Most steps find no new one in any row of the warp. Where `done` steps have
+// been summed and it is time, the sums are carried, and begin anew.
+template <class T>
+__device__ __forceinline__ void sm90_rescale(const AttentionArguments& attention, Sm90Rows<T>& rows, uint32_t done) {
+    const bool is_time = done % T::CARRY_STEPS == 0;
+    if (__any_sync(0xffffffffu, is_time || rows.correction[0] != 1.0f || rows.correction[1] != 1.0f)) {
 #pragma unroll
         for (int i = 0; i < T::HEAD_DIM / 2; ++i) rows.output[i] *= rows.correction[i / 2 % 2];
+        if (is_time) {
+            if (done > T::CARRY_STEPS) sm90_collect<T>(attention, rows);
+            const auto output = [&](int n, int e) -> float& { return rows.output[4 * n + e]; };
+            using Carried = CarriedSums<T>;
+            Carried(Carried::of_block(attention)).leave(0, output, rows.maximum, rows.sum);
+        }
     }
 }
 

@@ -128,7 +128,7 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
         if constexpr (OVERLAP) {
             ptx::wgmma_wait<0>();
             finish_output();
-            sm90_rescale<T>(rows);
+            sm90_rescale<T>(attention, rows, i);
         }
         sm90_pack<T>(probabilities, scores);
         behind = place;
@@ -161,7 +161,7 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
         sm90_hide(few_scores, shared.visible(place.stage)[0], 0);
         sm90_release(shared.barrier(S::KEYS_EMPTY, place.stage));
         sm90_softmax<T>(few_scores, rows, scale_log2);
-        sm90_rescale<T>(rows);
+        sm90_rescale<T>(attention, rows, 1);   // few steps: nothing is carried
         sm90_pack<T>(few_probabilities, few_scores);
         ptx::mbarrier_wait(shared.barrier(S::VALUES_FULL, place.stage), place.parity);
         ptx::wgmma_fence_registers(rows.output);
@@ -195,6 +195,7 @@ __device__ __forceinline__ void sm90_attend(const AttentionArguments& attention,
 #pragma unroll 1
         for (uint32_t i = wide; i < steps; ++i) run_narrow();
     }
+    if (wide > T::CARRY_STEPS) sm90_collect<T>(attention, rows);
 }
 
 // What a consumer without rows does of an item: it gives back what it does not read.

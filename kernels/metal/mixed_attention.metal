@@ -39,6 +39,8 @@
 // rotated once: ROW_TILES · HEAD_DIM / 4 operands, of which PARKED matrices per row tile live in threadgroup memory
 // instead, each lane's own. `Tiling::registers` in src/kernels/metal/tiling.rs counts them.
 //
+// Long sums. Where elements are f32, sums are carried every CARRY_STEPS steps: see CarriedSums.
+//
 // Bound. Multiplications of 8×8 matrices, 2 · KEYS · HEAD_DIM · ROW_TILES / 64 of them per step and simdgroup, against
 // ROW_TILES · KEYS / 4 exponentials per lane. A multiplication takes twice as long as it keeps the unit busy, so two or
 // more sums that do not wait for each other grow side by side. `fence` keeps the compiler from moving the loads of all
@@ -77,6 +79,7 @@ constant constexpr uint STAGE_CHUNKS = KEYS * ROW_CHUNKS;            // of a til
 constant constexpr uint RUN = 8 / sizeof(Stored);                    // channels of a key that a lane reads at a time
 constant constexpr uint CHAINS = ROW_TILES * KEY_TILES == 1 ? 2 : 1; // sums that a score is computed in
 constant constexpr uint ALL_KEYS = 0xffffffffu >> (32 - KEYS);
+constant constexpr uint CARRY_STEPS = TILE_CARRY_STEPS;              // after so many, sums are carried; 0: never
 constant constexpr uint WHOLE = 0xffffffffu;                         // slot of an item that is not split
 
 static_assert(HEAD_DIM % 8 == 0, "matrices are 8 × 8");
@@ -124,6 +127,20 @@ struct Rows {
     float maximum[ROW_TILES];     // of the raw scores, the same in the four lanes of a row
     float sum[ROW_TILES];         // of this lane's columns only
     float correction[ROW_TILES];  // what the last step multiplies older output with
+};
+
+// Sums of f32 rows over many steps, in parts: each of them lets the sum lose up to half a unit of its last place. Every
+// CARRY_STEPS steps the sums join the older ones and begin anew; then a sum is one of short sums. The output of older steps
+// waits where the result will be, in the rows of the output or of a slot, which nobody else touches.
+struct CarriedSums {
+    float maximum[ROW_TILES];   // what they are relative to
+    float sum[ROW_TILES];       // of this lane's columns only
+};
+
+// Where the output of older steps waits. Found when it is needed: in a loop it would take registers.
+struct CarriedOutput {
+    device float* first;   // the row of the simdgroup's first query
+    long stride;           // floats between rows
 };
 
 // The keys and values of a step.
@@ -388,6 +405,13 @@ inline void hide_outside(thread Scores& scores, StepWindow window, Lane lane) {
     }
 }
 
+// The factor of sums that are relative to an older maximum. The difference of two rounded bases, because older weights are
+// relative to a rounded one; and exactly 1 for an unchanged maximum, or every step would multiply a rounding error in once
+// more.
+inline float correction_of(float before, float maximum, float scale_log2) {
+    return before == maximum ? 1.0f : fast::exp2(base_of(before, scale_log2) - base_of(maximum, scale_log2));
+}
+
 // The online softmax: turns scores into weights relative to the new maximum; leaves the factor for older output.
 template <bool ALL_VISIBLE>
 inline void softmax(thread Scores& scores, thread Rows& rows, uint visible, float scale_log2, Lane lane) {
@@ -403,10 +427,8 @@ inline void softmax(thread Scores& scores, thread Rows& rows, uint visible, floa
             if (ALL_VISIBLE || (mine >> n * 8 & 2) != 0) maximum = max(maximum, score.y);
         }
         maximum = row_max(maximum);
-        // The difference of two rounded bases, because older weights are relative to a rounded one; and exactly 1 for an
-        // unchanged maximum, or every step would multiply a rounding error in once more.
         const float base = base_of(maximum, scale_log2);
-        const float correction = before == maximum ? 1.0f : fast::exp2(base_of(before, scale_log2) - base);
+        const float correction = correction_of(before, maximum, scale_log2);
         // Nothing was visible, or only scores of −∞: 0 keeps the exponents below from being NaN.
         const float shift = maximum == -FLT_MAX ? 0.0f : base;
         float sum = 0.0f;
@@ -507,6 +529,60 @@ inline void take_step(thread Rows& rows, thread const Queries& queries, Tile key
 inline uint output_channel(uint c, Lane lane) {
     const uint run = c / 2 * 2;
     return run + 2 <= CHANNEL_TILES ? run * 8 + lane.column * 2 + (c - run) * 2 : c * 8 + lane.column;
+}
+
+// Only rows of f32 are carried: elements of the output are sums, too.
+inline CarriedOutput carried_output(const device StepItem& item, device Stored* output, device float* partials,
+                                    uint first_row, constant AttentionArguments& arguments) {
+    CarriedOutput waiting;
+    if (has_split_keys && item.partial_slot != WHOLE) {
+        waiting.first = partials + slot_offset(item.partial_slot, QUERIES, HEAD_DIM) + first_row * HEAD_DIM;
+        waiting.stride = HEAD_DIM;
+    } else {
+        const long offset = row_offset(arguments.output, item.batch, item.head, item.query_start + first_row);
+        waiting.first = reinterpret_cast<device float*>(output + offset);
+        waiting.stride = arguments.output.token;
+    }
+    return waiting;
+}
+
+// Adds what is carried of rows to their sums.
+inline void collect(thread Rows& rows, thread const CarriedSums& carried, CarriedOutput output, uint row_count,
+                    float scale_log2, Lane lane) {
+    UNROLL
+    for (uint i = 0; i < ROW_TILES; ++i) {
+        const uint row = i * 8 + lane.row;
+        if (row < row_count) {
+            const float factor = correction_of(carried.maximum[i], rows.maximum[i], scale_log2);
+            rows.sum[i] = fma(carried.sum[i], factor, rows.sum[i]);
+            const device float* source = output.first + long(row) * output.stride;
+            UNROLL
+            for (uint c = 0; c < CHANNEL_TILES; ++c) {
+                const float2 older = *reinterpret_cast<const device float2*>(source + output_channel(c, lane));
+                const float2 later = rows.output[i][c];
+                rows.output[i][c] = float2(fma(older.x, factor, later.x), fma(older.y, factor, later.y));
+            }
+        }
+    }
+}
+
+// Carries the sums of rows, which begin anew.
+inline void leave(thread Rows& rows, thread CarriedSums& carried, CarriedOutput output, uint row_count, Lane lane) {
+    UNROLL
+    for (uint i = 0; i < ROW_TILES; ++i) {
+        const uint row = i * 8 + lane.row;
+        carried.maximum[i] = rows.maximum[i];
+        carried.sum[i] = rows.sum[i];
+        rows.sum[i] = 0.0f;
+        UNROLL
+        for (uint c = 0; c < CHANNEL_TILES; ++c) {
+            if (row < row_count) {
+                device float* target = output.first + long(row) * output.stride + output_channel(c, lane);
+                *reinterpret_cast<device float2*>(target) = rows.output[i][c];
+            }
+            rows.output[i][c] = float2(0.0f);
+        }
+    }
 }
 
 // Writes the normalised rows of a whole item.
@@ -612,6 +688,7 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
         for (uint c = 0; c < CHANNEL_TILES; ++c) rows.output[i][c] = float2(0.0f);
     }
 
+    CarriedSums carried;
     for (uint i = item.first_step; i < last_step; ++i) {
         const device KeyStep& step = steps[i];
         const uint visible = step.visible[0];
@@ -666,9 +743,19 @@ inline void store_partial(thread const Rows& rows, device float* slot, uint firs
         } else {
             take_step<false>(rows, tile, keys, values, visible, step, first_query, bias, arguments, lane);
         }
+        const uint summed = i + 1 - item.first_step;
+        if (CARRY_STEPS > 0 && summed % CARRY_STEPS == 0) {
+            const CarriedOutput waiting = carried_output(item, output, partials, first_row, arguments);
+            if (summed > CARRY_STEPS) collect(rows, carried, waiting, row_count, arguments.scale_log2, lane);
+            leave(rows, carried, waiting, row_count, lane);
+        }
     }
 
     if (!has_rows) return;
+    if (CARRY_STEPS > 0 && last_step - item.first_step >= CARRY_STEPS) {
+        const CarriedOutput waiting = carried_output(item, output, partials, first_row, arguments);
+        collect(rows, carried, waiting, row_count, arguments.scale_log2, lane);
+    }
     UNROLL
     for (uint i = 0; i < ROW_TILES; ++i) rows.sum[i] = row_sum(rows.sum[i]);
     if (has_split_keys && item.partial_slot != WHOLE) {

@@ -60,6 +60,8 @@ pub struct ScheduleSizes {
     pub has_partial_steps: bool,
     /// Whether some queries see only some of the visible keys of a step.
     pub has_windows: bool,
+    /// Steps of the item that has most.
+    pub most_steps: usize,
 }
 
 impl GpuSchedule {
@@ -89,6 +91,7 @@ impl GpuSchedule {
             rotated_rows: key_rows.as_ref().map_or(0, KeyRows::rows),
             has_partial_steps: steps.has_partial_steps(inputs.tile.keys),
             has_windows: steps.has_windows(),
+            most_steps: steps.items().iter().map(|item| item.last_step - item.first_step).max().unwrap_or(0) as usize,
         };
         Self { steps, key_rows, sizes }
     }
@@ -165,6 +168,7 @@ mod tests {
             rotated_rows: 40,
             has_partial_steps: true,
             has_windows: false,
+            most_steps: 3,
         };
         assert_eq!(schedule.sizes, expected);
         assert_eq!(GpuSchedule::new(&resolved, &inputs(1, false, None)).sizes.rotated_rows, 0);

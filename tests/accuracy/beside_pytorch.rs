@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 use candle_core::{DType, Device, safetensors};
 use candle_mixed_attention::SimdLevel;
 
-use super::data::{CASES, Data, rms};
+use super::fused::{ours, rounding, tensor};
+use super::long_sums::{CASES, Data, rms};
 use super::support::compare::numbers;
 
 /// Queries, keys and head_dim.
@@ -26,18 +27,18 @@ fn errors_beside_pytorch() -> Result<()> {
     for dtype in [DType::F32, DType::BF16] {
         for sizes in SIZES {
             for (case, scores, one_sign) in CASES {
-                let data = Data::new(sizes, scores, one_sign, dtype);
+                let data = Data::new(sizes, scores, one_sign, rounding(dtype));
                 let want = data.exact();
                 let file = folder.path().join("data.safetensors");
                 let rows = [("queries", &data.queries), ("keys", &data.keys), ("values", &data.values)];
-                let tensors = rows.map(|(name, rows)| Ok((name, data.tensor(rows, dtype)?)));
+                let tensors = rows.map(|(name, rows)| Ok((name, tensor(&data, rows, dtype)?)));
                 safetensors::save(&tensors.into_iter().collect::<Result<HashMap<_, _>>>()?, &file)?;
                 let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/torch_accuracy.py");
                 ensure!(Command::new(&python).arg(script).arg(&file).status()?.success(), "{script} failed");
                 let result = &safetensors::load(&file, &Device::Cpu)?["result"];
                 let theirs = rms(&numbers(result)?, &want);
                 for level in SimdLevel::available() {
-                    let ratio = rms(&data.ours(dtype, *level)?, &want) / theirs;
+                    let ratio = rms(&ours(&data, dtype, *level)?, &want) / theirs;
                     let keys = sizes.1;
                     println!("| {dtype:?} | {keys} | {case} | {level} | {theirs:.2e} | {ratio:.2} |");
                     // Plain code rounds multiply-adds twice, which counts where few keys decide: there, what was measured.

@@ -354,6 +354,21 @@ pub static MANY_KEYS: Case = Case {
     ..PLAIN
 };
 
+/// Sizes over which errors of sums show: as many queries as it takes to average.
+pub static LONG_SUMS: [Case; 3] = [
+    long_sum("1024_keys", &[("queries", 64)], &[("anchors", 1 << 10)]),
+    long_sum("16384_keys", &[("queries", 16)], &[("anchors", 1 << 14)]),
+    long_sum("131072_keys", &[("queries", 16)], &[("anchors", 1 << 17)]),
+];
+
+const fn long_sum(
+    name: &'static str,
+    groups: &'static [(&'static str, usize)],
+    cached: &'static [(&'static str, usize)],
+) -> Case {
+    Case { name, groups, cached, patterns: &[(&["queries"], &["anchors"])], ..PLAIN }
+}
+
 /// The case of this name.
 pub fn find(name: &str) -> Option<&'static Case> {
     CASES.iter().chain([&MANY_KEYS]).find(|case| case.name == name)
@@ -518,6 +533,17 @@ impl<T: Number> Problem<T> {
         };
         let place = (batch * self.heads + head) * tokens + token;
         bias.as_ref().map_or(0.0, |bias| bias[place].into())
+    }
+
+    /// Replaces the queries and what is cached, of one head and batch row.
+    pub fn set_rows(&mut self, queries: &[f32], keys: &[f32], values: &[f32]) {
+        let of = |numbers: &[f32]| -> Vec<T> { numbers.iter().map(|&number| T::from_f64(number.into())).collect() };
+        for (token, query) in queries.chunks_exact(self.head_dim).enumerate() {
+            let row = self.row(0, token, 0, 0);
+            self.fused[row..row + self.head_dim].copy_from_slice(&of(query));
+        }
+        self.cached_keys = of(keys);
+        self.cached_values = of(values);
     }
 
     /// Adds `mean` of its place to every cached value.

@@ -7,6 +7,7 @@ mod cuda;
 mod metal;
 mod mutation;
 mod numbers;
+mod rounding;
 
 use std::env;
 
@@ -83,7 +84,7 @@ impl Operands {
             Self::Bf16 => 3e-2,
             Self::Tf32 => 5e-3,
             // Where f32 arithmetic is exact, as with a single key, products of parts may still round the last bit.
-            Self::F32 => 4.0 * worst_error(&problem.reference::<f32>(), expected) + f64::from(f32::EPSILON),
+            Self::F32 => 2.0 * worst_error(&problem.reference::<f32>(), expected) + f64::from(f32::EPSILON),
         }
     }
 }

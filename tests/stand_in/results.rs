@@ -7,10 +7,11 @@ use crate::bench::{Bench, Test};
 use crate::control::{AMPERE, HOPPER};
 use crate::problem::{Features, PLAIN, Problem, SPLIT};
 
-pub const TESTS: [(&str, Test); 3] = [
+pub const TESTS: [(&str, Test); 4] = [
     ("numbers_come_back_from_a_device", numbers_come_back_from_a_device),
     ("every_feature_on_an_ampere", every_feature_on_an_ampere),
     ("every_feature_on_a_hopper", every_feature_on_a_hopper),
+    ("sums_of_many_keys_are_carried", sums_of_many_keys_are_carried),
 ];
 
 fn numbers_come_back_from_a_device(bench: &Bench) -> Result<()> {
@@ -51,4 +52,11 @@ fn every_feature_on_a_hopper(bench: &Bench) -> Result<()> {
     every_feature(bench.device(HOPPER)?, &[DType::F16])?;
     ensure!(bench.driver.launches(kernel)? > before, "{kernel} never ran");
     Ok(())
+}
+
+/// More keys than a sum has before it is carried.
+fn sums_of_many_keys_are_carried(bench: &Bench) -> Result<()> {
+    let call = Features { cached: 2_200, ..PLAIN };
+    Problem::new(call, 5)?.check(bench.device(AMPERE)?, DType::F32)?;
+    Problem::new(call, 6)?.check(bench.device(HOPPER)?, DType::F16)
 }

@@ -40,7 +40,7 @@ pub(crate) fn run<T: CudaDType + DeviceRepr>(
     let plan = uploaded(call, arguments, stream)?;
     let sizes = &plan.sizes;
     let mut scratch = plan.scratch.lock(call.scratch(sizes))?;
-    let ScratchBuffers { partials, arrivals, rotated } = &mut *scratch;
+    let ScratchBuffers { partials, arrivals, carried, rotated } = &mut *scratch;
 
     let queries = Address::of_storage::<T>(operands.queries.0, stream)?;
     let keys = Address::of_storage::<T>(operands.keys.0, stream)?;
@@ -99,6 +99,7 @@ pub(crate) fn run<T: CudaDType + DeviceRepr>(
     let reduction_of_slot = Address::of(plan.reduction_of_slot.as_ref(), stream);
     let partials = Address::of_mut(partials.as_mut(), stream);
     let arrivals = Address::of_mut(arrivals.as_mut(), stream);
+    let carried = Address::of_mut(carried.as_mut(), stream);
     let output = Address::of_mut(Some(output), stream);
     let log_sum_exp = Address::of_mut(log_sum_exp, stream);
     let tensors = Tensors {
@@ -118,6 +119,7 @@ pub(crate) fn run<T: CudaDType + DeviceRepr>(
         reduction_of_slot: reduction_of_slot.value,
         partials: partials.value,
         arrivals: arrivals.value,
+        carried: carried.value,
     };
     let launch = call.attend(sizes, &tensors, &buffers)?;
     match call.tensor_maps(sizes, &tensors) {

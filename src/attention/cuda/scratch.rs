@@ -82,6 +82,8 @@ pub(super) struct Buffers {
     pub partials: Option<CudaSlice<f32>>,
     /// How many parts of each split tile have arrived; 0 between launches.
     pub arrivals: Option<CudaSlice<u32>>,
+    /// What blocks carry of long sums.
+    pub carried: Option<CudaSlice<f32>>,
     /// Rotated keys, as bytes.
     pub rotated: Option<CudaSlice<u8>>,
 }
@@ -116,6 +118,8 @@ impl StreamScratch {
         // SAFETY: only kernels touch them, and they write each slot and row before they read it.
         grow(&mut buffers.partials, need.partials, stream, |len| unsafe { stream.alloc(len) })?;
         grow(&mut buffers.arrivals, need.arrivals, stream, |len| stream.alloc_zeros(len))?;
+        // SAFETY: as above; a thread reads what it wrote itself.
+        grow(&mut buffers.carried, need.carried, stream, |len| unsafe { stream.alloc(len) })?;
         // SAFETY: as above.
         grow(&mut buffers.rotated, need.rotated, stream, |len| unsafe { stream.alloc(len) })?;
         Ok(buffers)

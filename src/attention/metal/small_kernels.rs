@@ -177,5 +177,6 @@ fn sizes(partial_slots: usize, split_tiles: usize, key_spans: usize, rotated_row
         rotated_rows,
         has_partial_steps: false,
         has_windows: false,
+        most_steps: 0,
     }
 }

@@ -98,7 +98,9 @@ pub struct AttentionArguments {
     pub partials: u64,
     /// Address of a `u32` per split tile: how many of its parts have arrived. 0 before and after each launch.
     pub arrivals: u64,
-    /// Number of work items.
+    /// Address of what blocks carry of long sums; 0 if no item has that many steps.
+    pub carried: u64,
+    /// Aligns what follows.
     pub padding: u32,
     /// Channels of a head, a multiple of 8.
     pub head_dim: u32,
@@ -109,10 +111,10 @@ pub struct AttentionArguments {
     /// Where log-sum-exps are written; only kernels of the general variant look at it.
     pub log_sum_exp: LogSumExpView,
 }
-const _: () = assert!(size_of::<AttentionArguments>() == 344);
-const _: () = assert!(offset_of!(AttentionArguments, log_sum_exp) == 320);
+const _: () = assert!(size_of::<AttentionArguments>() == 352);
+const _: () = assert!(offset_of!(AttentionArguments, log_sum_exp) == 328);
 const _: () = assert!(offset_of!(AttentionArguments, output) == 208 && offset_of!(AttentionArguments, items) == 264);
-const _: () = assert!(offset_of!(AttentionArguments, padding) == 304);
+const _: () = assert!(offset_of!(AttentionArguments, padding) == 312);
 
 /// A tensor map as the driver encodes it; all zeros where there are no rows.
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
@@ -132,7 +134,7 @@ pub struct Sm90Arguments {
     /// The rest.
     pub attention: AttentionArguments,
     /// Fills the struct up to its alignment.
-    pub padding: [u64; 5],
+    pub padding: [u64; 4],
 }
 const _: () = assert!(size_of::<Sm90Arguments>() == 896);
 const _: () = assert!(offset_of!(Sm90Arguments, attention) == 512);

@@ -81,6 +81,8 @@ pub struct Buffers {
     pub partials: u64,
     /// [`Scratch::arrivals`] counters, all 0.
     pub arrivals: u64,
+    /// [`Scratch::carried`] numbers.
+    pub carried: u64,
 }
 
 /// How much memory launches write besides the output.
@@ -90,6 +92,8 @@ pub struct Scratch {
     pub partials: usize,
     /// Counters of split tiles, 0 before and after each launch.
     pub arrivals: usize,
+    /// Numbers that blocks carry of long sums.
+    pub carried: usize,
     /// Bytes of the rotated keys.
     pub rotated: usize,
 }
@@ -134,8 +138,14 @@ impl Call {
         Scratch {
             partials: sizes.partial_slots * self.tile().slot_floats(self.tiling.head_dim()),
             arrivals: sizes.split_tiles,
+            carried: if self.tiling.carries(sizes.most_steps) { sizes.blocks * self.carried_floats() } else { 0 },
             rotated: self.shape.batch * sizes.rotated_rows * self.key_elements() * self.element.bytes(),
         }
+    }
+
+    /// Numbers that a block carries of long sums: those of its rows, and, for each of its threads, maxima and sums.
+    fn carried_floats(&self) -> usize {
+        self.tiling.queries() * (self.tiling.head_dim() + 8)
     }
 
     /// Output rows `[batch, tokens, heads, head_dim]` at `address`.
@@ -222,6 +232,7 @@ impl Call {
                 reduction_of_slot: buffers.reduction_of_slot,
                 partials: buffers.partials,
                 arrivals: buffers.arrivals,
+                carried: buffers.carried,
                 padding: 0,
                 head_dim: self.shape.head_dim as u32,
                 scale_log2: self.shape.scale_log2(),
@@ -259,7 +270,7 @@ impl Launch<AttentionArguments> {
     /// The same for a kernel that takes these encoded maps, too.
     pub fn with_maps(self, maps: [TensorMap; 4]) -> Launch<Sm90Arguments> {
         let Self { kernel, blocks, threads, shared_bytes, arguments: attention } = self;
-        let arguments = Sm90Arguments { maps, attention, padding: [0; 5] };
+        let arguments = Sm90Arguments { maps, attention, padding: [0; 4] };
         Launch { kernel, blocks, threads, shared_bytes, arguments }
     }
 }
@@ -278,6 +289,7 @@ mod tests {
         rotated_rows: 0,
         has_partial_steps: false,
         has_windows: false,
+        most_steps: 7,
     };
 
     fn call(tiling: Tiling, input_keys: bool) -> Call {
@@ -351,7 +363,12 @@ mod tests {
     fn scratch_holds_every_slot_of_padded_channels() {
         let tiling = Tiling::of((8, 0), Element::F16, 40, false).unwrap();
         let sizes = ScheduleSizes { rotated_rows: 11, ..SIZES };
-        let expected = Scratch { partials: 3 * tiling.queries() * (64 + 2), arrivals: 1, rotated: 2 * 11 * 3 * 40 * 2 };
+        let expected = Scratch {
+            partials: 3 * tiling.queries() * (64 + 2),
+            arrivals: 1,
+            carried: 0,
+            rotated: 2 * 11 * 3 * 40 * 2,
+        };
         assert_eq!(call(tiling, true).scratch(&sizes), expected);
     }
 }

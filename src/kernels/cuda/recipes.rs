@@ -61,6 +61,7 @@ fn sm80(tiling: &Sm80Tiling, element: Element, variant: Variant) -> Recipe {
         format!("TILE_STAGES={}", tiling.stages),
         format!("TILE_RESIDENT_QUERIES={}", tiling.resident_queries),
         format!("TILE_BLOCKS_PER_SM={}", tiling.blocks_per_sm),
+        format!("TILE_CARRY_STEPS={}", tiling.carry_steps),
         format!("TILE_GENERAL={}", variant == Variant::General),
         format!("TILE_SHARED_BYTES={}", tiling.shared_bytes()),
     ];
@@ -81,6 +82,7 @@ fn sm90(tiling: &Sm90Tiling, element: Element, variant: Variant) -> Recipe {
         format!("TILE_POLYNOMIAL={}", tiling.polynomial),
         format!("TILE_TAKE_TURNS={}", tiling.take_turns),
         format!("TILE_PIN_EXPONENTIALS={}", tiling.pin_exponentials),
+        format!("TILE_CARRY_STEPS={}", tiling.carry_steps),
         format!("TILE_GENERAL={}", variant == Variant::General),
         format!("TILE_SHARED_BYTES={}", tiling.shared_bytes()),
     ];

@@ -81,6 +81,8 @@ pub struct Sm80Tiling {
     pub resident_queries: bool,
     /// Blocks that share a multiprocessor.
     pub blocks_per_sm: usize,
+    /// Steps after which sums are carried (`kernels/cuda/carried_sums.cuh`); 0: never.
+    pub carry_steps: usize,
 }
 
 const fn sm80(
@@ -91,8 +93,18 @@ const fn sm80(
     resident_queries: bool,
     blocks_per_sm: usize,
 ) -> Sm80Tiling {
-    Sm80Tiling { element_bytes, head_dim, row_tiles, warps, keys, stages, resident_queries, blocks_per_sm }
+    // Sums of rounded steps lose less than the rounding of a result of 2 bytes; the widest rows have no register left.
+    let carries = element_bytes == 4 && head_dim <= 192;
+    let carry_steps = if carries { F32_KEYS_OF_A_SUM / keys } else { 0 };
+    Sm80Tiling { element_bytes, head_dim, row_tiles, warps, keys, stages, resident_queries, blocks_per_sm, carry_steps }
 }
+
+/// Keys that an f32 sums before what it has is carried: as many additions follow then as came before, where there are a
+/// hundred thousand keys.
+const F32_KEYS_OF_A_SUM: usize = 1024;
+
+/// Keys that tensor cores sum before what they have is carried: they cut off, and the error grows with each of them.
+const SM90_KEYS_OF_A_SUM: usize = 2048;
 
 /// Tiles for every GPU since compute capability 8.0, ascending in head_dim.
 pub const SM80_TILINGS: [Sm80Tiling; 12] = [
@@ -132,10 +144,12 @@ impl Sm80Tiling {
         self.warps * 32
     }
 
-    /// Shared memory of a block: queries, then keys and values per stage, where both sources are, a word of bits per stage.
+    /// Shared memory of a block: queries, then keys and values per stage, where both sources are, a word of bits per stage,
+    /// where carried sums are.
     pub const fn shared_bytes(&self) -> usize {
         let row_bytes = self.head_dim * self.element_bytes;
-        self.queries() * row_bytes + 2 * 32 + self.stages * (2 * self.keys * row_bytes + 8)
+        let carried = if self.carry_steps > 0 { 16 } else { 0 };
+        self.queries() * row_bytes + 2 * 32 + self.stages * (2 * self.keys * row_bytes + 8) + carried
     }
 
     /// Name of the kernel for an element type.
@@ -163,6 +177,8 @@ pub struct Sm90Tiling {
     pub take_turns: bool,
     /// Whether all exponentials of a step come before the wait for the products of the last one.
     pub pin_exponentials: bool,
+    /// Steps after which sums are carried (`kernels/cuda/carried_sums.cuh`), more than 1.
+    pub carry_steps: usize,
 }
 
 /// Tiles for compute capability 9.0, ascending in head_dim. Registers of all warpgroups add up to what a block of that
@@ -184,6 +200,7 @@ pub const SM90_TILINGS: [Sm90Tiling; 2] = [
         polynomial: 0,
         take_turns: false,
         pin_exponentials: false,
+        carry_steps: SM90_KEYS_OF_A_SUM / Sm90Tiling::KEYS,
     },
     Sm90Tiling {
         head_dim: 128,
@@ -194,6 +211,7 @@ pub const SM90_TILINGS: [Sm90Tiling; 2] = [
         polynomial: 0,
         take_turns: true,
         pin_exponentials: false,
+        carry_steps: SM90_KEYS_OF_A_SUM / Sm90Tiling::KEYS,
     },
 ];
 
@@ -262,6 +280,14 @@ impl Tiling {
         match self {
             Self::Sm80(tiling) => tiling.queries(),
             Self::Sm90(tiling) => tiling.queries(),
+        }
+    }
+
+    /// Whether an item of so many steps carries sums.
+    pub const fn carries(self, steps: usize) -> bool {
+        match self {
+            Self::Sm80(tiling) => tiling.carry_steps > 0 && steps > tiling.carry_steps,
+            Self::Sm90(tiling) => steps > tiling.carry_steps,
         }
     }
 

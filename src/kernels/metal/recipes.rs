@@ -13,6 +13,7 @@ pub fn mixed_attention(tiling: &Tiling, element: Element, head_dim: usize) -> Re
         format!("TILE_KEYS={}", tiling.keys),
         format!("TILE_STAGES={}", tiling.stages),
         format!("TILE_PARKED={}", tiling.parked),
+        format!("TILE_CARRY_STEPS={}", tiling.carry_steps()),
         format!("TILE_LOADS={}", tiling.loads(head_dim)),
         format!("TILE_THREADGROUP_BYTES={}", tiling.threadgroup_bytes(head_dim)),
     ];

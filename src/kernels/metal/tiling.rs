@@ -213,6 +213,11 @@ impl Tiling {
             + larger(self.loads(head_dim) * LOAD_REGISTERS, larger(score_phase, value_phase))
     }
 
+    /// Steps after which sums are carried; 0: never. Rounding errors of sums count where results are f32.
+    pub const fn carry_steps(&self) -> usize {
+        if self.element_bytes.0 == 4 { KEYS_OF_A_SUM / self.keys } else { 0 }
+    }
+
     /// Copies of keys, and as many of values, that a thread has under way on their way to threadgroup memory: all of a
     /// step if there are registers.
     pub const fn loads(&self, head_dim: usize) -> usize {
@@ -240,6 +245,10 @@ impl Tiling {
         2
     }
 }
+
+/// Keys that an f32 sums before what it has is carried: as many additions follow then as came before, where there are a
+/// hundred thousand keys.
+const KEYS_OF_A_SUM: usize = 1024;
 
 /// Registers of a copy of keys and one of values, 16 bytes each.
 const LOAD_REGISTERS: usize = 8;

@@ -63,6 +63,7 @@ pub fn run<T: Number>(
     let reduction_of_slot = device.input("reductions", steps.reduction_of_slot());
     let scratch = call.scratch(&sizes);
     let partials = device.output::<f32>("partials", scratch.partials);
+    let carried = device.output::<f32>("carried sums", scratch.carried);
     let arrivals = device.in_out("arrivals", &vec![0u32; scratch.arrivals]);
     let output = device.output::<T>("output", problem.output_len());
     let log_sum_exp = device.output::<f32>("log-sum-exps", problem.log_sum_exp_len());
@@ -109,6 +110,7 @@ pub fn run<T: Number>(
         reduction_of_slot: reduction_of_slot.address(),
         partials: partials.address(),
         arrivals: arrivals.address(),
+        carried: carried.address(),
     };
     let launch = call.attend(&sizes, &tensors, &buffers)?;
     match call.tensor_maps(&sizes, &tensors) {

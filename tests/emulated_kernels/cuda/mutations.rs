@@ -13,7 +13,7 @@ use crate::emulated_kernels::mutation::{Mutation, Sign, WRONG_NUMBERS};
 use crate::emulated_kernels::numbers::Number;
 use crate::emulated_kernels::{Operands, check};
 use candle_mixed_attention::kernels::cuda::recipes::{self, Recipe};
-use candle_mixed_attention::kernels::cuda::tiling::{Element, SM80_TILINGS, SM90_TILINGS, Tiling};
+use candle_mixed_attention::kernels::cuda::tiling::{Element, SM80_TILINGS, SM90_TILINGS, Sm80Tiling, Tiling};
 use emulator::FindingKind::*;
 use emulator::{Compiler, Kernels, Source, trial};
 
@@ -24,6 +24,8 @@ type Kernel = (Tiling, Element);
 
 const SM80: Kernel = (Tiling::Sm80(&SM80_TILINGS[1]), Element::F16);
 const SM80_F32: Kernel = (Tiling::Sm80(&SM80_TILINGS[7]), Element::F32);
+/// One that never carries: small errors of each step add up.
+const SM80_F32_IN_ONE: Kernel = (Tiling::Sm80(&Sm80Tiling { carry_steps: 0, ..SM80_TILINGS[7] }), Element::F32);
 const SM90: Kernel = (Tiling::Sm90(&SM90_TILINGS[0]), Element::F16);
 
 const ATTENTION_SM80: &str = "attention_sm80.cuh";
@@ -32,7 +34,7 @@ const SM90_PRODUCER: &str = "sm90_producer.cuh";
 const SM90_SOFTMAX: &str = "sm90_softmax.cuh";
 const SM90_STEPS: &str = "sm90_steps.cuh";
 
-const MUTATIONS: [(Kernel, Mutation); 33] = [
+const MUTATIONS: [(Kernel, Mutation); 36] = [
     (
         SM80,
         Mutation {
@@ -365,12 +367,45 @@ const MUTATIONS: [(Kernel, Mutation); 33] = [
         },
     ),
     (
-        SM80_F32,
+        SM80_F32_IN_ONE,
         Mutation {
             name: "unchanged_maximum_leaves_a_rounding_error",
             file: "rebase.cuh",
             from: "(before - maximum) * scale_log2",
             to: "fmaf(before, scale_log2, -base)",
+            case: "many_keys",
+            shows_as: WRONG_NUMBERS,
+        },
+    ),
+    (
+        SM80_F32,
+        Mutation {
+            name: "carried_sums_keep_their_scale",
+            file: "carried_sums.cuh",
+            from: "Rebase(state.x, maximum[0], scale_log2).correction",
+            to: "1.0f",
+            case: "many_keys",
+            shows_as: WRONG_NUMBERS,
+        },
+    ),
+    (
+        SM80_F32,
+        Mutation {
+            name: "sums_begin_with_what_is_carried",
+            file: "carried_sums.cuh",
+            from: "sum[0] = sum[1] = 0.0f;",
+            to: "",
+            case: "many_keys",
+            shows_as: WRONG_NUMBERS,
+        },
+    ),
+    (
+        SM80_F32,
+        Mutation {
+            name: "carried_sums_are_forgotten",
+            file: ATTENTION_SM80,
+            from: "sm80_collect<T>(arguments, shared, sums);\n                sm80_leave",
+            to: "sm80_leave",
             case: "many_keys",
             shows_as: WRONG_NUMBERS,
         },

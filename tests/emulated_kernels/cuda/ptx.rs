@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result};
 use libtest_mimic::Trial;
 
-use super::{FOLDER, HEAD_DIMS, Pair, cases_for, check, ptx_mutations, serves, tilings_of, variant_for};
+use super::{FOLDER, HEAD_DIMS, Pair, cases_for, check, name_of, ptx_mutations, serves, tilings_of, variant_for};
 use candle_mixed_attention::kernels::cuda::recipes::{self, ELEMENTS, Recipe, Target};
 use candle_mixed_attention::kernels::cuda::tiling::Variant;
 use emulator::{Compiler, Kernels, LazyKernels, Nvcc, PtxSource, build_once, trial};
@@ -55,7 +55,7 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
             for head_dim in head_dims.take(if whole { usize::MAX } else { 1 }) {
                 for case in cases_for(head_dim).filter(|case| whole || case.brief) {
                     let variant = variant_for(case);
-                    let kernel = tiling.kernel_name(element, variant);
+                    let kernel = name_of(tiling, element, variant);
                     let name = format!("ptx_{kernel}::head_dim_{head_dim}::{}", case.name);
                     let kernels = Pair { attend: attend[variant as usize], rotate };
                     trials.push(trial(&name, &tools, move || check(element, tiling, kernels, head_dim, case)));

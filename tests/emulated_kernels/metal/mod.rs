@@ -18,10 +18,11 @@ use libtest_mimic::Trial;
 
 use super::case::{CASES, Case};
 use super::numbers::Number;
+use super::rounding::{self, Rounded};
 use super::{HEAD_DIMS, Operands, cases_for, is_whole};
 use candle_mixed_attention::kernels::metal::recipes;
 use candle_mixed_attention::kernels::metal::source::Recipe;
-use candle_mixed_attention::kernels::metal::tiling::{CANDIDATES, Element, Family, Tiling};
+use candle_mixed_attention::kernels::metal::tiling::{CANDIDATES, Element, Family, TILINGS, Tiling};
 use emulator::{Compiler, LazyKernels, compile_once, compiled, trial};
 use kernels::ELEMENTS;
 use launch::CallKernels;
@@ -56,6 +57,7 @@ pub fn trials() -> Vec<Trial> {
             }
         }
     }
+    trials.extend(rounding_trials(&compiler));
     trials.extend(sin_cos::trials(&compiler));
     trials.extend(mutations::trials(&compiler));
     trials.extend(language::trials(&compiler));
@@ -63,6 +65,50 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(numerics::trials(&compiler));
     trials.extend(registers::trials(&compiler));
     trials
+}
+
+/// Sums over many keys: f32 at one head_dim, or everything.
+fn rounding_trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (element, families) in ELEMENTS {
+        let tilings = TILINGS.iter().filter(|tiling| families.iter().any(|&family| tiling.serves(family, element)));
+        let is_wanted = |tiling: &&Tiling| is_whole() || element == Element::F32 && tiling.head_dim == 64;
+        for tiling in tilings.filter(is_wanted) {
+            trials.extend(match element {
+                Element::F16 => rounding_trials_as::<f16>(compiler, element, tiling),
+                Element::Bf16 | Element::WideBf16 => rounding_trials_as::<bf16>(compiler, element, tiling),
+                Element::F32 => rounding_trials_as::<f32>(compiler, element, tiling),
+            });
+        }
+    }
+    trials
+}
+
+fn rounding_trials_as<T: Rounded>(
+    compiler: &Result<Compiler, String>,
+    element: Element,
+    tiling: &'static Tiling,
+) -> Vec<Trial> {
+    let head_dim = tiling.head_dim;
+    let kernels = LazyCallKernels {
+        attend: compile(compiler, recipes::mixed_attention(tiling, element, head_dim)),
+        rotate: compile(compiler, recipes::rotate_keys(element)),
+        combine: compile(compiler, recipes::combine_split_keys(element)),
+    };
+    let name = format!("metal_{}_{}", element.policy(), shape(tiling));
+    rounding::trials::<T>(
+        &name,
+        head_dim,
+        |name, check| trial(name, compiler, check),
+        move |problem| {
+            let kernels = CallKernels {
+                attend: compiled(kernels.attend)?,
+                rotate: compiled(kernels.rotate)?,
+                combine: compiled(kernels.combine)?,
+            };
+            Ok(launch::run(element, tiling, kernels, problem, 0, u64::MAX)?.output)
+        },
+    )
 }
 
 /// Whether a tile that a Mac should try runs with an element: with the first that it serves, or with all of them.

@@ -7,6 +7,7 @@ use libtest_mimic::Trial;
 use super::folder;
 use super::launch::{self, CallKernels};
 use crate::emulated_kernels::mutation::{Mutation, Sign, WRONG_NUMBERS};
+use crate::emulated_kernels::numbers::Number;
 use crate::emulated_kernels::{Operands, check};
 use candle_mixed_attention::kernels::metal::recipes;
 use candle_mixed_attention::kernels::metal::source::Recipe;
@@ -204,23 +205,59 @@ const DIRECT_MUTATIONS: [Mutation; 1] = [Mutation {
     shows_as: Sign::Found(&[OutOfBounds]),
 }];
 
+/// A mistake, the tile that has it, and a head_dim.
+type Mutated = (&'static Mutation, Option<&'static Tiling>, usize);
+
+/// With sums that are carried.
+const F32_MUTATIONS: [Mutation; 2] = [
+    Mutation {
+        name: "carried_sums_keep_their_scale",
+        file: ATTENTION,
+        from: "const float factor = correction_of(carried.maximum[i], rows.maximum[i], scale_log2);",
+        to: "const float factor = 1.0f;",
+        case: "many_keys",
+        shows_as: WRONG_NUMBERS,
+    },
+    Mutation {
+        name: "carried_sums_are_forgotten",
+        file: ATTENTION,
+        from: "if (summed > CARRY_STEPS) collect(",
+        to: "if (false) collect(",
+        case: "many_keys",
+        shows_as: WRONG_NUMBERS,
+    },
+];
+
 pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
     let tuned = |head_dim| Tiling::of(Family::Apple7, Element::F16, head_dim);
     let direct = || CANDIDATES.iter().find(|tiling| tiling.stages == 0 && tiling.serves(Family::Apple9, Element::F16));
     let narrow = MUTATIONS.iter().map(|mutation| (mutation, tuned(HEAD_DIM), HEAD_DIM));
     let wide = WIDE_MUTATIONS.iter().map(|mutation| (mutation, tuned(WIDE_HEAD_DIM), WIDE_HEAD_DIM));
     let direct = DIRECT_MUTATIONS.iter().map(|mutation| (mutation, direct(), HEAD_DIM));
-    let mutation_trial = |(mutation, tiling, head_dim): (&'static Mutation, Option<&'static Tiling>, usize)| {
+    let halves = narrow.chain(wide).chain(direct).map(|mutated| (mutated, Element::F16));
+    let f32_tiling = || Tiling::of(Family::Apple7, Element::F32, HEAD_DIM);
+    let floats = F32_MUTATIONS.iter().map(|mutation| ((mutation, f32_tiling(), HEAD_DIM), Element::F32));
+    let mutation_trial = |((mutation, tiling, head_dim), element): (Mutated, Element)| {
         let compiler_of_test = compiler.clone();
         trial(&format!("metal_mutations::{}", mutation.name), compiler, move || {
-            is_found(&compiler_of_test.map_err(anyhow::Error::msg)?, mutation, tiling.context("a tile")?, head_dim)
+            let (compiler, tiling) = (compiler_of_test.map_err(anyhow::Error::msg)?, tiling.context("a tile")?);
+            match element {
+                Element::F32 => is_found::<f32>(&compiler, mutation, tiling, head_dim, (element, Operands::F32)),
+                _ => is_found::<f16>(&compiler, mutation, tiling, head_dim, (element, Operands::F16)),
+            }
         })
     };
-    narrow.chain(wide).chain(direct).map(mutation_trial).collect()
+    halves.chain(floats).map(mutation_trial).collect()
 }
 
-fn is_found(compiler: &Compiler, mutation: &Mutation, tiling: &'static Tiling, head_dim: usize) -> Result<()> {
-    let (copy, element) = (mutation.copy(&folder())?, Element::F16);
+fn is_found<T: Number>(
+    compiler: &Compiler,
+    mutation: &Mutation,
+    tiling: &'static Tiling,
+    head_dim: usize,
+    (element, operands): (Element, Operands),
+) -> Result<()> {
+    let copy = mutation.copy(&folder())?;
     let compile = |recipe: Recipe| {
         let path = copy.path().join(format!("{}.metal", recipe.function));
         let defines: Vec<&str> = recipe.defines.iter().map(String::as_str).collect();
@@ -231,7 +268,7 @@ fn is_found(compiler: &Compiler, mutation: &Mutation, tiling: &'static Tiling, h
         rotate: &compile(recipes::rotate_keys(element))?,
         combine: &compile(recipes::combine_split_keys(element))?,
     };
-    mutation.is_shown_by(check::<f16>(mutation.case()?, head_dim, Operands::F16, |problem, order| {
+    mutation.is_shown_by(check::<T>(mutation.case()?, head_dim, operands, |problem, order| {
         launch::run(element, tiling, kernels, problem, order, u64::MAX)
     }))
 }

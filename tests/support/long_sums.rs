@@ -1,14 +1,8 @@
-//! Random queries, keys and values, and what their attention is: exactly, and by the usual loops.
+//! Random queries, keys and values over which errors of sums show, and what their attention is: exactly, and by the usual
+//! loops.
 
-use candle_core::{DType, Device, Result, Tensor};
-use candle_mixed_attention::{
-    AttentionOptions, AttentionPattern, AttentionPlan, Backend, KvCache, SimdLevel, TokenSpec, mixed_attention_cached,
-};
-use half::bf16;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-
-use crate::support::compare::numbers;
 
 /// Names, standard deviations of the scores, and whether all values have one sign.
 pub const CASES: [(&str, f32, bool); 5] = [
@@ -25,17 +19,22 @@ pub struct Data {
     pub keys: Vec<f32>,
     pub values: Vec<f32>,
     pub head_dim: usize,
+    round: fn(f32) -> f32,
 }
 
 impl Data {
-    /// Scores of this standard deviation; values around 1 or around 0.
-    pub fn new((queries, keys, head_dim): (usize, usize, usize), scores: f32, one_sign: bool, dtype: DType) -> Self {
+    /// Scores of this standard deviation; values around 1 or around 0. `round` is how numbers are rounded in memory.
+    pub fn new(
+        (queries, keys, head_dim): (usize, usize, usize),
+        scores: f32,
+        one_sign: bool,
+        round: fn(f32) -> f32,
+    ) -> Self {
         let mut random = StdRng::seed_from_u64(keys as u64 + scores as u64);
         let mut normal = move || {
             let (u, v): (f32, f32) = (random.random_range(1e-7..1.0), random.random());
             (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
         };
-        let round = |number: f32| if dtype == DType::BF16 { bf16::from_f32(number).to_f32() } else { number };
         let mut numbers = |count: usize, factor: f32, mean: f32| -> Vec<f32> {
             (0..count).map(|_| round(normal() * factor + mean)).collect()
         };
@@ -46,21 +45,8 @@ impl Data {
             keys: numbers(keys * head_dim, root, 0.0),
             values: numbers(keys * head_dim, spread, mean),
             head_dim,
+            round,
         }
-    }
-
-    pub fn tensor(&self, rows: &[f32], dtype: DType) -> Result<Tensor> {
-        let shape = (1, 1, rows.len() / self.head_dim, self.head_dim);
-        Tensor::from_slice(rows, shape, &Device::Cpu)?.to_dtype(dtype)
-    }
-
-    pub fn ours(&self, dtype: DType, level: SimdLevel) -> Result<Vec<f64>> {
-        let tokens = [TokenSpec::new("q", self.queries.len() / self.head_dim), TokenSpec::cached("k")];
-        let plan = AttentionPlan::new(tokens, [AttentionPattern::queries(["q"]).attend_to(["k"])]).expect("a plan");
-        let cache =
-            KvCache::from_groups([("k", self.tensor(&self.keys, dtype)?, self.tensor(&self.values, dtype)?)], None)?;
-        let options = AttentionOptions::default().backend(Backend::Fused).simd(level);
-        numbers(&mixed_attention_cached(&self.tensor(&self.queries, dtype)?, None, &cache, &plan, &options)?)
     }
 
     fn rows<'a>(&self, numbers: &'a [f32]) -> impl Iterator<Item = &'a [f32]> + Clone + use<'a> {
@@ -86,8 +72,8 @@ impl Data {
     }
 
     /// What a tiled kernel in f32 does: blocks of 512 keys, products in one chain of multiply-adds, sums of weights in 16
-    /// lanes, what is older rescaled and added; with bf16, weights are rounded before they meet the values.
-    pub fn usual(&self, dtype: DType) -> Vec<f64> {
+    /// lanes, what is older rescaled and added. Weights are rounded as values are before they meet them, and so are results.
+    pub fn usual(&self) -> Vec<f64> {
         let scale = 1.0 / (self.head_dim as f32).sqrt();
         let attend = |query: &[f32]| {
             let (mut output, mut total, mut maximum) = (vec![0f32; self.head_dim], 0f32, f32::NEG_INFINITY);
@@ -100,11 +86,9 @@ impl Data {
                 let correction = (before - maximum).exp();
                 let (mut block, mut lanes) = (vec![0f32; self.head_dim], [0f32; 16]);
                 for (index, (score, value)) in scores.iter().zip(self.rows(values)).enumerate() {
-                    let mut weight = (score - maximum).exp();
+                    let weight = (score - maximum).exp();
                     lanes[index % 16] += weight;
-                    if dtype == DType::BF16 {
-                        weight = bf16::from_f32(weight).to_f32();
-                    }
+                    let weight = (self.round)(weight);
                     block.iter_mut().zip(value).for_each(|(sum, value)| *sum = weight.mul_add(*value, *sum));
                 }
                 total = total * correction + lanes.iter().sum::<f32>();
@@ -113,11 +97,11 @@ impl Data {
             let reciprocal = 1.0 / total;
             output.into_iter().map(move |output| output * reciprocal)
         };
-        let round = |x: f32| f64::from(if dtype == DType::BF16 { bf16::from_f32(x).to_f32() } else { x });
-        self.rows(&self.queries).flat_map(attend).map(round).collect()
+        self.rows(&self.queries).flat_map(attend).map(|output| f64::from((self.round)(output))).collect()
     }
 }
 
+/// Root of the mean squared difference.
 pub fn rms(got: &[f64], want: &[f64]) -> f64 {
     (got.iter().zip(want).map(|(got, want)| (got - want).powi(2)).sum::<f64>() / got.len() as f64).sqrt()
 }

@@ -1,0 +1,69 @@
+// Long sums in parts.
+//
+// A sum that grows by one step after the other loses up to half a unit of its last place with each. Tensor cores cut off
+// where other arithmetic rounds, so that these errors have one sign and grow with the number of keys. Therefore every
+// T::CARRY_STEPS steps the sums of a thread join the older ones, which wait in global memory, and begin anew:
+//
+//     carried = 2^(m' − m) carried + sums;   sums = 0        m' the maximum that the carried ones are relative to
+//
+// Then a sum is one of short sums, and adding them rounds. What lies in memory is read by nobody but the thread that wrote
+// it. Numbers of 16 bytes are T::THREADS apart, so that a warp reads and writes neighbours.
+#pragma once
+
+#include <ptx.cuh>
+
+#include "arguments.cuh"
+#include "rebase.cuh"
+
+// The carried sums of the rows that a thread has accumulators of: of each pair of rows, 4 numbers of every tile of 8 channels.
+template <class T>
+struct CarriedSums {
+    static constexpr int TILES = T::HEAD_DIM / 8;
+    // 16 bytes each: the tiles of a pair of rows, and its maxima and sums.
+    static constexpr int PAIRS = T::QUERIES * 2 / T::THREADS;
+    static constexpr int BLOCK = PAIRS * (TILES + 1) * T::THREADS;
+
+    float4* first;
+
+    __device__ __forceinline__ explicit CarriedSums(float4* of_block) : first(of_block + T::thread()) {}
+
+    // Where those of this block are.
+    static __device__ __forceinline__ float4* of_block(const AttentionArguments& arguments) {
+        return reinterpret_cast<float4*>(arguments.carried) + uint64_t(blockIdx.x) * BLOCK;
+    }
+
+    __device__ __forceinline__ float4& tile(int pair, int n) const { return first[(pair * (TILES + 1) + n) * T::THREADS]; }
+
+    // Adds what is carried of a pair of rows to the sums of later steps. `output` gives element e of tile n: 0 and 1 of the
+    // first row, 2 and 3 of the second.
+    template <class Output>
+    __device__ __forceinline__ void collect(int pair, const Output& output, const float (&maximum)[2], float (&sum)[2],
+                                            float scale_log2) const {
+        const float4 state = tile(pair, TILES);
+        const float factor[2] = {Rebase(state.x, maximum[0], scale_log2).correction,
+                                 Rebase(state.y, maximum[1], scale_log2).correction};
+        sum[0] = fmaf(state.z, factor[0], sum[0]);
+        sum[1] = fmaf(state.w, factor[1], sum[1]);
+#pragma unroll
+        for (int n = 0; n < TILES; ++n) {
+            const float4 carried = tile(pair, n);
+            output(n, 0) = fmaf(carried.x, factor[0], output(n, 0));
+            output(n, 1) = fmaf(carried.y, factor[0], output(n, 1));
+            output(n, 2) = fmaf(carried.z, factor[1], output(n, 2));
+            output(n, 3) = fmaf(carried.w, factor[1], output(n, 3));
+        }
+    }
+
+    // Carries the sums of a pair of rows, which begin anew.
+    template <class Output>
+    __device__ __forceinline__ void leave(int pair, const Output& output, const float (&maximum)[2], float (&sum)[2]) const {
+        tile(pair, TILES) = make_float4(maximum[0], maximum[1], sum[0], sum[1]);
+        sum[0] = sum[1] = 0.0f;
+#pragma unroll
+        for (int n = 0; n < TILES; ++n) {
+            tile(pair, n) = make_float4(output(n, 0), output(n, 1), output(n, 2), output(n, 3));
+#pragma unroll
+            for (int e = 0; e < 4; ++e) output(n, e) = 0.0f;
+        }
+    }
+};
