@@ -170,7 +170,7 @@ pub struct Sm90Tiling {
 /// size starts with.
 ///
 /// At head_dim 64 a step of the block takes the tensor cores 1536 clocks, its exponentials 1584 on the special-function
-/// unit, and its instructions 1175 clocks of each scheduler. One polynomial of 8 makes that 1536, 1392 and 1354: which is
+/// unit, and its instructions 1164 clocks of each scheduler. One polynomial of 8 makes that 1536, 1392 and 1334: which is
 /// faster, only a GPU can tell. At head_dim 128 the products take 2048 clocks, everything else half of that, so that two
 /// consumers that take turns hide it. Nothing pins the exponentials: the assembler then waits for the products of the last
 /// step first, as FlashAttention-3 does at head_dim 64; models of the schedule disagree about which is faster. This is
