@@ -248,7 +248,7 @@ struct Sm80Copies {
         const unsigned char* from = ptx::advance(rows.first, first_thread, rows.row_fraction) + channel_bytes;
 #pragma unroll
         for (int i = 0; i < T::KEYS; i += ROWS) {
-            // The product with the number of threads, which the compiler does not know, is one instruction with the sum.
+            // ROWS rows further: a product that is the same for all, and an addition.
             if (i > 0) from = ptx::advance(from, blockDim.x, rows.row_fraction);
 #pragma unroll
             for (int chunk = 0; chunk < T::CHUNKS; chunk += T::ROW_THREADS) {
