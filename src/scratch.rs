@@ -37,11 +37,13 @@ thread_local! {
     static ITEM: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
     static ROTATED: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
     static WEIGHT: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
+    static NEXT_WEIGHT: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
     static ROWS: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
+    static HIDDEN: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new() }) };
 }
 
-/// What a buffer is for: the first two are in use at the same time on the thread that starts a launch of attention, the other
-/// two on one that starts a linear layer.
+/// What a buffer is for: the first two are in use at the same time on the thread that starts a launch of attention, the others
+/// on one that starts linear layers.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     /// The tiles of a work item.
@@ -50,8 +52,12 @@ pub(crate) enum Purpose {
     RotatedKeys,
     /// The weight of a linear layer.
     Weight,
+    /// That of the layer behind it.
+    NextWeight,
     /// A block of a linear layer's rows.
     Rows,
+    /// A block of rows between two layers.
+    Hidden,
 }
 
 /// Lends this thread's buffer. A nested loan for the same purpose gets a fresh one.
@@ -60,7 +66,9 @@ pub(crate) fn with<R>(purpose: Purpose, body: impl FnOnce(&mut Buffer) -> R) -> 
         Purpose::Item => &ITEM,
         Purpose::RotatedKeys => &ROTATED,
         Purpose::Weight => &WEIGHT,
+        Purpose::NextWeight => &NEXT_WEIGHT,
         Purpose::Rows => &ROWS,
+        Purpose::Hidden => &HIDDEN,
     };
     slot.with(|slot| match slot.try_borrow_mut() {
         Ok(mut buffer) => {

@@ -13,7 +13,7 @@
 template <class T>
 struct Sm90Rows {
     float output[T::HEAD_DIM / 2];
-    float maximum[2];      // of the raw scores, the same in the four lanes of a row
+    float base[2];         // rebase.cuh; the same in the four lanes of a row
     float sum[2];          // this lane's columns only
     float correction[2];   // what the last step multiplies older sums with
 };
@@ -71,16 +71,15 @@ template <class T, int N>
 __device__ __forceinline__ void sm90_softmax(float (&scores)[N], Sm90Rows<T>& rows, float scale_log2) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const float before = rows.maximum[half];
-        float maximum = before;
+        float maximum = ptx::max_or_nan(scores[2 * half], scores[2 * half + 1]);
 #pragma unroll
-        for (int i = 2 * half; i < N; i += 4) {
+        for (int i = 2 * half + 4; i < N; i += 4) {
             maximum = ptx::max_or_nan(maximum, ptx::max_or_nan(scores[i], scores[i + 1]));
         }
         maximum = ptx::max_or_nan(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
         maximum = ptx::max_or_nan(maximum, __shfl_xor_sync(0xffffffffu, maximum, 2));
-        rows.maximum[half] = maximum;
-        const Rebase rebase(before, maximum, scale_log2);
+        const Rebase rebase(rows.base[half], maximum, scale_log2);
+        rows.base[half] = rebase.base;
         rows.correction[half] = rebase.correction;
         float sum;
 #pragma unroll
@@ -102,7 +101,7 @@ template <class T>
 __device__ __forceinline__ void sm90_collect(const AttentionArguments& attention, Sm90Rows<T>& rows) {
     const auto output = [&](int n, int e) -> float& { return rows.output[4 * n + e]; };
     using Carried = CarriedSums<T>;
-    Carried(Carried::of_block(attention)).collect(0, output, rows.maximum, rows.sum, attention.scale_log2);
+    Carried(Carried::of_block(attention)).collect(0, output, rows.base, rows.sum);
 }
 
 // Turns what was summed before to the new maximum. Most steps find no new one in any row of the warp. Where `done` steps have
@@ -117,7 +116,7 @@ __device__ __forceinline__ void sm90_rescale(const AttentionArguments& attention
             if (done > T::CARRY_STEPS) sm90_collect<T>(attention, rows);
             const auto output = [&](int n, int e) -> float& { return rows.output[4 * n + e]; };
             using Carried = CarriedSums<T>;
-            Carried(Carried::of_block(attention)).leave(0, output, rows.maximum, rows.sum);
+            Carried(Carried::of_block(attention)).leave(0, output, rows.base, rows.sum);
         }
     }
 }

@@ -6,10 +6,10 @@ use candle_nn::{Linear, VarBuilder};
 use super::domains::DomainRuns;
 use super::parts::{InputParts, SharedModule};
 use super::sharing::WeightSharing;
-use super::untied::UntiedLinear;
+use super::untied::{UntiedLinear, of_each_run};
 use crate::checks::{check_input, check_same};
 use crate::error::AttentionError;
-use crate::ops::{Epilogue, linear};
+use crate::ops::{Epilogue, feed_forward, linear};
 use crate::through_candle::without_backtrace;
 
 /// Channels of a token at most. More than any network has; widths up to here can be added and multiplied in 64 bits.
@@ -113,14 +113,19 @@ impl Projection {
 
     /// `x [batch, tokens, in_dim]` to `[batch, tokens, out_dim]`.
     pub(crate) fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
-        self.forward_then(x, runs, Epilogue::None)
+        match self {
+            Self::Shared(layer) => linear(layer, x, Epilogue::None),
+            Self::PerDomain(layers) => layers.forward(x, runs),
+        }
     }
 
-    /// As [`forward`](Self::forward), followed by a function of every number.
-    pub(crate) fn forward_then(&self, x: &Tensor, runs: &DomainRuns, epilogue: Epilogue) -> Result<Tensor> {
-        match self {
-            Self::Shared(layer) => linear(layer, x, epilogue),
-            Self::PerDomain(layers) => layers.forward_then(x, runs, epilogue),
+    /// `narrow(gelu(widen(x)))`; both are shared, or both have weights for each domain.
+    pub(crate) fn feed_forward(widen: &Self, narrow: &Self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
+        match (widen, narrow) {
+            (Self::Shared(widen), Self::Shared(narrow)) => feed_forward(widen, narrow, x),
+            _ => of_each_run([widen.banks(), narrow.banks()], x, runs, |[widen, narrow], x| {
+                feed_forward(widen, narrow, x)
+            }),
         }
     }
 }

@@ -63,27 +63,37 @@ impl UntiedLinear {
     /// # Errors
     /// Runs that hold another number of tokens or name a domain without weights; another width.
     pub fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
-        self.forward_then(x, runs, Epilogue::None)
+        of_each_run([&self.banks], x, runs, |[bank], x| linear(bank, x, Epilogue::None))
     }
+}
 
-    /// As [`forward`](Self::forward), followed by a function of every number.
-    pub(super) fn forward_then(&self, x: &Tensor, runs: &DomainRuns, epilogue: Epilogue) -> Result<Tensor> {
-        let (_, tokens, _) = x.dims3()?;
-        check_tokens("x", runs.tokens(), tokens, || format!("{:?} (domain, tokens)", runs.as_slice()))?;
-        let mut outputs = Vec::with_capacity(runs.as_slice().len());
-        let mut start = 0;
-        for &(domain, len) in runs.as_slice() {
-            let bank = self.banks.get(domain).ok_or_else(|| {
-                let got = format!("domain {domain} of {}", self.banks.len());
-                AttentionError::value("domain", "one that has weights", got)
-            })?;
-            outputs.push(linear(bank, &x.narrow(1, start, len)?, epilogue)?);
-            start += len;
+/// Runs layers on `x [batch, tokens, width]`, each run of tokens by those of its domain; `banks` holds them for each domain.
+///
+/// # Errors
+/// Runs that hold another number of tokens or name a domain without weights; those of `forward`.
+pub(super) fn of_each_run<const LAYERS: usize>(
+    banks: [&[Linear]; LAYERS],
+    x: &Tensor,
+    runs: &DomainRuns,
+    forward: impl Fn([&Linear; LAYERS], &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let (_, tokens, _) = x.dims3()?;
+    check_tokens("x", runs.tokens(), tokens, || format!("{:?} (domain, tokens)", runs.as_slice()))?;
+    let domains = banks.iter().map(|banks| banks.len()).min().unwrap_or(0);
+    let of = |domain: usize, x: &Tensor| forward(banks.map(|banks| &banks[domain]), x);
+    let mut outputs = Vec::with_capacity(runs.as_slice().len());
+    let mut start = 0;
+    for &(domain, len) in runs.as_slice() {
+        if domain >= domains {
+            let got = format!("domain {domain} of {domains}");
+            return Err(AttentionError::value("domain", "one that has weights", got).into());
         }
-        match (outputs.as_slice(), self.banks.first()) {
-            ([], Some(bank)) => linear(bank, x, epilogue),
-            ([output], _) => Ok(output.clone()),
-            (outputs, _) => Tensor::cat(outputs, 1),
-        }
+        outputs.push(of(domain, &x.narrow(1, start, len)?)?);
+        start += len;
+    }
+    match outputs.as_slice() {
+        [] if domains > 0 => of(0, x),
+        [output] => Ok(output.clone()),
+        outputs => Tensor::cat(outputs, 1),
     }
 }

@@ -34,7 +34,7 @@ use candle_core::{DType, Tensor};
 pub(crate) use convert::to_dtype;
 pub(crate) use finite::{first_not_finite, is_finite};
 pub(crate) use layer_norm::layer_norm;
-pub(crate) use linear::{Epilogue, linear};
+pub(crate) use linear::{Epilogue, feed_forward, linear};
 pub(crate) use message_sum::{Messages, message_sum};
 pub(crate) use residual::residual;
 pub(crate) use sin_cos::{cos, sin};

@@ -90,7 +90,7 @@ impl Simd for Avx512 {
         unsafe {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(rounded));
             let present = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit);
-            _mm512_castsi512_ps(_mm512_maskz_add_epi32(present, _mm512_castps_si512(value), exponent))
+            masked_add(present, value, exponent)
         }
     }
 
@@ -114,6 +114,28 @@ impl Simd for Avx512 {
             }
         }
     }
+}
+
+/// `number + exponent`, as integers, and 0 outside of the mask.
+///
+/// The compiler makes two instructions of [`_mm512_maskz_add_epi32`] where the result is taken for numbers: it moves the mask
+/// behind the cast.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn masked_add(mask: __mmask16, number: __m512, exponent: __m512i) -> __m512 {
+    let sum;
+    // SAFETY: the instruction reads and writes the named registers and nothing else.
+    unsafe {
+        std::arch::asm!(
+            "vpaddd {sum}{{{mask}}}{{z}}, {number}, {exponent}",
+            sum = lateout(zmm_reg) sum,
+            mask = in(kreg) mask,
+            number = in(zmm_reg) number,
+            exponent = in(zmm_reg) exponent,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 /// Number `c` of the result holds, for four rows of 16 numbers, column `c` of each 128-bit lane: columns c, c + 4, c + 8

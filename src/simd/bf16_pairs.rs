@@ -6,7 +6,7 @@ use candle_core::DType;
 use half::bf16;
 
 use super::words::narrow;
-use super::{Simd, Vector, Words};
+use super::{Exponent, Simd, Vector, Words};
 use crate::element::Element;
 
 /// Instructions for pairs of bf16. A value proves that the CPU has them.
@@ -56,6 +56,11 @@ impl<D: DotProducts> Words for Bf16Pairs<D> {
     #[inline(always)]
     fn multiply_add(self, left: Vector<Self>, right: Vector<Self>, sum: Vector<Self>) -> Vector<Self> {
         self.0.dot_add(left, right, sum)
+    }
+
+    #[inline(always)]
+    fn weight(self, x: Vector<Self>, exponent: Exponent) -> Vector<Self> {
+        self.simd().exp2_for_bf16(x, exponent)
     }
 
     #[inline(always)]

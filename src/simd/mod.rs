@@ -136,7 +136,14 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// that a key without weight adds nothing, however large its value is. Exact for x = 0; NaN stays NaN.
     #[inline(always)]
     fn exp2(self, x: Self::Vector, exponent: Exponent) -> Self::Vector {
-        exp2::exp2(self, x, exponent)
+        exp2::exp2(self, x, exponent, exp2::COEFFICIENTS)
+    }
+
+    /// The same with a relative error below 3e-6, for weights that will be rounded to bf16.
+    #[cfg(any(test, target_arch = "x86_64", target_arch = "aarch64"))]
+    #[inline(always)]
+    fn exp2_for_bf16(self, x: Self::Vector, exponent: Exponent) -> Self::Vector {
+        exp2::exp2(self, x, exponent, exp2::COEFFICIENTS_FOR_BF16)
     }
 }
 

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use candle_core::DType;
 
-use super::Simd;
+use super::{Exponent, Simd};
 use crate::element::Element;
 
 /// What a word holds and how words are multiplied.
@@ -24,6 +24,9 @@ pub(crate) trait Words: Copy + Send + Sync {
 
     /// `sum + left · right`, where `·` sums over the numbers of a word.
     fn multiply_add(self, left: Vector<Self>, right: Vector<Self>, sum: Vector<Self>) -> Vector<Self>;
+
+    /// `2^(factor · x − shift)`, as exact as numbers of a word are.
+    fn weight(self, x: Vector<Self>, exponent: Exponent) -> Vector<Self>;
 
     /// The first NUMBERS of two vectors of neighbours, as one vector of words.
     fn pack(self, first: Vector<Self>, second: Vector<Self>) -> Vector<Self>;
@@ -82,6 +85,11 @@ impl<S: Simd> Words for Floats<S> {
     #[inline(always)]
     fn multiply_add(self, left: S::Vector, right: S::Vector, sum: S::Vector) -> S::Vector {
         self.0.mul_add(left, right, sum)
+    }
+
+    #[inline(always)]
+    fn weight(self, x: S::Vector, exponent: Exponent) -> S::Vector {
+        self.0.exp2(x, exponent)
     }
 
     #[inline(always)]

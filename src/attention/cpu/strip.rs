@@ -190,11 +190,12 @@ unsafe fn softmax<W: Words, const VECTORS: usize>(
         for word in 0..keys.div_ceil(W::NUMBERS) {
             for vector in 0..VECTORS {
                 let scores = strip.scores.add((word * W::NUMBERS * VECTORS + vector) * lanes);
-                let first = simd.exp2(simd.sub(simd.load(scores), maximum[vector]), exponent);
+                let first = words.weight(simd.sub(simd.load(scores), maximum[vector]), exponent);
                 sum[vector] = simd.add(sum[vector], first);
                 let mut second = first;
                 if W::NUMBERS == 2 {
-                    second = simd.exp2(simd.sub(simd.load(scores.add(VECTORS * lanes)), maximum[vector]), exponent);
+                    let below = simd.load(scores.add(VECTORS * lanes));
+                    second = words.weight(simd.sub(below, maximum[vector]), exponent);
                     sum[vector] = simd.add(sum[vector], second);
                 }
                 simd.store(strip.scores.add((word * VECTORS + vector) * lanes), words.pack(first, second));

@@ -5,7 +5,6 @@ use candle_nn::VarBuilder;
 
 use crate::modules::projection::Projection;
 use crate::modules::{DomainRuns, WeightSharing};
-use crate::ops::Epilogue;
 
 /// Two linear layers with a GELU between them; shared by all tokens, or one pair for each domain.
 #[derive(Debug, Clone)]
@@ -34,6 +33,6 @@ impl FeedForward {
 
     /// `x [batch, tokens, width]` to the same shape.
     pub(super) fn forward(&self, x: &Tensor, runs: &DomainRuns) -> Result<Tensor> {
-        self.narrow.forward(&self.widen.forward_then(x, runs, Epilogue::Gelu)?, runs)
+        Projection::feed_forward(&self.widen, &self.narrow, x, runs)
     }
 }

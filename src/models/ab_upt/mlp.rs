@@ -5,7 +5,7 @@ use candle_nn::{Linear, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::error::AbUptError;
-use crate::ops::{Epilogue, linear, to_dtype};
+use crate::ops::{Epilogue, feed_forward, linear, to_dtype};
 
 /// The function between two linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -99,7 +99,12 @@ impl Mlp {
             Activation::Gelu => linear(layer, &x, Epilogue::Gelu),
             other => other.forward(&linear(layer, &x, Epilogue::None)?),
         };
-        let y = linear(last, &hidden.iter().try_fold(rows, layer)?, Epilogue::None)?;
+        let y = match (hidden, self.activation) {
+            ([before @ .., widen], Activation::Gelu) => {
+                feed_forward(widen, last, &before.iter().try_fold(rows, layer)?)?
+            }
+            (hidden, _) => linear(last, &hidden.iter().try_fold(rows, layer)?, Epilogue::None)?,
+        };
         y.reshape([leading, &[last.weight().dim(0)?]].concat())
     }
 }

@@ -7,17 +7,10 @@ use gemm::Parallelism;
 use super::Epilogue;
 use super::operands::{Matrix, Rows};
 use crate::ops::gelu::gelu;
-use crate::ops::rows::make_rows;
 
-/// `f(x Wᵀ + b)`; widths were checked.
-pub(super) fn layer(x: &Rows<'_, f32>, weight: &Matrix<'_, f32>, bias: Option<&[f32]>, epilogue: Epilogue) -> Vec<f32> {
-    let fill = |first: usize, block: &mut [MaybeUninit<f32>]| fill(x, weight, bias, epilogue, first, block);
-    // SAFETY: `fill` writes every number of its block.
-    unsafe { make_rows(x.batch * x.tokens, weight.rows, x.width * weight.rows, fill) }
-}
-
-/// The rows of one block, from row `first` on; a block may reach over samples.
-fn fill(
+/// `f(x Wᵀ + b)` for the rows of one block, from row `first` on; a block may reach over samples. Writes every number of the
+/// block; widths were checked.
+pub(super) fn fill(
     x: &Rows<'_, f32>,
     weight: &Matrix<'_, f32>,
     bias: Option<&[f32]>,

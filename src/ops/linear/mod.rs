@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`floats`] | f32, by the products of the crate `gemm` |
 //! | [`weight`], [`block`] | f16 and bf16, by a kernel of our own: the weight packed, then blocks of rows |
+//! | [`feed_forward`] | two layers, one after another for a block of rows |
 //! | [`operands`] | rows and weights with strides |
 //!
 //! Numbers of two bytes are multiplied exactly, added and activated in f32 and rounded once. candle's own products of f16 and
@@ -14,17 +15,19 @@
 //! [fastest](SimdLevel::active).
 
 mod block;
+mod feed_forward;
 mod floats;
 mod operands;
 mod weight;
 
 use std::mem::MaybeUninit;
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Result, Shape, Tensor, WithDType, bail};
 use candle_nn::Linear;
 use half::{bf16, f16};
 
 use self::block::Block;
+pub(crate) use self::feed_forward::feed_forward;
 use self::operands::{Matrix, Rows, bias, on_cpu};
 use self::weight::PackedWeight;
 use super::rows::make_rows;
@@ -95,64 +98,107 @@ impl CustomOp1 for FusedLinear<'_> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let floats = |operands: Operands<'_, f32>| {
-            floats::layer(&operands.x, &operands.weight, operands.bias.as_deref(), self.epilogue)
-        };
         match storage {
-            CpuStorage::F32(_) => self.with_operands(storage, layout, floats),
-            CpuStorage::F16(_) => self.with_operands(storage, layout, |operands| self.packed::<f16>(&operands)),
-            CpuStorage::BF16(_) => self.with_operands(storage, layout, |operands| self.packed::<bf16>(&operands)),
+            CpuStorage::F32(_) => self.typed::<f32>(storage, layout),
+            CpuStorage::F16(_) => self.typed::<f16>(storage, layout),
+            CpuStorage::BF16(_) => self.typed::<bf16>(storage, layout),
             _ => bail!("a fused linear layer takes f32, f16 and bf16"),
         }
     }
 }
 
-/// What a layer reads; widths agree.
-struct Operands<'a, T> {
-    x: Rows<'a, T>,
-    weight: Matrix<'a, T>,
-    bias: Option<Vec<f32>>,
-}
-
 impl FusedLinear<'_> {
-    /// Checks the operands and hands them to `layer`, which makes the rows of the output.
-    fn with_operands<T: Element>(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-        layer: impl FnOnce(Operands<'_, T>) -> Vec<T>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let weight_guard = self.layer.weight().storage_and_layout();
-        let bias_guard = self.layer.bias().map(Tensor::storage_and_layout);
-        let weight = Matrix::<T>::new(on_cpu(&weight_guard.0)?, weight_guard.1)?;
-        let bias = match &bias_guard {
-            Some((storage, layout)) => Some(bias::<T>(on_cpu(storage)?, layout)?),
-            None => None,
-        };
+    fn typed<T: Multiplied>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = Rows::<T>::new(storage, layout)?;
-        if x.width != weight.columns || bias.as_ref().is_some_and(|bias| bias.len() != weight.rows) {
-            bail!("a linear layer of shape {:?} does not take {:?}", self.layer.weight().dims(), layout.dims());
-        }
-        let shape = Shape::from((x.batch, x.tokens, weight.rows));
-        Ok((T::storage(layer(Operands { x, weight, bias })), shape))
-    }
-
-    /// The layer by the kernel of our own.
-    fn packed<T: Element>(&self, Operands { x, weight, bias }: &Operands<'_, T>) -> Vec<T> {
-        let outputs = weight.rows;
-        scratch::with(Purpose::Weight, |buffer| {
-            let weight = PackedWeight::new(self.level, weight, buffer);
-            let fill = |first: usize, target: &mut [MaybeUninit<T>]| {
-                let (weight, bias, epilogue) = (&weight, bias.as_deref(), self.epilogue);
-                scratch::with(Purpose::Rows, |buffer| {
-                    let block = Block { x, first, weight, bias, outputs, epilogue, target, buffer };
-                    dispatch(self.level, T::DTYPE, block);
-                });
-            };
-            // SAFETY: `fill` writes every number of its block.
-            unsafe { make_rows(x.batch * x.tokens, outputs, x.width * outputs, fill) }
+        with_layer(self.layer, self.epilogue, (self.level, Purpose::Weight), layout.dims(), |layer| {
+            let fill = |first: usize, block: &mut [MaybeUninit<T>]| (layer.fill)(&x, first, block);
+            // SAFETY: a layer writes every number of its block.
+            let rows = unsafe { make_rows(x.batch * x.tokens, layer.outputs, x.width * layer.outputs, fill) };
+            Ok((T::storage(rows), Shape::from((x.batch, x.tokens, layer.outputs))))
         })
     }
+}
+
+/// Writes rows of a layer's output, from row `first` of the input on, into a block: every number of it.
+type Fill<'f, T> = dyn Fn(&Rows<'_, T>, usize, &mut [MaybeUninit<T>]) + Sync + 'f;
+
+/// A layer whose weight is ready.
+struct Layer<'f, T> {
+    outputs: usize,
+    fill: &'f Fill<'f, T>,
+}
+
+/// A dtype that the op knows.
+trait Multiplied: Element {
+    /// Makes the weight ready, in this thread's buffer if it needs one, and lends what fills blocks of rows.
+    fn with_weight<R>(
+        weight: &Matrix<'_, Self>,
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        ready: (SimdLevel, Purpose),
+        body: impl FnOnce(&Fill<'_, Self>) -> R,
+    ) -> R;
+}
+
+impl Multiplied for f32 {
+    fn with_weight<R>(
+        weight: &Matrix<'_, f32>,
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        _: (SimdLevel, Purpose),
+        body: impl FnOnce(&Fill<'_, f32>) -> R,
+    ) -> R {
+        body(&|x, first, block| floats::fill(x, weight, bias, epilogue, first, block))
+    }
+}
+
+/// Those of two bytes, by the kernel of our own.
+macro_rules! packed {
+    ($($number:ty),*) => {$(
+        impl Multiplied for $number {
+            fn with_weight<R>(
+                weight: &Matrix<'_, Self>,
+                bias: Option<&[f32]>,
+                epilogue: Epilogue,
+                (level, purpose): (SimdLevel, Purpose),
+                body: impl FnOnce(&Fill<'_, Self>) -> R,
+            ) -> R {
+                let outputs = weight.rows;
+                scratch::with(purpose, |buffer| {
+                    let weight = &PackedWeight::new(level, weight, buffer);
+                    body(&|x, first, target| {
+                        scratch::with(Purpose::Rows, |buffer| {
+                            let block = Block { x, first, weight, bias, outputs, epilogue, target, buffer };
+                            dispatch(level, <Self as WithDType>::DTYPE, block);
+                        });
+                    })
+                })
+            }
+        }
+    )*};
+}
+packed!(f16, bf16);
+
+/// Checks a layer for inputs of this shape and hands it, ready, to `body`.
+fn with_layer<T: Multiplied, R>(
+    layer: &Linear,
+    epilogue: Epilogue,
+    ready: (SimdLevel, Purpose),
+    input: &[usize],
+    body: impl FnOnce(Layer<'_, T>) -> Result<R>,
+) -> Result<R> {
+    let weight_guard = layer.weight().storage_and_layout();
+    let bias_guard = layer.bias().map(Tensor::storage_and_layout);
+    let weight = Matrix::<T>::new(on_cpu(&weight_guard.0)?, weight_guard.1)?;
+    let bias = match &bias_guard {
+        Some((storage, layout)) => Some(bias::<T>(on_cpu(storage)?, layout)?),
+        None => None,
+    };
+    if input.last() != Some(&weight.columns) || bias.as_ref().is_some_and(|bias| bias.len() != weight.rows) {
+        bail!("a linear layer of shape {:?} does not take {input:?}", layer.weight().dims());
+    }
+    let outputs = weight.rows;
+    T::with_weight(&weight, bias.as_deref(), epilogue, ready, |fill| body(Layer { outputs, fill }))
 }
 
 #[cfg(test)]

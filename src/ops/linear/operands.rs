@@ -30,6 +30,12 @@ impl<'a, T: Element> Rows<'a, T> {
         Ok(Self { data, batch, tokens, width, batch_stride, token_stride })
     }
 
+    /// Rows one after another, of one sample.
+    pub(super) fn of_block(data: &'a [T], width: usize) -> Self {
+        let tokens = data.len() / width;
+        Self { data, batch: 1, tokens, width, batch_stride: data.len(), token_stride: width }
+    }
+
     /// The channels of a row, counted over all samples.
     #[inline(always)]
     pub(super) fn row(&self, row: usize) -> &'a [T] {
