@@ -33,8 +33,9 @@ INTEGER = (
     r"|S2R|S2UR)"
 )
 MATRIX = r"(HMMA|HGMMA)"
-# What a step brings from global memory. In general kernels some of it is for biases, which few calls have.
-COPY = {"plain": r"(LDGSTS|LDG)", "general": r"LDGSTS"}
+# What a step brings from global memory. What else is read there is for biases, which few calls have, or describes later
+# steps: eight threads of a block do that in every eighth step.
+COPY = r"LDGSTS"
 
 
 class Instruction:
@@ -100,7 +101,7 @@ def repetitions(code, start, end, products):
     return times
 
 
-def step_of(code, start, end, times, copy):
+def step_of(code, start, end, times):
     """The instructions of one step, in order: most products and copies first, then the fewest instructions."""
     at = {code[index].address: index for index in range(start, end + 1)}
     best = {start: ((0, 0), None)}
@@ -109,7 +110,7 @@ def step_of(code, start, end, times, copy):
             continue
         work, issued = best[index][0]
         here = code[index]
-        is_work = here.is_a(MATRIX) or here.is_a(copy)
+        is_work = here.is_a(MATRIX) or here.is_a(COPY)
         cost = (work - is_work * times[index], issued + times[index])
         following = [index + 1] if here.goes_on else []
         target = at.get(here.target)
@@ -133,7 +134,7 @@ def tile_of(kernel, root):
         pairs = 64 * 128 // 128
         return pairs, int(head_dim) // 16 + 128 // 16
     size = 4 if element in ("f32", "tf32") else 2
-    row = re.search(rf"sm80\({size}, {head_dim}, \((\d+), \d+\), \((\d+), \d+\)", text)
+    row = re.search(rf"sm80\({size}, {head_dim}, \((\d+), \d+\), (\d+),", text)
     if row is None:
         raise ValueError(f"{kernel} is in no row of tiling.rs")
     row_tiles, keys = map(int, row.groups())
@@ -148,7 +149,7 @@ def measure(kernel, target, folder, root):
     # The smallest loop with the products of a full step: smaller ones are for few keys.
     for loop in loops(code):
         times = repetitions(code, *loop, products)
-        step = times and step_of(code, *loop, times, COPY["general" if kernel.endswith("general") else "plain"])
+        step = times and step_of(code, *loop, times)
         if step and sum(times[i] for i in step if code[i].is_a(MATRIX)) == products:
             break
     else:

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "half.h"
 #include "intrinsics.h"
@@ -24,6 +25,14 @@ inline EMULATOR_UNCHECKED unsigned char* dynamic_shared_memory() { return emulat
 
 inline EMULATOR_UNCHECKED uint32_t shared_address(const void* shared) { return emulator::shared_address(shared); }
 
+inline EMULATOR_UNCHECKED float load_shared(uint32_t shared, Place place = Place::current()) {
+    const unsigned char* from = emulator::shared_pointer(shared);
+    emulator::check_access(from, sizeof(float), emulator::Access::Read, "load_shared", place);
+    float x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
 // ---- Conversions and arithmetic -----------------------------------------------------------------------------------
 
 inline EMULATOR_UNCHECKED float exp2_approx(float x) { return emulator::exp2_flushed(x); }
@@ -39,6 +48,10 @@ inline EMULATOR_UNCHECKED uint32_t pack_bf16x2(float low, float high) {
 }
 
 inline EMULATOR_UNCHECKED uint32_t to_tf32(float x) { return emulator::float_to_tf32(x); }
+
+inline EMULATOR_UNCHECKED const unsigned char* advance(const unsigned char* address, uint32_t count, uint32_t bytes) {
+    return address + uint64_t(count) * bytes;
+}
 
 // ---- Asynchronous copies ------------------------------------------------------------------------------------------
 

@@ -22,16 +22,21 @@
 // rows and never exchanges them. Two row tiles per warp halve the shared-memory reads per multiplication; with one, the
 // tensor cores of sm_80 wait for shared memory.
 //
-// Shared memory: the query tile, then STAGES tiles of KEYS keys and of KEYS values, XOR-swizzled (elements.cuh), where
-// both sources are, and the row bits of each stage. The query tile is reused for the output on its way out.
+// Shared memory: the query tile, KEYS keys and KEYS values, XOR-swizzled (elements.cuh), and descriptions of steps. The query
+// tile is reused for the output on its way out.
 //
 // Registers: ROW_TILES · HEAD_DIM / 2 sums and ROW_TILES · KEYS / 2 scores per thread (as operands, f32 needs twice that),
-// plus ROW_TILES · HEAD_DIM / 4 of queries where they stay in registers.
+// plus ROW_TILES · HEAD_DIM / 4 of queries where they stay in registers. That is nearly all, and so the code comes in blocks
+// with branches between them: the assembler moves instructions within a block as if there were no end of registers.
 //
-// Pipeline. Stage j % STAGES holds step j. In iteration j a warp waits for its copies of step j, meets the other warps
-// (now everyone's copies have landed, and everyone is done with step j − 1), starts the copies of step
-// j + STAGES − 1 into the stage that step j − 1 has left, and computes. One barrier per step. The description of the
-// step after that is fetched meanwhile, so no address waits for memory.
+// Pipeline. In iteration j a warp waits for its copies of the keys of step j and meets the other warps: now everyone's
+// copies have landed, and everyone is done with the values of step j − 1, to whose place those of step j are copied while
+// scores are computed. Before it multiplies the values it waits for them and meets the other warps again, and the keys of
+// step j + 1 come to the place of those of step j. Two barriers per step, and shared memory that leaves room for a second
+// block, which computes while this one waits.
+//
+// Addresses. All that a thread reads of shared memory, and where its copies go, is a constant away from a few addresses
+// that it keeps. Where a step's rows are in memory one thread per step finds out, eight steps at a time and ahead.
 //
 // Bound. head_dim 64 and more, 2-byte elements: tensor cores, then exp2 (KEYS · 16 of them against 2 · KEYS · HEAD_DIM
 // · 16 multiply-adds per row tile). f32: tensor cores, at a third (TF32: all) of the TF32 rate.
@@ -48,33 +53,42 @@
 #include "rotation.cuh"
 #include "window.cuh"
 
-// Where the keys and values of one source are for the batch row and the heads of an item. It waits in shared memory: what
-// follows from products of 64 bits is not computed anew in each step.
-struct Sm80Source {
-    const unsigned char* keys;
-    const unsigned char* values;
-    int64_t key_row_bytes;
-    int64_t value_row_bytes;
+// The rows of a key step in one tensor, as the threads of a block copy them: what follows from products of 64 bits is
+// computed once, by one thread.
+struct alignas(16) Sm80StepRows {
+    const unsigned char* first;   // row 0
+    uint32_t row_fraction;        // bytes from row to row / T::ROW_THREADS
+    uint32_t flags;
+
+    static constexpr uint32_t WHOLE = 1;   // every row is visible
+    static constexpr uint32_t LAST = 2;    // the item has no later step
 };
-static_assert(sizeof(Sm80Source) == 32, "Sm80Source");
+struct Sm80Step {
+    Sm80StepRows keys;
+    Sm80StepRows values;
+    uint64_t visible[2];   // as in KeyStep
+    uint64_t padding[2];
+};
+static_assert(sizeof(Sm80Step) == 64, "Sm80Step");
 
 // One tuned row; see src/kernels/cuda/tiling.rs.
-template <class Element_, int HEAD_DIM_, int ROW_TILES_, int WARPS_, int KEYS_, int STAGES_, bool RESIDENT_QUERIES_,
-          bool GENERAL_>
+template <class Element_, int HEAD_DIM_, int ROW_TILES_, int WARPS_, int KEYS_, bool RESIDENT_QUERIES_,
+          bool PARKED_SUMS_, bool GENERAL_>
 struct Sm80Tiling {
     using Element = Element_;
     static constexpr int HEAD_DIM = HEAD_DIM_;
     static constexpr int ROW_TILES = ROW_TILES_;
     static constexpr int WARPS = WARPS_;
     static constexpr int KEYS = KEYS_;
-    static constexpr int STAGES = STAGES_;
     static constexpr bool RESIDENT_QUERIES = RESIDENT_QUERIES_;
-    static constexpr bool GENERAL = GENERAL_;   // whether it knows windows and biases and gives log-sum-exps
+    static constexpr bool PARKED_SUMS = PARKED_SUMS_;   // whether bases and sums of rows wait in shared memory
+    static constexpr bool GENERAL = GENERAL_;           // whether it knows windows and biases and gives log-sum-exps
 
     static constexpr int THREADS = WARPS * 32;
     static constexpr int WARP_ROWS = ROW_TILES * 16;
     static constexpr int QUERIES = WARPS * WARP_ROWS;
     static constexpr int CHUNKS = HEAD_DIM * Element::BYTES / 16;   // 16-byte chunks of a row
+    static constexpr int ROW_THREADS = CHUNKS % 8 == 0 ? 8 : 4;     // threads that copy a row of keys or values
     static constexpr int CHANNEL_STEPS = CHUNKS / 2;                // matrix steps of Q Kᵀ
     static constexpr int KEY_STEPS = KEYS / Element::KEY_STEP;      // matrix steps of P V
     static constexpr int KEY_TILES = KEYS / 8;                      // accumulator tiles across the keys
@@ -82,21 +96,26 @@ struct Sm80Tiling {
     // Matrix steps of Q Kᵀ side by side: of all resident queries, else as many as the assembler finds registers for.
     static constexpr bool ALL_STEPS = RESIDENT_QUERIES || (Element::BYTES == 2 && HEAD_DIM <= (GENERAL ? 32 : 128));
     static constexpr int SCORE_UNROLL = ALL_STEPS ? CHANNEL_STEPS : HEAD_DIM * Element::BYTES >= 1024 ? 4 : 2;
-    static constexpr uint64_t ALL_KEYS = KEYS == 64 ? ~uint64_t(0) : (uint64_t(1) << KEYS) - 1;
+    // Steps that are described at a time; as many again are in use meanwhile.
+    static constexpr int DESCRIBED = 8;
+    static constexpr int DESCRIPTIONS = 2 * DESCRIBED;
 
     static constexpr int QUERY_BYTES = QUERIES * CHUNKS * 16;
-    static constexpr int STAGE_BYTES = KEYS * CHUNKS * 16;          // keys or values
+    static constexpr int TILE_BYTES = KEYS * CHUNKS * 16;           // keys or values
+    static constexpr int PARKED_BYTES = PARKED_SUMS ? THREADS * 2 * ROW_TILES * 8 : 0;
     static constexpr int SHARED_BYTES =
-        QUERY_BYTES + 2 * int(sizeof(Sm80Source)) + STAGES * (2 * STAGE_BYTES + int(sizeof(uint64_t)));
+        QUERY_BYTES + 2 * TILE_BYTES + DESCRIPTIONS * int(sizeof(Sm80Step)) + PARKED_BYTES;
 
     // What combine.cuh needs to know: the whole block does that.
     static __device__ __forceinline__ uint32_t thread() { return threadIdx.x; }
     static __device__ __forceinline__ void sync() { __syncthreads(); }
 
     static_assert(HEAD_DIM % 32 == 0, "accumulators and swizzle come in steps of 32 channels");
-    static_assert(KEYS % 16 == 0 && KEYS <= 64, "a step has one word of bits");
-    static_assert(STAGES >= 2, "one stage is computed on while another is filled");
+    static_assert(KEYS % 16 == 0 && KEYS <= 128, "a step has two words of bits");
 };
+
+template <class T>
+struct Sm80Rows;
 
 // The shared memory of a block.
 template <class T>
@@ -104,23 +123,32 @@ struct Sm80Shared {
     unsigned char* base;
 
     __device__ __forceinline__ unsigned char* queries() const { return base; }
-    __device__ __forceinline__ unsigned char* keys(int stage) const {
-        return base + T::QUERY_BYTES + stage * (2 * T::STAGE_BYTES);
+    __device__ __forceinline__ unsigned char* keys() const { return base + T::QUERY_BYTES; }
+    __device__ __forceinline__ unsigned char* values() const { return keys() + T::TILE_BYTES; }
+    // Of step `number` of the item.
+    __device__ __forceinline__ Sm80Step* step(uint32_t number) const {
+        return reinterpret_cast<Sm80Step*>(values() + T::TILE_BYTES) + number % T::DESCRIPTIONS;
     }
-    __device__ __forceinline__ unsigned char* values(int stage) const { return keys(stage) + T::STAGE_BYTES; }
-    __device__ __forceinline__ Sm80Source* source(uint32_t number) const {
-        return reinterpret_cast<Sm80Source*>(base + T::QUERY_BYTES + T::STAGES * 2 * T::STAGE_BYTES) + number;
+    // What is parked of this thread.
+    __device__ __forceinline__ Sm80Rows<T>* parked_base() const {
+        return reinterpret_cast<Sm80Rows<T>*>(values() + T::TILE_BYTES + T::DESCRIPTIONS * sizeof(Sm80Step)) + threadIdx.x;
     }
-    __device__ __forceinline__ uint64_t* visible(int stage) const { return reinterpret_cast<uint64_t*>(source(2)) + stage; }
+    __device__ __forceinline__ Sm80Rows<T>* parked_sum() const { return parked_base() + T::THREADS; }
 };
 
-// What a warp accumulates for its rows. Row `half` of row tile i is row 16 i + 8 half + lane / 4.
+// A number for each row that a thread has a part of: row 16 i + 8 half + lane / 4 of the warp is `of[i][half]`.
+template <class T>
+struct alignas(8 * T::ROW_TILES) Sm80Rows {
+    float of[T::ROW_TILES][2];
+};
+
+// What a warp accumulates for its rows.
 template <class T>
 struct Sm80Accumulators {
     float output[T::ROW_TILES][T::CHANNEL_TILES][4];
-    float maximum[T::ROW_TILES][2];      // of the raw scores, the same in the four lanes of a row
-    float sum[T::ROW_TILES][2];          // this lane's columns only
-    float correction[T::ROW_TILES][2];   // what the last step multiplies older output with
+    Sm80Rows<T> base;         // rebase.cuh; the same in the four lanes of a row
+    Sm80Rows<T> sum;          // this lane's columns only
+    Sm80Rows<T> correction;   // what the last step multiplies older output with
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -132,9 +160,23 @@ struct Sm80Accumulators {
             }
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                maximum[i][half] = NO_SCORE;
-                sum[i][half] = 0.0f;
+                base.of[i][half] = NO_SCORE;
+                sum.of[i][half] = 0.0f;
             }
+        }
+    }
+
+    // From one softmax to the next, bases and sums may wait in shared memory.
+    __device__ __forceinline__ void park(const Sm80Shared<T>& shared) const {
+        if constexpr (T::PARKED_SUMS) {
+            *shared.parked_base() = base;
+            *shared.parked_sum() = sum;
+        }
+    }
+    __device__ __forceinline__ void fetch(const Sm80Shared<T>& shared) {
+        if constexpr (T::PARKED_SUMS) {
+            base = *shared.parked_base();
+            sum = *shared.parked_sum();
         }
     }
 };
@@ -147,54 +189,75 @@ __device__ __forceinline__ const unsigned char* sm80_row(const RowView& view, ui
     return static_cast<const unsigned char*>(view.data) + offset * T::Element::BYTES;
 }
 
-// Starts the copy of KEYS rows from row `first` on, `row_bytes` apart. Rows without a bit and channels past head_dim become
-// zero without being read.
-template <class T, bool VALUES>
-__device__ __forceinline__ void sm80_load_rows(unsigned char* tile, const unsigned char* source, int64_t first,
-                                               int64_t row_bytes, uint64_t visible, uint32_t head_dim) {
-    const auto swizzle = [](uint32_t row) {
-        return VALUES ? T::Element::template value_swizzle<T::CHUNKS>(row) : Swizzle<T::CHUNKS>::of_row(row);
+// Describes steps `first` and following of the block's item, one per thread.
+template <class T>
+__device__ __forceinline__ void sm80_describe_steps(const AttentionArguments& arguments, const Sm80Shared<T>& shared,
+                                                    uint32_t first) {
+    // Read again instead of held in registers, of which the products need all.
+    const StepItem& item = arguments.items[blockIdx.x];
+    const uint32_t number = first + threadIdx.x;
+    if (threadIdx.x >= T::DESCRIBED || number >= item.last_step - item.first_step) return;
+    const KeyStep& step = arguments.steps[item.first_step + number];
+    const KeyValueViews& views = step.source != 0 ? arguments.cache : arguments.input;
+    const uint32_t flags = (number < item.whole_steps ? Sm80StepRows::WHOLE : 0) |
+                           (item.first_step + number + 1 == item.last_step ? Sm80StepRows::LAST : 0);
+    const auto rows = [&](const RowView& view, uint64_t row) {
+        const uint32_t row_fraction = uint32_t(view.token_stride * T::Element::BYTES / T::ROW_THREADS);
+        return Sm80StepRows{sm80_row<T>(view, item.batch, item.kv_head, row), row_fraction, flags};
     };
-    const uint32_t target = ptx::shared_address(tile);
-    constexpr int COPIES = T::KEYS * T::CHUNKS;
-    // Rows that all threads copy at a time, and whether a thread then stays at its chunk with the same swizzle.
-    constexpr int ROWS = T::THREADS / T::CHUNKS;
-    if constexpr (T::THREADS % T::CHUNKS == 0 && ROWS % 8 == 0 && T::KEYS % ROWS == 0) {
-        const uint32_t row = threadIdx.x / T::CHUNKS, chunk = threadIdx.x % T::CHUNKS;
-        const uint32_t to = target + Swizzle<T::CHUNKS>::offset(row, chunk, swizzle(row));
-        const unsigned char* from = source + (first + row) * row_bytes + chunk * 16;
-        const uint64_t mine = chunk * T::Element::CHUNK < head_dim ? visible >> row : 0;
-#pragma unroll
-        for (int i = 0; i < T::KEYS; i += ROWS) {
-            ptx::cp_async_16(to + Swizzle<T::CHUNKS>::rows(i), from, (mine >> i & 1) * 16);
-            from += ROWS * row_bytes;
-        }
-    } else {
-        const unsigned char* from = source + first * row_bytes;
-#pragma unroll
-        for (int i = 0; i < (COPIES + T::THREADS - 1) / T::THREADS; ++i) {
-            const uint32_t copy = i * T::THREADS + threadIdx.x;
-            if (COPIES % T::THREADS != 0 && copy >= COPIES) break;
-            const uint32_t row = copy / T::CHUNKS, chunk = copy % T::CHUNKS;
-            const bool read = (visible >> row & 1) != 0 && chunk * T::Element::CHUNK < head_dim;
-            ptx::cp_async_16(target + Swizzle<T::CHUNKS>::offset(row, chunk, swizzle(row)),
-                             from + row * row_bytes + chunk * 16, read ? 16 : 0);
-        }
-    }
+    Sm80Step& target = *shared.step(number);
+    target.keys = rows(views.keys, step.key_row);
+    target.values = rows(views.values, step.value_row);
+    target.visible[0] = step.visible[0];
+    target.visible[1] = step.visible[1];
 }
 
-// Starts the copies of one key step into a stage.
+// A value that the compiler keeps instead of computing it anew from the number of the thread in each step.
+__device__ __forceinline__ uint32_t sm80_kept(uint32_t value) { return __shfl_sync(0xffffffffu, value, threadIdx.x % 32); }
+
+// How a block copies the rows of keys and values: neighbouring threads neighbouring chunks, so many that all rows have
+// them at the same places of their lines: all that a thread copies is a constant away from where it begins.
 template <class T>
-__device__ __forceinline__ void sm80_load_step(const AttentionArguments& arguments, const StepItem& item,
-                                               const KeyStep& step, const Sm80Shared<T>& shared, int stage) {
-    const Sm80Source source = *shared.source(step.source);
-    const uint64_t visible = step.visible[0];
-    sm80_load_rows<T, false>(shared.keys(stage), source.keys, int64_t(step.key_row), source.key_row_bytes, visible,
-                             arguments.head_dim);
-    sm80_load_rows<T, true>(shared.values(stage), source.values, int64_t(step.value_row), source.value_row_bytes, visible,
-                            arguments.head_dim);
-    if (threadIdx.x == 0) *shared.visible(stage) = visible;
-}
+struct Sm80Copies {
+    static constexpr int ROWS = T::THREADS / T::ROW_THREADS;   // rows at a time
+    static_assert(T::THREADS % T::ROW_THREADS == 0 && ROWS % 8 == 0 && T::KEYS % ROWS == 0, "all rows are alike");
+
+    uint32_t first_thread;    // of those that copy the first row of this thread
+    uint32_t channel_bytes;   // where its first chunk begins in a row
+    uint32_t keys;            // where it goes, as a shared address
+    uint32_t values;
+
+    __device__ __forceinline__ explicit Sm80Copies(const Sm80Shared<T>& shared) {
+        const uint32_t row = threadIdx.x / T::ROW_THREADS, chunk = threadIdx.x % T::ROW_THREADS;
+        first_thread = sm80_kept(row * T::ROW_THREADS);
+        channel_bytes = sm80_kept(chunk * 16);
+        const uint32_t tile = ptx::shared_address(shared.keys());
+        const auto offset = [&](uint32_t swizzle) { return Swizzle<T::CHUNKS>::offset(row, chunk, swizzle); };
+        const uint32_t key_swizzle = Swizzle<T::CHUNKS>::of_row(row);
+        const uint32_t value_swizzle = T::Element::template value_swizzle<T::CHUNKS>(row);
+        keys = sm80_kept(tile + offset(key_swizzle));
+        // Both types of two bytes have one swizzle for both.
+        values = T::TILE_BYTES + (T::Element::BYTES == 2 ? keys : sm80_kept(tile + offset(value_swizzle)));
+    }
+
+    // Starts the copies of rows to `target`. Rows that are not visible and channels past the end of a row become zero
+    // without being read.
+    template <class Visible>
+    __device__ __forceinline__ void start(uint32_t target, const Sm80StepRows rows, uint32_t head_bytes,
+                                          Visible visible) const {
+        const unsigned char* from = ptx::advance(rows.first, first_thread, rows.row_fraction) + channel_bytes;
+#pragma unroll
+        for (int i = 0; i < T::KEYS; i += ROWS) {
+            // ROWS rows further: a product that is the same for all, and an addition.
+            if (i > 0) from = ptx::advance(from, blockDim.x, rows.row_fraction);
+#pragma unroll
+            for (int chunk = 0; chunk < T::CHUNKS; chunk += T::ROW_THREADS) {
+                const bool read = channel_bytes + chunk * 16 < head_bytes && visible(i);
+                ptx::cp_async_16(target + Swizzle<T::CHUNKS>::rows(i) + chunk * 16, from + chunk * 16, read ? 16 : 0);
+            }
+        }
+    }
+};
 
 // Loads the query tile, rotated if there is a rotation table. Rows past the item's end become zero.
 template <class T>
@@ -223,17 +286,30 @@ __device__ __forceinline__ void sm80_load_queries(const AttentionArguments& argu
     }
 }
 
-// Operand A of channel step `step` for row tile `i` of this warp.
+// Where a lane begins to read what its warp multiplies, as shared addresses.
 template <class T>
-__device__ __forceinline__ typename T::Element::A sm80_query_operand(const unsigned char* tile, int i, int step) {
-    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t row = warp * T::WARP_ROWS + (lane & 15);
-    const uint32_t first =
-        ptx::shared_address(tile) + Swizzle<T::CHUNKS>::offset(row, lane >> 4, Swizzle<T::CHUNKS>::of_row(row));
-    uint32_t raw[4];
-    ptx::ldmatrix_x4(raw, Swizzle<T::CHUNKS>::further(first, 2 * step) + Swizzle<T::CHUNKS>::rows(i * 16));
-    return T::Element::a(raw);
-}
+struct Sm80Operands {
+    uint32_t queries;
+    uint32_t keys;
+    uint32_t values;
+
+    __device__ __forceinline__ explicit Sm80Operands(const Sm80Shared<T>& shared) {
+        const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        const auto offset = [](uint32_t row, uint32_t chunk) {
+            return Swizzle<T::CHUNKS>::offset(row, chunk, Swizzle<T::CHUNKS>::of_row(row));
+        };
+        queries = sm80_kept(ptx::shared_address(shared.queries()) + offset(warp * T::WARP_ROWS + (lane & 15), lane >> 4));
+        keys = sm80_kept(ptx::shared_address(shared.keys()) + offset((lane & 7) + ((lane >> 4) << 3), lane >> 3 & 1));
+        values = sm80_kept(T::Element::template first_value<T::CHUNKS>(ptx::shared_address(shared.values()), lane));
+    }
+
+    // Operand A of channel step `step` for row tile `i` of the warp.
+    __device__ __forceinline__ typename T::Element::A query(int i, int step) const {
+        uint32_t raw[4];
+        ptx::ldmatrix_x4(raw, Swizzle<T::CHUNKS>::further(queries, 2 * step) + Swizzle<T::CHUNKS>::rows(i * 16));
+        return T::Element::a(raw);
+    }
+};
 
 // The queries of a warp as operands: all of them in registers, or read again where they are needed.
 template <class T, bool RESIDENT>
@@ -243,25 +319,23 @@ template <class T>
 struct Sm80Queries<T, true> {
     typename T::Element::A operands[T::ROW_TILES][T::CHANNEL_STEPS];
 
-    __device__ __forceinline__ void load(const unsigned char* tile) {
+    __device__ __forceinline__ void load(const Sm80Operands<T>& from) {
 #pragma unroll
         for (int i = 0; i < T::ROW_TILES; ++i) {
 #pragma unroll
-            for (int step = 0; step < T::CHANNEL_STEPS; ++step) {
-                operands[i][step] = sm80_query_operand<T>(tile, i, step);
-            }
+            for (int step = 0; step < T::CHANNEL_STEPS; ++step) operands[i][step] = from.query(i, step);
         }
     }
-    __device__ __forceinline__ typename T::Element::A operand(int i, int step) const { return operands[i][step]; }
+    __device__ __forceinline__ typename T::Element::A operand(const Sm80Operands<T>&, int i, int step) const {
+        return operands[i][step];
+    }
 };
 
 template <class T>
 struct Sm80Queries<T, false> {
-    const unsigned char* tile;
-
-    __device__ __forceinline__ void load(const unsigned char* tile_) { tile = tile_; }
-    __device__ __forceinline__ typename T::Element::A operand(int i, int step) const {
-        return sm80_query_operand<T>(tile, i, step);
+    __device__ __forceinline__ void load(const Sm80Operands<T>&) {}
+    __device__ __forceinline__ typename T::Element::A operand(const Sm80Operands<T>& from, int i, int step) const {
+        return from.query(i, step);
     }
 };
 
@@ -269,11 +343,8 @@ struct Sm80Queries<T, false> {
 template <class T>
 __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY_TILES][4],
                                             const Sm80Queries<T, T::RESIDENT_QUERIES>& queries,
-                                            const unsigned char* keys) {
+                                            const Sm80Operands<T>& operands) {
     using E = typename T::Element;
-    const uint32_t lane = threadIdx.x % 32, row = (lane & 7) + ((lane >> 4) << 3);
-    const uint32_t first =
-        ptx::shared_address(keys) + Swizzle<T::CHUNKS>::offset(row, lane >> 3 & 1, Swizzle<T::CHUNKS>::of_row(row));
 #pragma unroll
     for (int i = 0; i < T::ROW_TILES; ++i) {
 #pragma unroll
@@ -286,11 +357,11 @@ __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY
     for (int step = 0; step < T::CHANNEL_STEPS; ++step) {
         typename E::A a[T::ROW_TILES];
 #pragma unroll
-        for (int i = 0; i < T::ROW_TILES; ++i) a[i] = queries.operand(i, step);
+        for (int i = 0; i < T::ROW_TILES; ++i) a[i] = queries.operand(operands, i, step);
 #pragma unroll
         for (int n = 0; n < T::KEY_TILES / 2; ++n) {
             uint32_t raw[4];
-            ptx::ldmatrix_x4(raw, Swizzle<T::CHUNKS>::further(first, 2 * step) + Swizzle<T::CHUNKS>::rows(n * 16));
+            ptx::ldmatrix_x4(raw, Swizzle<T::CHUNKS>::further(operands.keys, 2 * step) + Swizzle<T::CHUNKS>::rows(n * 16));
             const typename E::B left = E::b(raw[0], raw[1]), right = E::b(raw[2], raw[3]);
 #pragma unroll
             for (int i = 0; i < T::ROW_TILES; ++i) {
@@ -304,14 +375,13 @@ __device__ __forceinline__ void sm80_scores(float (&scores)[T::ROW_TILES][T::KEY
 // Adds the bias of each key that has a bit to its scores. They come right from memory: few, and the same for all warps.
 template <class T>
 __device__ __forceinline__ void sm80_add_bias(float (&scores)[T::ROW_TILES][T::KEY_TILES][4], const float* bias,
-                                              uint64_t visible, float inverse_scale) {
+                                              const uint64_t (&visible)[2], float inverse_scale) {
     const uint32_t first = 2 * (threadIdx.x & 3);
-    const uint64_t mine = visible >> first;
 #pragma unroll
     for (int n = 0; n < T::KEY_TILES; ++n) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-            if ((mine >> (8 * n + e) & 1) == 0) continue;
+            if ((visible[n / 8] >> first >> (8 * n % 64 + e) & 1) == 0) continue;
             const float added = bias[first + 8 * n + e] * inverse_scale;
 #pragma unroll
             for (int i = 0; i < T::ROW_TILES; ++i) {
@@ -324,13 +394,13 @@ __device__ __forceinline__ void sm80_add_bias(float (&scores)[T::ROW_TILES][T::K
 
 // Scores of keys without a bit become −∞.
 template <class T>
-__device__ __forceinline__ void sm80_hide(float (&scores)[T::ROW_TILES][T::KEY_TILES][4], uint64_t visible) {
-    const uint64_t mine = visible >> 2 * (threadIdx.x & 3);
+__device__ __forceinline__ void sm80_hide(float (&scores)[T::ROW_TILES][T::KEY_TILES][4], const uint64_t (&visible)[2]) {
+    const uint32_t first = 2 * (threadIdx.x & 3);
 #pragma unroll
     for (int n = 0; n < T::KEY_TILES; ++n) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-            const bool seen = (mine >> (8 * n + (e & 1)) & 1) != 0;
+            const bool seen = (visible[n / 8] >> first >> (8 * n % 64 + (e & 1)) & 1) != 0;
 #pragma unroll
             for (int i = 0; i < T::ROW_TILES; ++i) scores[i][n][e] = seen ? scores[i][n][e] : -INFINITY;
         }
@@ -355,67 +425,71 @@ __device__ __forceinline__ void sm80_hide_outside(float (&scores)[T::ROW_TILES][
     }
 }
 
-// The online softmax: turns scores into probabilities relative to the new maximum; leaves the factor for older output.
+// Probabilities as operands A of the product with the values.
 template <class T>
-__device__ __forceinline__ void sm80_softmax(float (&scores)[T::ROW_TILES][T::KEY_TILES][4], Sm80Accumulators<T>& sums,
+struct Sm80Probabilities {
+    typename T::Element::A operands[T::KEY_STEPS][T::ROW_TILES];
+};
+
+// The online softmax: turns scores into probabilities relative to the new maximum, which as operands take fewer registers;
+// leaves the factor for older output.
+template <class T>
+__device__ __forceinline__ void sm80_softmax(Sm80Probabilities<T>& probabilities,
+                                             float (&scores)[T::ROW_TILES][T::KEY_TILES][4], Sm80Accumulators<T>& sums,
                                              float scale_log2) {
 #pragma unroll
     for (int i = 0; i < T::ROW_TILES; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const float before = sums.maximum[i][half];
-            float maximum = before;
+            float maximum = fmaxf(scores[i][0][2 * half], scores[i][0][2 * half + 1]);
 #pragma unroll
-            for (int n = 0; n < T::KEY_TILES; ++n) {
+            for (int n = 1; n < T::KEY_TILES; ++n) {
                 maximum = fmaxf(maximum, fmaxf(scores[i][n][2 * half], scores[i][n][2 * half + 1]));
             }
             maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
             maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffffu, maximum, 2));
-            sums.maximum[i][half] = maximum;
-            const Rebase rebase(before, maximum, scale_log2);
-            float sum = 0.0f;
+            const Rebase rebase(sums.base.of[i][half], maximum, scale_log2);
+            sums.base.of[i][half] = rebase.base;
+            float sum;
 #pragma unroll
             for (int n = 0; n < T::KEY_TILES; ++n) {
 #pragma unroll
                 for (int e = 2 * half; e < 2 * half + 2; ++e) {
                     scores[i][n][e] = ptx::exp2_approx(fmaf(scores[i][n][e], scale_log2, -rebase.base));
-                    sum += scores[i][n][e];
+                    sum = n == 0 && e == 2 * half ? scores[i][n][e] : sum + scores[i][n][e];
                 }
             }
-            sums.sum[i][half] = fmaf(sums.sum[i][half], rebase.correction, sum);
-            sums.correction[i][half] = rebase.correction;
+            sums.sum.of[i][half] = fmaf(sums.sum.of[i][half], rebase.correction, sum);
+            sums.correction.of[i][half] = rebase.correction;
+        }
+#pragma unroll
+        for (int k = 0; k < T::KEY_STEPS; ++k) {
+            probabilities.operands[k][i] = T::Element::template probabilities<T::KEY_TILES>(scores[i], k);
         }
     }
 }
 
 // O = correction · O + P V. Tensor cores cut sums off where other arithmetic rounds, so that errors of a long sum add up
 // instead of cancelling: the products of a step are summed on their own and added outside, in the same instruction that
-// rescales.
-template <class T>
-__device__ __forceinline__ void sm80_accumulate(Sm80Accumulators<T>& sums,
-                                                const float (&probabilities)[T::ROW_TILES][T::KEY_TILES][4],
-                                                const unsigned char* values) {
+// rescales. `between` is done after half of the channels: a branch there keeps the assembler from beginning all products at
+// once, for which there are not enough registers.
+template <class T, class Between>
+__device__ __forceinline__ void sm80_accumulate(Sm80Accumulators<T>& sums, const Sm80Probabilities<T>& probabilities,
+                                                uint32_t values, Between between) {
     using E = typename T::Element;
     constexpr int WIDTH = E::VALUE_TILES;
-    typename E::A a[T::KEY_STEPS][T::ROW_TILES];
-#pragma unroll
-    for (int step = 0; step < T::KEY_STEPS; ++step) {
-#pragma unroll
-        for (int i = 0; i < T::ROW_TILES; ++i) {
-            a[step][i] = E::template probabilities<T::KEY_TILES>(probabilities[i], step);
-        }
-    }
 #pragma unroll
     for (int first = 0; first < T::CHANNEL_TILES; first += WIDTH) {
+        if (first == T::CHANNEL_TILES / 2) between();
         float products[T::ROW_TILES][WIDTH][4] = {};
 #pragma unroll
         for (int step = 0; step < T::KEY_STEPS; ++step) {
             typename E::B b[WIDTH];
-            E::template values<T::CHUNKS>(b, values, step, first, threadIdx.x % 32);
+            E::template values<T::CHUNKS>(b, values, step, first);
 #pragma unroll
             for (int i = 0; i < T::ROW_TILES; ++i) {
 #pragma unroll
-                for (int n = 0; n < WIDTH; ++n) E::mma(products[i][n], a[step][i], b[n]);
+                for (int n = 0; n < WIDTH; ++n) E::mma(products[i][n], probabilities.operands[step][i], b[n]);
             }
         }
 #pragma unroll
@@ -425,7 +499,7 @@ __device__ __forceinline__ void sm80_accumulate(Sm80Accumulators<T>& sums,
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
                     float& output = sums.output[i][first + n][e];
-                    output = fmaf(output, sums.correction[i][e / 2], products[i][n][e]);
+                    output = fmaf(output, sums.correction.of[i][e / 2], products[i][n][e]);
                 }
             }
         }
@@ -446,11 +520,11 @@ __device__ __forceinline__ void sm80_store_output(const AttentionArguments& argu
         for (int half = 0; half < 2; ++half) {
             const uint32_t row = first_row + i * 16 + half * 8 + lane / 4;
             // No visible key: zeros. A NaN sum stays one.
-            const float factor = sums.sum[i][half] == 0.0f ? 0.0f : 1.0f / sums.sum[i][half];
+            const float factor = sums.sum.of[i][half] == 0.0f ? 0.0f : 1.0f / sums.sum.of[i][half];
             if constexpr (T::GENERAL) {
                 if ((lane & 3) == 0 && row < item.query_len) {
                     store_log_sum_exp(arguments, item.batch, item.head, item.query_start + row,
-                                      sums.maximum[i][half] * arguments.scale_log2, sums.sum[i][half]);
+                                      sums.base.of[i][half], sums.sum.of[i][half]);
                 }
             }
 #pragma unroll
@@ -496,7 +570,7 @@ __device__ __forceinline__ void sm80_store_partial(const AttentionArguments& arg
                     make_float2(sums.output[i][n][2 * half], sums.output[i][n][2 * half + 1]);
             }
             if ((lane & 3) == 0) {
-                *slot.state(row) = make_float2(sums.maximum[i][half] * arguments.scale_log2, sums.sum[i][half]);
+                *slot.state(row) = make_float2(sums.base.of[i][half], sums.sum.of[i][half]);
             }
         }
     }
@@ -508,74 +582,83 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
     const Sm80Shared<T> shared{shared_memory};
     const StepItem item = arguments.items[blockIdx.x];
 
-    if (threadIdx.x < 2) {
-        const KeyValueViews& views = threadIdx.x != 0 ? arguments.cache : arguments.input;
-        const auto row_bytes = [](const RowView& view) { return view.token_stride * int64_t(T::Element::BYTES); };
-        *shared.source(threadIdx.x) = {sm80_row<T>(views.keys, item.batch, item.kv_head, 0),
-                                       sm80_row<T>(views.values, item.batch, item.kv_head, 0), row_bytes(views.keys),
-                                       row_bytes(views.values)};
-    }
+    sm80_describe_steps<T>(arguments, shared, 0);
     __syncthreads();
 
-    // `next` describes step `loaded`, the first that is not yet on its way.
-    uint32_t loaded = item.first_step;
-    KeyStep next = {};
-    if (loaded < item.last_step) next = arguments.steps[loaded];
-    const auto load_next = [&] {
-        if (loaded < item.last_step) {
-            sm80_load_step<T>(arguments, item, next, shared, (loaded - item.first_step) % T::STAGES);
-            ++loaded;
-            if (loaded < item.last_step) next = arguments.steps[loaded];
+    const Sm80Copies<T> copies(shared);
+    const Sm80Operands<T> operands(shared);
+    const uint32_t head_bytes = arguments.head_dim * T::Element::BYTES;
+    const auto copy = [&](uint32_t target, const Sm80StepRows rows, uint32_t step) {
+        if ((rows.flags & Sm80StepRows::WHOLE) != 0) {
+            copies.start(target, rows, head_bytes, [](uint32_t) { return true; });
+        } else {
+            const uint32_t row = threadIdx.x / T::ROW_THREADS;
+            const uint64_t low = shared.step(step)->visible[0] >> row, high = shared.step(step)->visible[1] >> row;
+            copies.start(target, rows, head_bytes, [&](uint32_t i) { return ((i < 64 ? low : high) >> i % 64 & 1) != 0; });
         }
-        // Empty groups at the end keep the count of groups in step with the count of steps.
-        ptx::cp_async_commit();
     };
 
+    const bool any = item.first_step < item.last_step;
     sm80_load_queries<T>(arguments, item, shared.queries());
-#pragma unroll
-    for (int stage = 0; stage < T::STAGES - 1; ++stage) load_next();
+    if (any) copy(copies.keys, shared.step(0)->keys, 0);
+    ptx::cp_async_commit();
 
     Sm80Accumulators<T> sums;
     sums.clear();
+    sums.park(shared);
     Sm80Queries<T, T::RESIDENT_QUERIES> queries;
-    uint32_t stage = 0;
-    for (uint32_t step = item.first_step; step < item.last_step; ++step) {
-        ptx::cp_async_wait<T::STAGES - 2>();
+    bool last = !any;
+    for (uint32_t step = 0; !last; ++step) {
+        ptx::cp_async_wait<0>();
         __syncthreads();
-        if (step == item.first_step) queries.load(shared.queries());
-        load_next();
+        if (step == 0) queries.load(operands);
+        const Sm80StepRows rows = shared.step(step)->values;
+        copy(copies.values, rows, step);
+        ptx::cp_async_commit();
+        const bool whole = (rows.flags & Sm80StepRows::WHOLE) != 0;
+        last = (rows.flags & Sm80StepRows::LAST) != 0;
 
-        const uint64_t visible = *shared.visible(stage);
         float scores[T::ROW_TILES][T::KEY_TILES][4];
-        sm80_scores<T>(scores, queries, shared.keys(stage));
+        sm80_scores<T>(scores, queries, operands);
         if constexpr (T::GENERAL) {
             const StepItem& self = arguments.items[blockIdx.x];
-            const float* bias = step_bias(arguments, arguments.steps[step], self.batch, self.head);
-            if (bias != nullptr) sm80_add_bias<T>(scores, bias, visible, arguments.inverse_scale);
+            const KeyStep& described = arguments.steps[self.first_step + step];
+            const float* bias = step_bias(arguments, described, self.batch, self.head);
+            if (bias != nullptr) sm80_add_bias<T>(scores, bias, shared.step(step)->visible, arguments.inverse_scale);
         }
-        if (visible != T::ALL_KEYS) sm80_hide<T>(scores, visible);
+        if (!whole) sm80_hide<T>(scores, shared.step(step)->visible);
         if constexpr (T::GENERAL) {
             // Read again instead of held in registers, of which the products need all.
-            const uint64_t first_query = arguments.items[blockIdx.x].query_start + threadIdx.x / 32 * T::WARP_ROWS;
-            const auto window = StepWindow::of<T::WARP_ROWS, T::KEYS>(arguments.steps[step], first_query);
+            const StepItem& self = arguments.items[blockIdx.x];
+            const uint64_t first_query = self.query_start + threadIdx.x / 32 * T::WARP_ROWS;
+            const auto window = StepWindow::of<T::WARP_ROWS, T::KEYS>(arguments.steps[self.first_step + step], first_query);
             // A branch would take the widest rows more registers than there are.
             const bool always = T::HEAD_DIM * T::Element::BYTES >= 1024;
             if (always || !window.template covers<T::WARP_ROWS, T::KEYS>()) sm80_hide_outside<T>(scores, window);
         }
-        sm80_softmax<T>(scores, sums, arguments.scale_log2);
-        sm80_accumulate<T>(sums, scores, shared.values(stage));
-        stage = stage + 1 == T::STAGES ? 0 : stage + 1;
+        Sm80Probabilities<T> probabilities;
+        sums.fetch(shared);
+        sm80_softmax<T>(probabilities, scores, sums, arguments.scale_log2);
+        sums.park(shared);
+        ptx::cp_async_wait<0>();
+        __syncthreads();
+        if (!last) copy(copies.keys, shared.step(step + 1)->keys, step + 1);
+        ptx::cp_async_commit();
+        sm80_accumulate<T>(sums, probabilities, operands.values, [&] {
+            if (step % T::DESCRIBED == 0) sm80_describe_steps<T>(arguments, shared, step + T::DESCRIBED);
+        });
     }
     // An item without a step comes here with its queries still under way; none may land on the output.
     ptx::cp_async_wait<0>();
     __syncthreads();
 
+    sums.fetch(shared);
     // Each lane has summed its own columns of a row.
 #pragma unroll
     for (int i = 0; i < T::ROW_TILES; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            float& sum = sums.sum[i][half];
+            float& sum = sums.sum.of[i][half];
             sum += __shfl_xor_sync(0xffffffffu, sum, 1);
             sum += __shfl_xor_sync(0xffffffffu, sum, 2);
         }

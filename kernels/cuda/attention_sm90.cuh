@@ -81,7 +81,7 @@ __device__ __forceinline__ void sm90_consume(const AttentionArguments& attention
         for (int i = 0; i < T::HEAD_DIM / 2; ++i) rows.output[i] = 0.0f;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            rows.maximum[half] = NO_SCORE;
+            rows.base[half] = NO_SCORE;
             rows.sum[half] = 0.0f;
         }
         if (sm90_uniform(consumer * 64 < item.query_len) != 0) {

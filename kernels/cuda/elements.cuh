@@ -74,12 +74,16 @@ struct HalfElement {
     template <int CHUNKS>
     static __device__ __forceinline__ uint32_t value_swizzle(uint32_t row) { return Swizzle<CHUNKS>::of_row(row); }
 
+    // What a lane reads first of a value tile, a shared address.
+    template <int CHUNKS>
+    static __device__ __forceinline__ uint32_t first_value(uint32_t tile, uint32_t lane) {
+        const uint32_t row = lane & 15;
+        return tile + Swizzle<CHUNKS>::offset(row, lane >> 4, value_swizzle<CHUNKS>(row));
+    }
+
     // Operands B of step `step` for channel tiles n and n + 1, n even.
     template <int CHUNKS>
-    static __device__ __forceinline__ void values(B (&b)[2], const unsigned char* tile, int step, int n, int lane) {
-        const uint32_t row = lane & 15;
-        const uint32_t first =
-            ptx::shared_address(tile) + Swizzle<CHUNKS>::offset(row, lane >> 4, value_swizzle<CHUNKS>(row));
+    static __device__ __forceinline__ void values(B (&b)[2], uint32_t first, int step, int n) {
         uint32_t raw[4];
         ptx::ldmatrix_x4_trans(raw, Swizzle<CHUNKS>::further(first, n) + Swizzle<CHUNKS>::rows(step * KEY_STEP));
         b[0] = {{raw[0], raw[1]}};
@@ -212,16 +216,19 @@ struct FloatElement {
     template <int CHUNKS>
     static __device__ __forceinline__ uint32_t value_swizzle(uint32_t row) { return Swizzle<CHUNKS>::of_word_row(row); }
 
+    // What a lane reads first of a value tile, a shared address: of two rows that share a swizzle the first.
+    template <int CHUNKS>
+    static __device__ __forceinline__ uint32_t first_value(uint32_t tile, uint32_t lane) {
+        const uint32_t row = 2 * (lane & 3);
+        return tile + Swizzle<CHUNKS>::offset(row, lane >> 4, value_swizzle<CHUNKS>(row)) + (lane >> 2) % CHUNK * 4;
+    }
+
     // Operand B of step `step` for channel tile n.
     template <int CHUNKS>
-    static __device__ __forceinline__ void values(B (&b)[1], const unsigned char* tile, int step, int n, int lane) {
-        const uint32_t row = step * KEY_STEP + 2 * (lane & 3);
-        const uint32_t swizzle = value_swizzle<CHUNKS>(row);   // of row + 1, too
-        const uint32_t channel = n * 8 + (lane >> 2);
-        const unsigned char* word =
-            tile + Swizzle<CHUNKS>::offset(row, channel / CHUNK, swizzle) + channel % CHUNK * 4;
-        split(b[0], 0, *reinterpret_cast<const float*>(word));
-        split(b[0], 1, *reinterpret_cast<const float*>(word + CHUNKS * 16));
+    static __device__ __forceinline__ void values(B (&b)[1], uint32_t first, int step, int n) {
+        const uint32_t word = Swizzle<CHUNKS>::further(first, 2 * n) + Swizzle<CHUNKS>::rows(step * KEY_STEP);
+        split(b[0], 0, ptx::load_shared(word));
+        split(b[0], 1, ptx::load_shared(word + CHUNKS * 16));
     }
 
     static __device__ __forceinline__ void unpack(float (&x)[CHUNK], const uint4& raw) {

@@ -31,6 +31,12 @@ __device__ __forceinline__ uint32_t shared_address(const void* shared) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
 
+__device__ __forceinline__ float load_shared(uint32_t shared) {
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(shared) : "memory");
+    return x;
+}
+
 // ---- Conversions and arithmetic -----------------------------------------------------------------------------------
 
 // 2^x within 2 ulp; results below the smallest normal number are zero.
@@ -66,6 +72,13 @@ __device__ __forceinline__ uint32_t to_tf32(float x) {
     uint32_t rounded;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
     return rounded;
+}
+
+// The address `count` times `bytes` further, in one multiplication with an addition.
+__device__ __forceinline__ const unsigned char* advance(const unsigned char* address, uint32_t count, uint32_t bytes) {
+    uint64_t advanced;
+    asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(advanced) : "r"(count), "r"(bytes), "l"(address));
+    return reinterpret_cast<const unsigned char*>(advanced);
 }
 
 // ---- Asynchronous copies, 16 bytes each (sm_80) -------------------------------------------------------------------

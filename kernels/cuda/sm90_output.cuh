@@ -22,7 +22,7 @@ __device__ __forceinline__ void sm90_store_output(const AttentionArguments& atte
             const uint32_t row = consumer * 64 + sm90_row(half);
             if ((lane & 3) == 0 && row < item.query_len) {
                 store_log_sum_exp(attention, item.batch, item.head, item.query_start + row,
-                                  rows.maximum[half] * attention.scale_log2, rows.sum[half]);
+                                  rows.base[half], rows.sum[half]);
             }
         }
 #pragma unroll
@@ -67,6 +67,6 @@ __device__ __forceinline__ void sm90_store_partial(const AttentionArguments& att
             *reinterpret_cast<float2*>(slot.channels(row) + n * 8 + 2 * (lane & 3)) =
                 make_float2(rows.output[i], rows.output[i + 1]);
         }
-        if ((lane & 3) == 0) *slot.state(row) = make_float2(rows.maximum[half] * attention.scale_log2, rows.sum[half]);
+        if ((lane & 3) == 0) *slot.state(row) = make_float2(rows.base[half], rows.sum[half]);
     }
 }

@@ -12,7 +12,7 @@
 template <class T>
 struct Sm90Rows {
     float output[T::HEAD_DIM / 2];
-    float maximum[2];      // of the raw scores, the same in the four lanes of a row
+    float base[2];         // rebase.cuh; the same in the four lanes of a row
     float sum[2];          // this lane's columns only
     float correction[2];   // what the last step multiplies older sums with
 };
@@ -70,16 +70,15 @@ template <class T, int N>
 __device__ __forceinline__ void sm90_softmax(float (&scores)[N], Sm90Rows<T>& rows, float scale_log2) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const float before = rows.maximum[half];
-        float maximum = before;
+        float maximum = ptx::max_or_nan(scores[2 * half], scores[2 * half + 1]);
 #pragma unroll
-        for (int i = 2 * half; i < N; i += 4) {
+        for (int i = 2 * half + 4; i < N; i += 4) {
             maximum = ptx::max_or_nan(maximum, ptx::max_or_nan(scores[i], scores[i + 1]));
         }
         maximum = ptx::max_or_nan(maximum, __shfl_xor_sync(0xffffffffu, maximum, 1));
         maximum = ptx::max_or_nan(maximum, __shfl_xor_sync(0xffffffffu, maximum, 2));
-        rows.maximum[half] = maximum;
-        const Rebase rebase(before, maximum, scale_log2);
+        const Rebase rebase(rows.base[half], maximum, scale_log2);
+        rows.base[half] = rebase.base;
         rows.correction[half] = rebase.correction;
         float sum;
 #pragma unroll

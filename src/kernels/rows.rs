@@ -7,14 +7,23 @@ use crate::error::AttentionError;
 /// Copies and loads of the kernels move this many bytes, from addresses that are multiples of it.
 const ACCESS_BYTES: usize = 16;
 
-/// Whether kernels can read rows of this layout in place: adjacent channels, and rows at multiples of 16 bytes.
+/// Kernels multiply fractions of the distance of two tokens in 32 bits.
+const MOST_TOKEN_BYTES: u64 = 1 << 34;
+
+/// Whether kernels can read rows of this layout in place: adjacent channels, and rows at multiples of 16 bytes, less than
+/// 16 GiB apart.
 pub fn is_readable(layout: &Layout, element_bytes: usize) -> bool {
     let aligned = |elements: usize| (elements * element_bytes).is_multiple_of(ACCESS_BYTES);
     let (&[.., head_dim], &[.., channel_stride]) = (layout.dims(), layout.stride()) else { return false };
     let outer = layout.dims().iter().zip(layout.stride()).take(layout.dims().len() - 1);
+    let token = layout.dims().iter().zip(layout.stride()).nth_back(1);
+    let near = |(&tokens, &stride): (&usize, &usize)| {
+        tokens <= 1 || (stride as u64).saturating_mul(element_bytes as u64) < MOST_TOKEN_BYTES
+    };
     (channel_stride == 1 || head_dim == 1)
         && aligned(layout.start_offset())
         && outer.into_iter().all(|(&dim, &stride)| dim <= 1 || aligned(stride))
+        && token.is_none_or(near)
 }
 
 /// A tensor `[batch, heads, tokens, head_dim]` in its storage.
@@ -118,7 +127,7 @@ impl BiasRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device, Tensor};
+    use candle_core::{DType, Device, Shape, Tensor};
 
     #[test]
     fn views_of_a_fused_projection_are_read_in_place() -> Result<()> {
@@ -143,6 +152,13 @@ mod tests {
         let single = TensorRows::of(odd.narrow(2, 0, 1)?.layout(), 2, false)?;
         assert_eq!((single.batch, single.head, single.token), (0, 0, 0));
         Ok(())
+    }
+
+    #[test]
+    fn tokens_far_apart_are_refused() {
+        let layout = |tokens, stride| Layout::new(Shape::from((1, 1, tokens, 8)), vec![0, 0, stride, 1], 0);
+        assert!(is_readable(&layout(2, (1 << 33) - 8), 2) && !is_readable(&layout(2, 1 << 33), 2));
+        assert!(is_readable(&layout(1, 1 << 40), 2) && !is_readable(&layout(2, usize::MAX / 8), 4));
     }
 
     #[test]

@@ -122,9 +122,9 @@ pub const CASES: &[Case] = &[
     Case {
         name: "cache",
         brief: true,
-        groups: &[("queries", 77)],
-        // More steps than any ring of stages holds.
-        cached: &[("anchors", 800), ("unused", 12)],
+        groups: &[("queries", 39)],
+        // More steps than any ring of stages or descriptions holds.
+        cached: &[("anchors", 2100), ("unused", 12)],
         patterns: &[(&["queries"], &["anchors"])],
         ..PLAIN
     },

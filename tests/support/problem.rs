@@ -45,7 +45,7 @@ pub const PLAIN: Features = Features {
 };
 
 /// Few queries that see so many keys that these are split, some of them rotated: everything that a call can keep on a device.
-pub const SPLIT: Features = Features { rope: true, cached: 600, anchors: 3, heads: 1, ..PLAIN };
+pub const SPLIT: Features = Features { rope: true, cached: 1100, anchors: 3, heads: 1, ..PLAIN };
 
 /// A call before it is on a device: its numbers as f32 on the CPU.
 #[derive(Clone)]

@@ -73,13 +73,13 @@ pub struct Sm80Tiling {
     pub row_tiles: usize,
     /// Warps of a block.
     pub warps: usize,
-    /// Keys of a step, at most 64.
+    /// Keys of a step, at most 128.
     pub keys: usize,
-    /// Steps in shared memory, at least 2.
-    pub stages: usize,
     /// Whether queries stay in registers.
     pub resident_queries: bool,
-    /// Blocks that share a multiprocessor.
+    /// Whether the sums of probabilities and what they are relative to wait in shared memory between steps.
+    pub parked_sums: bool,
+    /// Blocks that share a multiprocessor with 164 KiB of shared memory (compute capability 8.0).
     pub blocks_per_sm: usize,
 }
 
@@ -87,27 +87,27 @@ const fn sm80(
     element_bytes: usize,
     head_dim: usize,
     (row_tiles, warps): (usize, usize),
-    (keys, stages): (usize, usize),
-    resident_queries: bool,
+    keys: usize,
+    (resident_queries, parked_sums): (bool, bool),
     blocks_per_sm: usize,
 ) -> Sm80Tiling {
-    Sm80Tiling { element_bytes, head_dim, row_tiles, warps, keys, stages, resident_queries, blocks_per_sm }
+    Sm80Tiling { element_bytes, head_dim, row_tiles, warps, keys, resident_queries, parked_sums, blocks_per_sm }
 }
 
 /// Tiles for every GPU since compute capability 8.0, ascending in head_dim.
 pub const SM80_TILINGS: [Sm80Tiling; 12] = [
-    sm80(2, 32, (2, 4), (64, 3), true, 2),
-    sm80(2, 64, (2, 4), (64, 2), false, 2),
-    sm80(2, 96, (2, 4), (48, 2), false, 1),
-    sm80(2, 128, (2, 4), (48, 2), false, 1),
-    sm80(2, 192, (1, 4), (32, 2), false, 1),
-    sm80(2, 256, (1, 4), (32, 2), false, 1),
-    sm80(4, 32, (2, 4), (32, 2), false, 2),
-    sm80(4, 64, (2, 4), (32, 2), false, 1),
-    sm80(4, 96, (2, 4), (32, 2), false, 1),
-    sm80(4, 128, (1, 4), (32, 2), false, 1),
-    sm80(4, 192, (1, 4), (16, 2), false, 1),
-    sm80(4, 256, (1, 2), (16, 2), false, 1),
+    sm80(2, 32, (2, 4), 128, (true, false), 2),
+    sm80(2, 64, (2, 4), 128, (false, false), 2),
+    sm80(2, 96, (2, 4), 64, (false, false), 2),
+    sm80(2, 128, (2, 4), 64, (false, true), 2),
+    sm80(2, 192, (1, 4), 64, (false, false), 2),
+    sm80(2, 256, (1, 4), 64, (false, false), 1),
+    sm80(4, 32, (2, 4), 32, (false, false), 2),
+    sm80(4, 64, (2, 4), 32, (false, false), 2),
+    sm80(4, 96, (2, 4), 32, (false, false), 2),
+    sm80(4, 128, (1, 4), 32, (false, false), 2),
+    sm80(4, 192, (1, 4), 16, (false, false), 2),
+    sm80(4, 256, (1, 2), 16, (false, false), 2),
 ];
 
 /// Largest head_dim of any tile.
@@ -132,10 +132,11 @@ impl Sm80Tiling {
         self.warps * 32
     }
 
-    /// Shared memory of a block: queries, then keys and values per stage, where both sources are, a word of bits per stage.
+    /// Shared memory of a block: queries, the keys and values of a step, descriptions of 16 steps, parked sums.
     pub const fn shared_bytes(&self) -> usize {
         let row_bytes = self.head_dim * self.element_bytes;
-        self.queries() * row_bytes + 2 * 32 + self.stages * (2 * self.keys * row_bytes + 8)
+        let parked = if self.parked_sums { self.threads() * self.row_tiles * 16 } else { 0 };
+        (self.queries() + 2 * self.keys) * row_bytes + 16 * 64 + parked
     }
 
     /// Name of the kernel for an element type.
@@ -169,7 +170,7 @@ pub struct Sm90Tiling {
 /// size starts with.
 ///
 /// At head_dim 64 a step of the block takes the tensor cores 1536 clocks, its exponentials 1584 on the special-function
-/// unit, and its instructions 1175 clocks of each scheduler. One polynomial of 8 makes that 1536, 1392 and 1354: which is
+/// unit, and its instructions 1164 clocks of each scheduler. One polynomial of 8 makes that 1536, 1392 and 1334: which is
 /// faster, only a GPU can tell. At head_dim 128 the products take 2048 clocks, everything else half of that, so that two
 /// consumers that take turns hide it. Nothing pins the exponentials: the assembler then waits for the products of the last
 /// step first, as FlashAttention-3 does at head_dim 64; models of the schedule disagree about which is faster. This is

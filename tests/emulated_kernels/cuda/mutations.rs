@@ -32,14 +32,14 @@ const SM90_PRODUCER: &str = "sm90_producer.cuh";
 const SM90_SOFTMAX: &str = "sm90_softmax.cuh";
 const SM90_STEPS: &str = "sm90_steps.cuh";
 
-const MUTATIONS: [(Kernel, Mutation); 33] = [
+const MUTATIONS: [(Kernel, Mutation); 37] = [
     (
         SM80,
         Mutation {
             name: "keys_of_the_heads_of_queries",
             file: ATTENTION_SM80,
-            from: "sm80_row<T>(views.values, item.batch, item.kv_head, 0)",
-            to: "sm80_row<T>(views.values, item.batch, 0, 0)",
+            from: "sm80_row<T>(view, item.batch, item.kv_head, row)",
+            to: "sm80_row<T>(view, item.batch, 0, row)",
             case: "grouped_heads",
             shows_as: WRONG_NUMBERS,
         },
@@ -60,7 +60,7 @@ const MUTATIONS: [(Kernel, Mutation); 33] = [
         Mutation {
             name: "biases_of_hidden_keys_are_read",
             file: ATTENTION_SM80,
-            from: "if ((mine >> (8 * n + e) & 1) == 0) continue;",
+            from: "if ((visible[n / 8] >> first >> (8 * n % 64 + e) & 1) == 0) continue;",
             to: "",
             case: "bias",
             shows_as: Sign::Found(&[OutOfBounds]),
@@ -137,8 +137,8 @@ const MUTATIONS: [(Kernel, Mutation); 33] = [
         Mutation {
             name: "copies_are_not_awaited",
             file: ATTENTION_SM80,
-            from: "        ptx::cp_async_wait<T::STAGES - 2>();\n",
-            to: "",
+            from: "        ptx::cp_async_wait<0>();\n        __syncthreads();\n        if (step == 0)",
+            to: "        __syncthreads();\n        if (step == 0)",
             case: "tails",
             shows_as: Sign::Found(&[Asynchronous, Uninitialised]),
         },
@@ -146,10 +146,21 @@ const MUTATIONS: [(Kernel, Mutation); 33] = [
     (
         SM80,
         Mutation {
-            name: "stages_are_refilled_while_read",
+            name: "copies_of_values_are_not_awaited",
             file: ATTENTION_SM80,
-            from: "        __syncthreads();\n        if (step == item.first_step)",
-            to: "        if (step == item.first_step)",
+            from: "        ptx::cp_async_wait<0>();\n        __syncthreads();\n        if (!last)",
+            to: "        __syncthreads();\n        if (!last)",
+            case: "tails",
+            shows_as: Sign::Found(&[Asynchronous, Uninitialised]),
+        },
+    ),
+    (
+        SM80,
+        Mutation {
+            name: "values_are_replaced_while_read",
+            file: ATTENTION_SM80,
+            from: "        __syncthreads();\n        if (step == 0)",
+            to: "        if (step == 0)",
             case: "cache",
             shows_as: Sign::Found(&[Race, Asynchronous, Uninitialised]),
         },
@@ -157,9 +168,42 @@ const MUTATIONS: [(Kernel, Mutation); 33] = [
     (
         SM80,
         Mutation {
+            name: "keys_are_replaced_while_read",
+            file: ATTENTION_SM80,
+            from: "        __syncthreads();\n        if (!last)",
+            to: "        if (!last)",
+            case: "cache",
+            shows_as: Sign::Found(&[Race, Asynchronous, Uninitialised]),
+        },
+    ),
+    (
+        SM80,
+        Mutation {
+            name: "descriptions_are_replaced_while_read",
+            file: ATTENTION_SM80,
+            from: "number % T::DESCRIPTIONS;",
+            to: "number % T::DESCRIBED;",
+            case: "cache",
+            shows_as: WRONG_NUMBERS,
+        },
+    ),
+    (
+        SM80,
+        Mutation {
+            name: "a_step_is_not_described",
+            file: ATTENTION_SM80,
+            from: "shared, step + T::DESCRIBED);",
+            to: "shared, step + T::DESCRIBED + 1);",
+            case: "cache",
+            shows_as: Sign::Found(&[Uninitialised, OutOfBounds, Misuse]),
+        },
+    ),
+    (
+        SM80,
+        Mutation {
             name: "hidden_scores_stay",
             file: ATTENTION_SM80,
-            from: "if (visible != T::ALL_KEYS) sm80_hide<T>(scores, visible);",
+            from: "if (!whole) sm80_hide<T>(scores, shared.step(step)->visible);",
             to: "",
             case: "tails",
             shows_as: WRONG_NUMBERS,
@@ -170,8 +214,8 @@ const MUTATIONS: [(Kernel, Mutation); 33] = [
         Mutation {
             name: "hidden_rows_are_read",
             file: ATTENTION_SM80,
-            from: "? visible >> row : 0;",
-            to: "? ~uint64_t(0) : 0;",
+            from: "channel_bytes + chunk * 16 < head_bytes && visible(i);",
+            to: "channel_bytes + chunk * 16 < head_bytes;",
             case: "padding",
             // Past the end of the tensor, too.
             shows_as: Sign::Found(&[OutOfBounds]),
@@ -182,7 +226,7 @@ const MUTATIONS: [(Kernel, Mutation); 33] = [
         Mutation {
             name: "older_sums_keep_their_scale",
             file: ATTENTION_SM80,
-            from: "fmaf(output, sums.correction[i][e / 2], products[i][n][e])",
+            from: "fmaf(output, sums.correction.of[i][e / 2], products[i][n][e])",
             to: "output + products[i][n][e]",
             case: "cache",
             shows_as: WRONG_NUMBERS,
@@ -369,8 +413,8 @@ const MUTATIONS: [(Kernel, Mutation); 33] = [
         Mutation {
             name: "unchanged_maximum_leaves_a_rounding_error",
             file: "rebase.cuh",
-            from: "(before - maximum) * scale_log2",
-            to: "fmaf(before, scale_log2, -base)",
+            from: "ptx::exp2_approx(before - base);",
+            to: "ptx::exp2_approx(before - base) * 1.0000005f;",
             case: "many_keys",
             shows_as: WRONG_NUMBERS,
         },
@@ -382,7 +426,7 @@ const MUTATIONS: [(Kernel, Mutation); 33] = [
             file: ATTENTION_SM80,
             from: "products[T::ROW_TILES][WIDTH][4] = {};",
             to: "products[T::ROW_TILES][WIDTH][4];\n        for (int i = 0; i < T::ROW_TILES; ++i) for (int n = 0; n < WIDTH; ++n) \
-             for (int e = 0; e < 4; ++e) { products[i][n][e] = sums.output[i][first + n][e] * sums.correction[i][e / 2]; \
+             for (int e = 0; e < 4; ++e) { products[i][n][e] = sums.output[i][first + n][e] * sums.correction.of[i][e / 2]; \
              sums.output[i][first + n][e] = 0.0f; }",
             case: "many_keys",
             shows_as: WRONG_NUMBERS,

@@ -87,7 +87,7 @@ const MUTATIONS: &[Mutation] = &[
     mutation("a_copy_too_many_is_left_under_way", SM80, "cp.async.wait_group", First, Replace("0;", "1;"), "cache", Sign::Found(&[Asynchronous, Uninitialised, Race])),
     mutation("copies_are_never_committed", SM80, "cp.async.commit_group", All, Delete, "tails", Sign::Found(&[Asynchronous, Uninitialised])),
     mutation("hidden_rows_are_copied", SM80, "cp.async.cg", All, Fix(2, "16"), "padding", Sign::Found(&[OutOfBounds])),
-    mutation("copies_go_to_the_wrong_chunk", SM80, "cp.async.cg", Last, Replace("], [", "+8], ["), "tails", Sign::Found(&[Misuse])),
+    mutation("copies_go_to_the_wrong_chunk", SM80, "cp.async.cg", Last, Replace("], [", "+8], ["), "cache", Sign::Found(&[Misuse])),
     // Between blocks.
     mutation("counting_orders_nothing", SM80, "atom.acq_rel.gpu.global.add", All, Replace(".acq_rel.gpu", ""), "split_keys", Sign::Found(&[Blocks])),
     // Products of a warpgroup.
