@@ -49,7 +49,8 @@ pub(super) fn narrow<S: Simd, T: Element>(simd: S, source: &[f32], target: &mut 
     const STEP: usize = 16;
     let (sources, rest) = source.as_chunks::<STEP>();
     let (targets, rest_of_target) = target.as_chunks_mut::<STEP>();
-    for (source, target) in sources.iter().zip(targets) {
+    for (index, source) in sources.iter().enumerate() {
+        let target = &mut targets[index];
         if T::DTYPE == DType::F16 {
             for lane in (0..STEP).step_by(S::LANES) {
                 // SAFETY: both hold STEP numbers, those of the target are f16.

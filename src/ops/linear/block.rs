@@ -124,17 +124,19 @@ impl<T: Element> Strip<'_, T> {
         {
             // SAFETY: `rows` holds ROWS rows of `count` words, and the weight as many rows of VECTORS vectors or more.
             let sums = unsafe { sums::<W, ROWS, VECTORS>(words, rows, self.count, self.weight) };
-            for (row, sums) in tile.chunks_exact_mut(width).zip(&sums) {
+            // Loops without `zip`, whose beginning is a call where the crate is built without LTO.
+            for (row, sums) in sums.iter().enumerate() {
                 for (vector, sum) in sums.iter().enumerate() {
-                    // SAFETY: the row holds VECTORS vectors.
-                    unsafe { simd.store(row.as_mut_ptr().add(vector * lanes), simd.add(*sum, bias[vector])) };
+                    let target = tile[row * width + vector * lanes..][..lanes].as_mut_ptr();
+                    // SAFETY: `target` holds a vector.
+                    unsafe { simd.store(target, simd.add(*sum, bias[vector])) };
                 }
             }
             if self.epilogue == Epilogue::Gelu {
                 gelu(tile);
             }
-            for (row, target) in tile.chunks_exact(width).zip(target.chunks_exact_mut(self.outputs)) {
-                words.narrow(&row[..present], &mut target[self.first..][..present]);
+            for (row, target) in target.chunks_exact_mut(self.outputs).enumerate() {
+                words.narrow(&tile[row * width..][..present], &mut target[self.first..][..present]);
             }
         }
     }
@@ -165,9 +167,9 @@ unsafe fn sums<W: Words, const ROWS: usize, const VECTORS: usize>(
         if start == 0 {
             sums = more;
         } else {
-            for (sums, more) in sums.iter_mut().zip(more) {
-                for (sum, more) in sums.iter_mut().zip(more) {
-                    *sum = simd.add(*sum, more);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for (vector, sum) in sums.iter_mut().enumerate() {
+                    *sum = simd.add(*sum, more[row][vector]);
                 }
             }
         }
