@@ -102,7 +102,8 @@ def repetitions(code, start, end, products):
 
 
 def step_of(code, start, end, times):
-    """The instructions of one step, in order: most products and copies first, then the fewest instructions."""
+    """The instructions of one step, in order: most products and copies first, then the fewest instructions. None if the end
+    is reached from elsewhere alone."""
     at = {code[index].address: index for index in range(start, end + 1)}
     best = {start: ((0, 0), None)}
     for index in range(start, end):
@@ -119,6 +120,8 @@ def step_of(code, start, end, times):
         for after in following:
             if after not in best or cost < best[after][0]:
                 best[after] = (cost, index)
+    if end not in best:
+        return None
     path, index = [], end
     while index is not None:
         path.append(index)

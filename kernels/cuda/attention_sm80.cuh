@@ -72,7 +72,7 @@ struct Sm80Step {
     Sm80StepRows keys;
     Sm80StepRows values;
     uint64_t visible[2];   // as in KeyStep
-    float4* carried;       // what the block carries: read where it is needed, it takes no register
+    uint64_t carried;      // where what the block carries begins: read where it is needed, it takes no register
     uint64_t padding;
 };
 static_assert(sizeof(Sm80Step) == 64, "Sm80Step");
@@ -225,7 +225,7 @@ __device__ __forceinline__ void sm80_describe_steps(const AttentionArguments& ar
     target.values = rows(views.values, step.value_row);
     target.visible[0] = step.visible[0];
     target.visible[1] = step.visible[1];
-    if constexpr (T::CARRY_STEPS > 0) target.carried = CarriedSums<T>::of_block(arguments);
+    if constexpr (T::CARRY_STEPS > 0) target.carried = CarriedSums<T>::of_block();
 }
 
 // A value that the compiler keeps instead of computing it anew from the number of the thread in each step.
@@ -686,7 +686,7 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
         });
         if constexpr (T::CARRY_STEPS > 0) {
             if (carry) {
-                const CarriedSums<T> carried(shared.step(step)->carried);
+                const CarriedSums<T> carried(arguments, shared.step(step)->carried);
                 if (step >= T::CARRY_STEPS) sm80_collect(carried, sums);
                 sm80_leave(carried, sums);
             }
@@ -700,7 +700,7 @@ __device__ __forceinline__ void sm80_attention(const AttentionArguments& argumen
     // Read again instead of held in registers, of which the loop needs all.
     const StepItem done = arguments.items[blockIdx.x];
     if constexpr (T::CARRY_STEPS > 0) {
-        const CarriedSums<T> carried(CarriedSums<T>::of_block(arguments));
+        const CarriedSums<T> carried(arguments, CarriedSums<T>::of_block());
         if (done.last_step - done.first_step > T::CARRY_STEPS) sm80_collect(carried, sums);
     }
     // Each lane has summed its own columns of a row.

@@ -24,12 +24,11 @@ struct CarriedSums {
 
     float4* first;
 
-    __device__ __forceinline__ explicit CarriedSums(float4* of_block) : first(of_block + T::thread()) {}
+    // `block` is where those of the block begin, in units of 16 bytes.
+    __device__ __forceinline__ CarriedSums(const AttentionArguments& arguments, uint64_t block)
+        : first(reinterpret_cast<float4*>(arguments.carried) + block + T::thread()) {}
 
-    // Where those of this block are.
-    static __device__ __forceinline__ float4* of_block(const AttentionArguments& arguments) {
-        return reinterpret_cast<float4*>(arguments.carried) + uint64_t(blockIdx.x) * BLOCK;
-    }
+    static __device__ __forceinline__ uint64_t of_block() { return uint64_t(blockIdx.x) * BLOCK; }
 
     __device__ __forceinline__ float4& tile(int pair, int n) const { return first[(pair * (TILES + 1) + n) * T::THREADS]; }
 

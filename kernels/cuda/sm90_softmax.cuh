@@ -101,7 +101,7 @@ template <class T>
 __device__ __forceinline__ void sm90_collect(const AttentionArguments& attention, Sm90Rows<T>& rows) {
     const auto output = [&](int n, int e) -> float& { return rows.output[4 * n + e]; };
     using Carried = CarriedSums<T>;
-    Carried(Carried::of_block(attention)).collect(0, output, rows.base, rows.sum);
+    Carried(attention, Carried::of_block()).collect(0, output, rows.base, rows.sum);
 }
 
 // Turns what was summed before to the new maximum. Most steps find no new one in any row of the warp. Where `done` steps have
@@ -116,7 +116,7 @@ __device__ __forceinline__ void sm90_rescale(const AttentionArguments& attention
             if (done > T::CARRY_STEPS) sm90_collect<T>(attention, rows);
             const auto output = [&](int n, int e) -> float& { return rows.output[4 * n + e]; };
             using Carried = CarriedSums<T>;
-            Carried(Carried::of_block(attention)).leave(0, output, rows.base, rows.sum);
+            Carried(attention, Carried::of_block()).leave(0, output, rows.base, rows.sum);
         }
     }
 }
