@@ -29,7 +29,7 @@
 //     O += P V of the last step
 //
 // O stays in the accumulators of the tensor cores, which cut sums off where other arithmetic rounds: O of a step on its own,
-// as attention_sm80.cuh has it, would need HEAD_DIM / 2 registers more. Every CARRY_STEPS steps it moves to global memory
+// as sm80_softmax.cuh has it, would need HEAD_DIM / 2 registers more. Every CARRY_STEPS steps it moves to global memory
 // (carried_sums.cuh), in the branch that rescales it. Without that the emulator, which cuts off more than Hopper does, finds
 // 1.9 times the error of rounded sums after 16,384 keys and values of one sign in f16, 12.6 times after 131,072; with it,
 // 1.02 times.

@@ -29,6 +29,11 @@ const SM80_F32_IN_ONE: Kernel = (Tiling::Sm80(&Sm80Tiling { carry_steps: 0, ..SM
 const SM90: Kernel = (Tiling::Sm90(&SM90_TILINGS[0]), Element::F16);
 
 const ATTENTION_SM80: &str = "attention_sm80.cuh";
+const SM80_BLOCK: &str = "sm80_block.cuh";
+const SM80_COPIES: &str = "sm80_copies.cuh";
+const SM80_SCORES: &str = "sm80_scores.cuh";
+const SM80_SOFTMAX: &str = "sm80_softmax.cuh";
+const SM80_OUTPUT: &str = "sm80_output.cuh";
 const ATTENTION_SM90: &str = "attention_sm90.cuh";
 const SM90_PRODUCER: &str = "sm90_producer.cuh";
 const SM90_SOFTMAX: &str = "sm90_softmax.cuh";
@@ -39,7 +44,7 @@ const MUTATIONS: [(Kernel, Mutation); 40] = [
         SM80,
         Mutation {
             name: "keys_of_the_heads_of_queries",
-            file: ATTENTION_SM80,
+            file: SM80_COPIES,
             from: "sm80_row<T>(view, item.batch, item.kv_head, row)",
             to: "sm80_row<T>(view, item.batch, 0, row)",
             case: "grouped_heads",
@@ -61,7 +66,7 @@ const MUTATIONS: [(Kernel, Mutation); 40] = [
         SM80,
         Mutation {
             name: "biases_of_hidden_keys_are_read",
-            file: ATTENTION_SM80,
+            file: SM80_SCORES,
             from: "if ((visible[n / 8] >> first >> (8 * n % 64 + e) & 1) == 0) continue;",
             to: "",
             case: "bias",
@@ -182,7 +187,7 @@ const MUTATIONS: [(Kernel, Mutation); 40] = [
         SM80,
         Mutation {
             name: "descriptions_are_replaced_while_read",
-            file: ATTENTION_SM80,
+            file: SM80_BLOCK,
             from: "number % T::DESCRIPTIONS;",
             to: "number % T::DESCRIBED;",
             case: "cache",
@@ -215,7 +220,7 @@ const MUTATIONS: [(Kernel, Mutation); 40] = [
         SM80,
         Mutation {
             name: "hidden_rows_are_read",
-            file: ATTENTION_SM80,
+            file: SM80_COPIES,
             from: "channel_bytes + chunk * 16 < head_bytes && visible(i);",
             to: "channel_bytes + chunk * 16 < head_bytes;",
             case: "padding",
@@ -227,7 +232,7 @@ const MUTATIONS: [(Kernel, Mutation); 40] = [
         SM80,
         Mutation {
             name: "older_sums_keep_their_scale",
-            file: ATTENTION_SM80,
+            file: SM80_SOFTMAX,
             from: "fmaf(output, sums.correction.of[i][e / 2], products[i][n][e])",
             to: "output + products[i][n][e]",
             case: "cache",
@@ -238,7 +243,7 @@ const MUTATIONS: [(Kernel, Mutation); 40] = [
         SM80,
         Mutation {
             name: "queries_past_the_end_are_written",
-            file: ATTENTION_SM80,
+            file: SM80_OUTPUT,
             from: "if (row < item.query_len && chunk * E::CHUNK < arguments.head_dim) {",
             to: "if (chunk * E::CHUNK < arguments.head_dim) {",
             case: "tails",
@@ -458,7 +463,7 @@ const MUTATIONS: [(Kernel, Mutation); 40] = [
         SM80_F32,
         Mutation {
             name: "output_grows_in_the_tensor_core",
-            file: ATTENTION_SM80,
+            file: SM80_SOFTMAX,
             from: "products[T::ROW_TILES][WIDTH][4] = {};",
             to: "products[T::ROW_TILES][WIDTH][4];\n        for (int i = 0; i < T::ROW_TILES; ++i) for (int n = 0; n < WIDTH; ++n) \
              for (int e = 0; e < 4; ++e) { products[i][n][e] = sums.output[i][first + n][e] * sums.correction.of[i][e / 2]; \
@@ -471,7 +476,7 @@ const MUTATIONS: [(Kernel, Mutation); 40] = [
         SM80_F32,
         Mutation {
             name: "scores_grow_in_the_tensor_core",
-            file: ATTENTION_SM80,
+            file: SM80_SCORES,
             from: "E::mma_rounded(scores[i][2 * n], a[i], left);",
             to: "E::mma(scores[i][2 * n], a[i], left);",
             case: "tails",

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result};
 use libtest_mimic::Trial;
 
-use super::{FOLDER, HEAD_DIMS, Pair, cases_for, check, is_wanted, name_of, ptx_mutations, serves, tilings_of, variant_for};
+use super::{
+    FOLDER, HEAD_DIMS, Pair, cases_for, check, is_wanted, name_of, ptx_mutations, serves, tilings_of, variant_for,
+};
 use candle_mixed_attention::kernels::cuda::recipes::{self, ELEMENTS, Recipe, Target};
 use candle_mixed_attention::kernels::cuda::tiling::Variant;
 use emulator::{Compiler, Kernels, LazyKernels, Nvcc, PtxSource, build_once, trial};
@@ -51,7 +53,8 @@ pub fn trials(compiler: &Result<Compiler, String>) -> Vec<Trial> {
         let rotate = translate(&tools, recipes::rotate_keys(element));
         for tiling in tilings_of(element) {
             let attend = Variant::ALL.map(|variant| translate(&tools, recipes::attention(tiling, element, variant)));
-            let is_run = |&head_dim: &usize| serves(tiling, element, head_dim) && (whole || is_wanted(element, head_dim));
+            let is_run =
+                |&head_dim: &usize| serves(tiling, element, head_dim) && (whole || is_wanted(element, head_dim));
             let head_dims = HEAD_DIMS.into_iter().filter(is_run);
             for head_dim in head_dims.take(if whole { usize::MAX } else { 1 }) {
                 for case in cases_for(head_dim).filter(|case| whole || case.brief) {
