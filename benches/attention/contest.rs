@@ -39,8 +39,7 @@ impl<F: FnOnce() -> Tensor> Contest<'_, F> {
         let mut group = criterion.benchmark_group(&self.title);
         group.throughput(Throughput::Elements(self.flops)).sample_size(10);
         group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(1500));
-        let mut first = None;
-        let peak = LazyCell::new(|| peak::gflops_per_core(self.dtype));
+        let (mut first, mut peak) = (None, None);
         for contestant in contestants {
             let mut best = Spent::MAX;
             let checked = Cell::new(false);
@@ -59,14 +58,15 @@ impl<F: FnOnce() -> Tensor> Contest<'_, F> {
                 // The clock of the process lags behind threads that run, by more than a short run takes.
                 let busy = if self.threads == 1 { cpu } else { wall * self.threads as f64 };
                 let gflops = self.flops as f64 / busy / 1e9;
+                let peak = *peak.get_or_insert_with(|| peak::gflops_per_core(self.dtype, best.cpu));
                 println!(
                     "{} | {:18} | CPU {:9.3} ms, wall {:9.3} ms | {gflops:5.1} GFLOP/s per core, {:3.0} % of {:.0} | {:5.2} × {}",
                     self.title,
                     contestant.name,
                     cpu * 1e3,
                     wall * 1e3,
-                    100.0 * gflops / *peak,
-                    *peak,
+                    100.0 * gflops / peak,
+                    peak,
                     busy / *first.get_or_insert(busy),
                     contestants[0].name,
                 );

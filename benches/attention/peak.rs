@@ -12,19 +12,26 @@ use crate::clock::Clock;
 const CHAINS: usize = 24;
 
 /// GFLOP/s of one core: multiply-adds of the SIMD level in use, bf16 dot products where its kernel for `dtype` has them.
-pub fn gflops_per_core(dtype: DType) -> f64 {
+/// The best of runs that take about as long as `run`, the best of a workload: over a millisecond a core reaches more than over
+/// a tenth of a second, in which its frequency falls, and in which the host does other things, too.
+pub fn gflops_per_core(dtype: DType, run: Duration) -> f64 {
     let level = SimdLevel::active().expect("an instruction set of this CPU");
     const STEPS: usize = 100_000;
-    let mut best = Duration::MAX;
-    let mut flops = 0;
-    // About as long as the best of several runs of a workload, so that both meet the same frequencies.
-    let start = Clock::start();
-    while start.elapsed().wall < Duration::from_millis(300) {
+    let timed = |steps| {
         let run = Clock::start();
-        flops = multiply_adds(level, dtype, STEPS);
-        best = best.min(run.elapsed().cpu);
+        let flops = multiply_adds(level, dtype, steps);
+        (flops, run.elapsed().cpu)
+    };
+    let (_, few) = timed(STEPS);
+    let steps = STEPS.max((run.as_secs_f64() / few.as_secs_f64() * STEPS as f64) as usize);
+    let (mut best, mut runs) = (0f64, 0);
+    let start = Clock::start();
+    while runs < 10 || start.elapsed().wall < Duration::from_millis(300) {
+        let (flops, time) = timed(steps);
+        best = best.max(flops as f64 / time.as_secs_f64() / 1e9);
+        runs += 1;
     }
-    flops as f64 / best.as_secs_f64() / 1e9
+    best
 }
 
 /// Runs `steps` rounds of all chains and returns their floating-point operations.

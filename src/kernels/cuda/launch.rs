@@ -371,4 +371,15 @@ mod tests {
         };
         assert_eq!(call(tiling, true).scratch(&sizes), expected);
     }
+
+    #[test]
+    fn blocks_with_many_steps_carry_sums() {
+        let carried = |tiling, most_steps| call(tiling, true).scratch(&ScheduleSizes { most_steps, ..SIZES }).carried;
+        let f32_tiling = Tiling::of((8, 0), Element::F32, 64, false).unwrap();
+        assert_eq!((carried(f32_tiling, 32), carried(f32_tiling, 33)), (0, 10 * 128 * (64 + 8)));
+        let hopper = Tiling::Sm90(&SM90_TILINGS[0]);
+        assert_eq!((carried(hopper, 16), carried(hopper, 17)), (0, 10 * 192 * (64 + 8)));
+        let half = Tiling::of((8, 0), Element::F16, 64, false).unwrap();
+        assert_eq!(carried(half, 1 << 20), 0);
+    }
 }
